@@ -1,0 +1,43 @@
+"""A user's mistake is one line on stderr and exit status 2, never a traceback.
+
+Code that finds such a mistake raises `UserError`; every command of the package
+runs inside `command`, which is the only place that prints it.
+"""
+
+import difflib
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+
+
+class UserError(Exception):
+  """What is wrong and what to do, in one line."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+  """Says which of `choices` the user may have meant, or lists them all."""
+  choices = sorted(choices)
+  close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+  if close:
+    return f"did you mean {close[0]!r}?"
+  return f"choose one of {', '.join(choices)}"
+
+
+def command(main: Callable[[list[str]], None], argv: Sequence[str]) -> int:
+  """Runs `main(argv)`; returns the exit status. `--debug` shows tracebacks."""
+  argv = list(argv)
+  debug = "--debug" in argv
+  if debug:
+    argv.remove("--debug")
+  try:
+    main(argv)
+  except UserError as error:
+    if debug:
+      traceback.print_exc()
+    message = " ".join(str(error).split())
+    print(f"ckd_jax: error: {message}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print("ckd_jax: stopped; the same command resumes", file=sys.stderr)
+    return 130
+  return 0
