@@ -21,7 +21,9 @@ class Outputs(NamedTuple):
   """What a network says about images; a black box fills logits only."""
 
   logits: jax.Array  # [..., classes]
-  embedding: jax.Array | None = None  # [..., dim]: pooled, before the classifier
+  embedding: jax.Array | None = (
+    None  # [..., dim]: pooled, before the classifier
+  )
   maps: tuple = ()  # of [..., h, w, c]: stage outputs, RepDistiller's order
   preactivations: tuple = ()  # the same before their ReLU
 
@@ -74,7 +76,9 @@ class Method(NamedTuple):
   init: Callable  # (key, task, student, teacher) -> (params, state)
   loss: Callable
   # (params, state, student, batch, key, step) -> (scalar, (state, metrics))
-  prepare: Callable = unchanged  # (key, batch) -> batch, before the forward pass
+  prepare: Callable = (
+    unchanged  # (key, batch) -> batch, before the forward pass
+  )
   needs: frozenset[str] = frozenset({"logits"})  # fields of Outputs
   offset_target: Callable = no_offset  # (batch) -> [..., classes] or None
   passes: tuple[int, ...] = ()
@@ -108,7 +112,9 @@ def get(name: str) -> ModuleType:
   """
   if name not in names():
     close = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"choose one of {names()}"
+    hint = (
+      f"did you mean {close[0]!r}?" if close else f"choose one of {names()}"
+    )
     raise ValueError(f"unknown method {name!r}: {hint}")
   return importlib.import_module(f"{__name__}.{name}")
 

@@ -1,0 +1,195 @@
+"""From a config to the teacher's answers that a run may use."""
+
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+
+from ckd_jax import table, teacher
+from ckd_jax.data import Dataset
+from ckd_jax.errors import UserError
+from ckd_jax.evaluate import percent
+from ckd_jax.methods import Outputs
+from ckd_jax.step import Live
+
+
+class Answers(NamedTuple):
+  """What the teacher said about the training rows, and what it cost."""
+
+  outputs: Outputs | None = None  # NumPy, aligned with the training rows
+  live: Live | None = None  # a teacher that answers inside the step instead
+  teacher: str = "none"
+  calls: int = 0  # answers of the table that this run uses: within the budget
+  paid: int = 0  # of them, bought by this run
+  repeated: int = 0  # asked again after a kill, outside the budget
+  path: str | None = None
+  digest: str | None = None
+  test_outputs: Outputs | None = None  # for evaluation alone
+  evaluation_calls: int = 0
+
+
+def collect(
+  config, dataset: Dataset, rows: np.ndarray, needs: frozenset, mesh, workdir
+) -> Answers:
+  """Reads, imports or asks for the answers about `rows` of the training set.
+
+  Args:
+    config: of the run; teacher.source says where answers come from.
+    dataset: whose images are asked about.
+    rows: int[n], the training part of the budget.
+    needs: fields of Outputs that the method uses; none means no teacher.
+    mesh: over which a local teacher's batches are sharded.
+    workdir: where a table lies that belongs to this run alone.
+
+  Raises:
+    UserError: the answers cannot be had, or do not belong to this data set.
+  """
+  source = config.teacher.source
+  if source == "none" or not needs:
+    return Answers()
+  if source == "table":
+    return _from_table(config, dataset, rows, needs, workdir)
+  asked = _open(config, dataset, needs, mesh)
+  local = asked.model is not None
+  test = asked.ask(dataset.test.images) if local else None
+  test_calls = len(dataset.test.labels) if local else 0
+  if config.teacher.live:
+    live = Live(asked.model, asked.params, asked.state, asked.mean, asked.std)
+    return Answers(
+      live=live,
+      teacher=asked.name,
+      test_outputs=test,
+      evaluation_calls=test_calls,
+    )
+  path = epath.Path(config.table.path or workdir / "table")
+  answered, paid, repeated = teacher.build(
+    asked,
+    dataset.train,
+    rows,
+    table_path=path,
+    dataset_name=dataset.name,
+    class_names=dataset.class_names,
+    num_classes=len(dataset.class_names),
+    budget=len(rows),
+    view=config.teacher.view,
+    view_seed=config.budget_seed,
+    pad=config.augment_padding,
+    needs=needs,
+    part_size=config.teacher.part_size,
+  )
+  return Answers(
+    outputs=_logits(table.rows(answered, dataset.train.ids[rows]), answered),
+    teacher=asked.name,
+    calls=len(rows),
+    paid=paid,
+    repeated=repeated,
+    path=str(path),
+    digest=table.digest(answered.info),
+    test_outputs=test,
+    evaluation_calls=test_calls,
+  )
+
+
+def _from_table(config, dataset, rows, needs, workdir) -> Answers:
+  split = dataset.train
+  answered, path = _read(config, config.teacher.path, "train", dataset, workdir)
+  outputs = _logits(table.rows(answered, split.ids[rows]), answered)
+  for field in needs - {"logits"}:
+    if getattr(outputs, field) is None or len(getattr(outputs, field)) == 0:
+      raise UserError(
+        f"method {config.method!r} needs the teacher's {field}, which the "
+        f"table {path} does not hold: ckd, kd, logit_mse and supervised work"
+      )
+  test = None
+  if config.table.test_path:
+    answered_test, _ = _read(
+      config, config.table.test_path, "test", dataset, workdir
+    )
+    test = _logits(table.rows(answered_test, dataset.test.ids), answered_test)
+  return Answers(
+    outputs=outputs,
+    teacher=answered.info["teacher"],
+    calls=len(rows),
+    path=str(path),
+    digest=table.digest(answered.info),
+    test_outputs=test,
+    evaluation_calls=0 if test is None else len(dataset.test.ids),
+  )
+
+
+def _read(config, path, split_name, dataset, workdir):
+  """A table of ours, or a foreign file that becomes one in the work directory."""
+  path = epath.Path(path)
+  split = getattr(dataset, split_name)
+  if not path.exists():
+    raise UserError(f"no table at {path}: check teacher.path and table.*")
+  if not path.is_dir():
+    imported = workdir / ("table" if split_name == "train" else "table_test")
+    if not (imported / "table.json").exists():
+      table.import_file(
+        path,
+        split,
+        dataset.name,
+        split_name,
+        dataset.class_names,
+        imported,
+        kind=config.teacher.kind,
+      )
+    path = imported
+  answered = table.read(path)
+  if answered.info["fingerprint"] != split.fingerprint:
+    raise UserError(
+      f"{path} is a table of {answered.info['dataset']}/"
+      f"{answered.info['split']}, not of these {dataset.name} images"
+    )
+  if list(answered.info["class_names"]) != list(dataset.class_names):
+    raise UserError(f"{path} has other classes than {dataset.name}")
+  return answered, path
+
+
+def _open(config, dataset, needs, mesh) -> teacher.Teacher:
+  settings = config.teacher
+  if settings.source == "callable":
+    return teacher.from_callable(
+      settings.path,
+      retries=settings.retries,
+      back_off=settings.back_off,
+      concurrency=settings.concurrency,
+      requests_per_second=settings.requests_per_second,
+      request_size=settings.request_size,
+    )
+  if settings.source == "torch":
+    asked = teacher.from_torch(
+      settings.path,
+      settings.name,
+      mean=settings.mean,
+      std=settings.std,
+      mesh=mesh,
+      needs=needs,
+    )
+  else:
+    asked = teacher.from_run(settings.path, mesh=mesh, needs=needs)
+  if asked.classes != len(dataset.class_names):
+    raise UserError(
+      f"the teacher {asked.name} knows {asked.classes} classes, "
+      f"{dataset.name} has {len(dataset.class_names)}"
+    )
+  return asked
+
+
+def _logits(outputs: Outputs, answered: table.Table) -> Outputs:
+  """Probabilities become their logarithms; logits stay as they are."""
+  if answered.info["kind"] != "probs":
+    return outputs
+  print("teacher answers are probabilities p: using log(max(p, 1e-8))")
+  floor = np.maximum(outputs.logits.astype(np.float32), 1e-8)
+  return outputs._replace(logits=np.log(floor))
+
+
+def test_accuracy(answers: Answers, dataset: Dataset) -> float | None:
+  """The teacher's own test accuracy in percent; None for a black box."""
+  if answers.test_outputs is None:
+    return None
+  best = np.argmax(answers.test_outputs.logits, axis=-1)
+  return percent(best == dataset.test.labels)
+

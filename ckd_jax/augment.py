@@ -1,0 +1,81 @@
+"""Images on the device: uint8 to float, random crop and flip, normalisation."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+# The names that config.augment may take: (random crop, random flip).
+CHOICES = {
+  "none": (False, False),
+  "crop": (True, False),
+  "flip": (False, True),
+  "crop_flip": (True, True),
+}
+
+
+def make(
+  name: str, padding: int
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """The augmentation of a run: (key, images) -> images.
+
+  Args:
+    name: one of CHOICES.
+    padding: pixels of black border from which a crop is taken.
+
+  Returns:
+    A pure function of a key and uint8[n, h, w, c], with a crop and a flip
+    drawn anew for every image, that returns the same shape and type.
+  """
+  crop, flip = CHOICES[name]
+
+  def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+    crop_key, flip_key = jax.random.split(key)
+    if crop:
+      images = random_crop(crop_key, images, padding)
+    if flip:
+      images = random_flip(flip_key, images)
+    return images
+
+  return augment
+
+
+def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
+  """Pads [n, h, w, c] with zeros and cuts a random h x w window per image."""
+  count, height, width, channels = images.shape
+  border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+  padded = jnp.pad(images, border)
+  corner = jax.random.randint(key, (count, 2), 0, 2 * padding + 1)
+
+  def cut(image, corner):
+    start = (corner[0], corner[1], jnp.zeros_like(corner[0]))
+    return jax.lax.dynamic_slice(image, start, (height, width, channels))
+
+  return jax.vmap(cut)(padded, corner)
+
+
+def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Mirrors each image of [n, h, w, c] left to right with probability 1/2."""
+  flip = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
+  return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def normalise(
+  images: jax.Array, mean: Sequence[float], std: Sequence[float]
+) -> jax.Array:
+  """uint8[..., channels] to float32 (pixel / 255 - mean) / std."""
+  shape = (1,) * (images.ndim - 1) + (-1,)
+  # One multiplication and one addition per pixel.
+  scale = 1 / (255 * jnp.asarray(std, jnp.float32).reshape(shape))
+  shift = -jnp.asarray(mean, jnp.float32).reshape(shape) * 255 * scale
+  return images.astype(jnp.float32) * scale + shift
+
+
+def renormalise(images: jax.Array, source, target) -> jax.Array:
+  """Normalised with `source` = (mean, std) to normalised with `target`."""
+  shape = (1,) * (images.ndim - 1) + (-1,)
+  (mean, std), (new_mean, new_std) = (
+    [jnp.asarray(x, jnp.float32).reshape(shape) for x in pair]
+    for pair in (source, target)
+  )
+  return (images * std + mean - new_mean) / new_std

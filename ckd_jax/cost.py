@@ -1,0 +1,31 @@
+"""What a network costs: numbers to store, and operations for an image."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax.methods import Model
+
+
+def parameters(params) -> int:
+  """How many numbers a tree of arrays holds."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def flops(model: Model, params, state, image_shape) -> float:
+  """Floating-point operations for one image in evaluation mode.
+
+  A multiplication and an addition count as two; the figure is XLA's own.
+
+  Args:
+    model: the network.
+    params: its parameters, arrays or shapes.
+    state: its batch statistics, likewise.
+    image_shape: (height, width, channels).
+  """
+
+  def forward(params, state, image):
+    return model.apply(params, state, image, train=False)[0].logits
+
+  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  analysis = jax.jit(forward).lower(params, state, image).cost_analysis()
+  return float((analysis or {}).get("flops", float("nan")))

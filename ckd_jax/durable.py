@@ -1,0 +1,96 @@
+"""Files that survive a kill, and a lock between runs that share a folder."""
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+
+from etils import epath
+
+from ckd_jax.errors import UserError
+
+
+def is_local(path: epath.PathLike) -> bool:
+  """Whether `path` is on a file system, not in a bucket."""
+  return "://" not in os.fspath(epath.Path(path))
+
+
+@contextlib.contextmanager
+def _explained(path: epath.PathLike) -> Iterator[None]:
+  """A full disk or a read-only folder is for the user to put right."""
+  try:
+    yield
+  except OSError as error:
+    reason = error.strerror or error
+    raise UserError(f"cannot write {os.fspath(path)}: {reason}") from error
+
+
+def write(path: epath.PathLike, data: bytes) -> None:
+  """Replaces a file as a whole: after a kill it is the old one or the new one.
+
+  Raises:
+    UserError: the disk is full or the folder cannot be written.
+  """
+  path = epath.Path(path)
+  with _explained(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_local(path):
+      path.write_bytes(data)  # a bucket shows an object only when it is whole
+      return
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+      with open(temporary, "wb") as file:
+        file.write(data)
+        _sync(file)
+      os.replace(temporary, path)
+    finally:
+      temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+      os.fsync(folder)  # the rename itself must survive a power cut
+    finally:
+      os.close(folder)
+
+
+def append(path: epath.PathLike, line: str) -> None:
+  """Adds a line to a file and returns once it would survive a power cut.
+
+  Raises:
+    UserError: the disk is full or the folder cannot be written.
+  """
+  path = epath.Path(path)
+  if not is_local(path):  # an object cannot grow
+    before = path.read_text() if path.exists() else ""
+    write(path, f"{before}{line}\n".encode())
+    return
+  with _explained(path), open(path, "a", encoding="utf-8") as file:
+    file.write(f"{line}\n")
+    _sync(file)
+
+
+def _sync(file) -> None:
+  file.flush()
+  os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def lock(folder: epath.PathLike) -> Iterator[None]:
+  """Holds a folder; the system frees it when the process ends, however it ends.
+
+  A bucket has no lock: there, let one run ask at a time.
+  """
+  folder = epath.Path(folder)
+  if not is_local(folder):
+    yield
+    return
+  with contextlib.ExitStack() as stack:
+    with _explained(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      file = stack.enter_context(open(folder / "lock", "w"))
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        print(f"waiting: another run is using {folder}", file=sys.stderr)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    yield

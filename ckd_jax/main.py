@@ -1,0 +1,43 @@
+"""The command: `python -m ckd_jax.main --config=configs/digits.py`."""
+
+import os
+import sys
+
+from ckd_jax import errors
+
+HELP = """\
+python -m ckd_jax.main --config=FILE[:method=NAME,key=value,...]
+                       [--config.key=value ...] [--workdir=DIR] [--debug]
+
+Distils a student from a table of a teacher's answers. FILE is one of configs/.
+The same command resumes an unfinished run and prints a finished one's result.
+"""
+
+
+def main(argv: list[str]) -> None:
+  """Flags in, `train.run(config, workdir)` out."""
+  if {"-h", "--help"} & set(argv):
+    print(HELP, end="")
+    return
+  use_every_core()
+  from ckd_jax import config, train  # after the devices are settled
+
+  train.run(*config.from_flags(argv))
+
+
+def use_every_core() -> None:
+  """One CPU device per core: a batch sharded over them is faster on a CPU.
+
+  Must run before JAX starts its backend; changes nothing on an accelerator.
+  """
+  import jax
+
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+  if "xla_force_host_platform_device_count" not in os.environ.get(
+    "XLA_FLAGS", ""
+  ):
+    jax.config.update("jax_num_cpu_devices", cores)
+
+
+if __name__ == "__main__":
+  sys.exit(errors.command(main, sys.argv[1:]))

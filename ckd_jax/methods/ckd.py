@@ -1,0 +1,319 @@
+"""Comparative Knowledge Distillation: match the differences between answers.
+
+`ckd` compares one group, as published. `ckd_all` is its mean over every group
+of a batch, in closed form. `make` offers both as estimators, and one between.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method, stateless
+from ckd_jax.methods.kd import kd
+from ckd_jax.numerics import constant, cross_entropy, float32, kl_divergence
+
+
+def ckd(
+  student_positive: jax.Array,
+  student_negative: jax.Array,
+  teacher_positive: jax.Array,
+  teacher_negative: jax.Array,
+  *,
+  mix: str | float = "difference",
+  divergence: str = "mse",
+  temperature: float = 4.0,
+) -> jax.Array:
+  """The comparative loss of ONE group; vmap it over groups.
+
+  Both sides of the group are averaged and mixed, for the student and for the
+  teacher alike, and the two results are compared:
+  mse is mean over classes of (mix(student) - mix(teacher))^2, kl is
+  T^2 KL(softmax(mix(teacher) / T) || softmax(mix(student) / T)).
+
+  Args:
+    student_positive: [positives, classes].
+    student_negative: [negatives, classes].
+    teacher_positive: [positives, classes]; logits, or one-hot labels for the
+      label term. No gradient.
+    teacher_negative: [negatives, classes]. No gradient.
+    mix: "difference" of the side means, their "mean" (ckd_add), or a number
+      lam for lam * positive + (1 - lam) * negative (ckd_mixup).
+    divergence: "mse", or "kl" (the first version of the paper).
+    temperature: T of kl.
+
+  Returns:
+    float32 scalar.
+
+  Raises:
+    ValueError: an unknown mix or divergence.
+
+  References:
+    arXiv 2311.02253, the comparative loss; v1 for kl.
+  """
+  positive_weight, negative_weight = _mix_weights(mix)
+
+  def mixed(positive, negative):
+    return positive_weight * jnp.mean(positive, axis=0) + (
+      negative_weight * jnp.mean(negative, axis=0)
+    )
+
+  student = mixed(*float32(student_positive, student_negative))
+  teacher = mixed(*constant(teacher_positive, teacher_negative))
+  if divergence == "mse":
+    return jnp.mean(jnp.square(student - teacher))
+  if divergence == "kl":
+    scaled = kl_divergence(teacher / temperature, student / temperature)
+    return scaled * temperature**2
+  raise ValueError(f'divergence must be "mse" or "kl", not {divergence!r}')
+
+
+def ckd_all(
+  student: jax.Array,
+  teacher: jax.Array,
+  *,
+  positives: int = 1,
+  negatives: int = 1,
+  mix: str | float = "difference",
+  mean_weight: float = 0.0,
+) -> jax.Array:
+  """The mean of `ckd` over every group of the batch, at O(n * classes).
+
+  With d = student - teacher and S2 = sum_i |d_i - mean(d)|^2 / (n - 1), the
+  difference of side means has the mean square (1/p + 1/n') * S2 over all
+  choices of p positives and n' negatives. For a * positive + b * negative it is
+  (a+b)^2 |mean(d)|^2 + S2 (a^2/p + b^2/n' - (a+b)^2/n).
+
+  What no difference sees is mean(d); `mean_weight` adds it back:
+  (1/p + 1/n') * (S2 + mean_weight * |mean(d)|^2), comparison at 0 and, up to
+  the factor and n/(n-1), plain logit matching at 1.
+
+  Args:
+    student: [n, classes].
+    teacher: [n, classes], finite. No gradient.
+    positives: p, members of the first side.
+    negatives: n', members of the second side.
+    mix: as in `ckd`.
+    mean_weight: weight of the batch mean; for mix "difference" only.
+
+  Returns:
+    float32 scalar, divided by the number of classes as `ckd` is.
+
+  Raises:
+    ValueError: the batch is smaller than one group, or a mean_weight with
+      another mix than "difference".
+
+  References:
+    arXiv 2311.02253, averaged over its sampler's groups.
+  """
+  (student,) = float32(student)
+  (teacher,) = constant(teacher)
+  batch_size, classes = student.shape
+  if batch_size < positives + negatives:
+    raise ValueError(
+      f"a batch of {batch_size} holds no group of {positives} + {negatives}"
+    )
+  gap = student - teacher
+  mean = jnp.mean(gap, axis=0)
+  centred = gap - mean[None]
+  spread = jnp.sum(jnp.square(centred)) / (batch_size - 1)
+  mean_square = jnp.sum(jnp.square(mean))
+  if isinstance(mix, str) and mix == "difference":
+    total = (1 / positives + 1 / negatives) * (
+      spread + mean_weight * mean_square
+    )
+    return total / classes
+  if mean_weight:
+    raise ValueError("mean_weight belongs to mix='difference'")
+  a, b = _mix_weights(mix)
+  share = a**2 / positives + b**2 / negatives - (a + b) ** 2 / batch_size
+  return ((a + b) ** 2 * mean_square + share * spread) / classes
+
+
+def _mix_weights(mix: str | float) -> tuple[float, float]:
+  if not isinstance(mix, str):
+    return mix, 1.0 - mix
+  if mix == "difference":
+    return 1.0, -1.0
+  if mix == "mean":
+    return 0.5, 0.5
+  raise ValueError(f'mix must be "difference", "mean" or a number, not {mix!r}')
+
+
+def make(
+  *,
+  positives: int = 1,
+  negatives: int = 1,
+  mix: str = "difference",
+  beta: float = 1.0,
+  divergence: str = "mse",
+  temperature: float = 4.0,
+  teacher_weight: float = 1.0,
+  label_weight: float = 1.0,
+  cross_entropy_weight: float = 0.0,
+  kd_weight: float = 0.0,
+  estimator: str = "groups",
+  max_groups: int = 100_000,
+  groups_per_batch: int = 1024,
+  mean_weight: float = 0.0,
+  offset: str = "none",
+) -> Method:
+  """CKD (arXiv 2311.02253, its current code) with three estimators.
+
+  groups: as published. `max_groups` distinct groups are drawn once; a batch is
+    that many groups, every image freshly augmented, and the two sides go
+    through the student separately, so batch norm sees each side on its own.
+  batch_groups: a batch of distinct images goes through the student once;
+    `groups_per_batch` groups are drawn inside it.
+  all: the same batch, and the mean over all of its groups in closed form.
+
+  Args:
+    positives: members of the first side of a group.
+    negatives: members of the second side.
+    mix: "difference", "mean" (ckd_add) or "lam" (ckd_mixup: one lam per batch
+      from Beta(beta, beta)).
+    beta: both parameters of that distribution.
+    divergence: "mse", or "kl" (the first version of the paper).
+    temperature: of kl and of the KD term.
+    teacher_weight: of the comparison with the teacher's answers.
+    label_weight: of the same comparison with one-hot labels in their place.
+    cross_entropy_weight: of an added cross-entropy, per image.
+    kd_weight: of an added KD term, per image.
+    estimator: "groups", "batch_groups" or "all".
+    max_groups: length of the list of `groups`.
+    groups_per_batch: groups drawn per step by `batch_groups`.
+    mean_weight: weight of the batch mean, which no difference sees; `all` only.
+    offset: "fit" judges the student with the class offset that the loss leaves
+      free, fitted on the training images; "none" as it is.
+
+  Raises:
+    ValueError: a value outside its range, or a combination without meaning.
+  """
+  _check(locals())
+  group = positives + negatives
+  one_group = functools.partial(
+    ckd, divergence=divergence, temperature=temperature
+  )
+  comparison_only = (
+    divergence == "mse"
+    and mix == "difference"
+    and not (mean_weight or cross_entropy_weight or kd_weight)
+    and teacher_weight + label_weight > 0
+  )
+  if offset == "fit" and not comparison_only:
+    raise ValueError(
+      "offset='fit' needs a loss of differences alone: divergence='mse', "
+      "mix='difference', mean_weight=0.0, no cross-entropy and no kd term"
+    )
+
+  def init(key, task, student, teacher):
+    if estimator != "groups":
+      return stateless(key, task, student, teacher)
+    rows, num_rows = sampling.distinct_groups(
+      key,
+      task.num_examples,
+      task.labels.shape[0],
+      positives,
+      negatives,
+      max_groups,
+    )
+    return {}, {"groups": rows, "num_groups": num_rows}
+
+  def sample(key, step, task, state):
+    if estimator != "groups":
+      return sampling.batches(key, step, task)
+    return sampling.from_list(
+      key, step, task.batch_size, state["groups"], state["num_groups"]
+    )
+
+  def compare(key, student, target):
+    """Mean of ckd over the groups of this step, against `target`."""
+    mix_key, group_key = jax.random.split(key)
+    how = jax.random.beta(mix_key, beta, beta) if mix == "lam" else mix
+    if estimator == "groups":
+      sides = [side for x in (student, target) for side in _sides(x, positives)]
+      return jnp.mean(jax.vmap(functools.partial(one_group, mix=how))(*sides))
+    student, target = student[:, 0], target[:, 0]
+    if estimator == "all":
+      return ckd_all(
+        student,
+        target,
+        positives=positives,
+        negatives=negatives,
+        mix=how,
+        mean_weight=mean_weight,
+      )
+    index = sampling.distinct(group_key, groups_per_batch, group, len(student))
+
+    def compare_one(index):
+      members = student[index], target[index]
+      sides = [side for x in members for side in (x[:positives], x[positives:])]
+      return one_group(*sides, mix=how)
+
+    return jnp.mean(jax.vmap(compare_one)(index))
+
+  def loss(params, state, student, batch, key, step):
+    del params, step
+    (teacher,) = batch.teachers
+    one_hot = jax.nn.one_hot(batch.labels, student.logits.shape[-1])
+    # The same key for both terms: one lam and one draw of groups per batch.
+    terms = {
+      "teacher": (teacher_weight, compare(key, student.logits, teacher.logits)),
+      "label": (label_weight, compare(key, student.logits, one_hot)),
+    }
+    if cross_entropy_weight:
+      value = jnp.mean(cross_entropy(student.logits, batch.labels))
+      terms["cross_entropy"] = (cross_entropy_weight, value)
+    if kd_weight:
+      value = kd(student.logits, teacher.logits, temperature=temperature)
+      terms["kd"] = (kd_weight, jnp.mean(value))
+    total = sum(weight * value for weight, value in terms.values())
+    metrics = {name: value for name, (_, value) in terms.items()}
+    return total, (state, jax.lax.stop_gradient(metrics))
+
+  def offset_target(batch):
+    if not comparison_only:
+      return None
+    (teacher,) = batch.teachers
+    logits = teacher.logits.astype(jnp.float32)
+    one_hot = jax.nn.one_hot(batch.labels, logits.shape[-1])
+    total = teacher_weight + label_weight
+    return (teacher_weight * logits + label_weight * one_hot) / total
+
+  return Method(
+    sample=sample,
+    init=init,
+    loss=loss,
+    offset_target=offset_target,
+    passes=(positives, negatives) if estimator == "groups" else (),
+  )
+
+
+def _sides(x: jax.Array, positives: int) -> tuple[jax.Array, jax.Array]:
+  return x[:, :positives], x[:, positives:]
+
+
+def _check(hyper: dict) -> None:
+  choices = {
+    "mix": ("difference", "mean", "lam"),
+    "divergence": ("mse", "kl"),
+    "estimator": ("groups", "batch_groups", "all"),
+    "offset": ("none", "fit"),
+  }
+  for name, values in choices.items():
+    if hyper[name] not in values:
+      raise ValueError(f"{name} must be one of {values}, not {hyper[name]!r}")
+  counts = ("positives", "negatives", "max_groups", "groups_per_batch")
+  for name in (*counts, "beta", "temperature"):
+    if not hyper[name] > 0:
+      raise ValueError(f"{name} must be above 0, not {hyper[name]!r}")
+  for name in ("teacher_weight", "label_weight", "mean_weight"):
+    if not (math.isfinite(hyper[name]) and hyper[name] >= 0):
+      raise ValueError(f"{name} must be 0 or more, not {hyper[name]!r}")
+  if hyper["estimator"] == "all" and hyper["divergence"] != "mse":
+    raise ValueError("estimator='all' has a closed form for mse only")
+  is_family = hyper["estimator"] == "all" and hyper["mix"] == "difference"
+  if hyper["mean_weight"] and not is_family:
+    raise ValueError("mean_weight needs estimator='all' and mix='difference'")

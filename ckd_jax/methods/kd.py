@@ -1,0 +1,60 @@
+"""Knowledge distillation of softened probabilities (Hinton et al., 2015)."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method, stateless
+from ckd_jax.numerics import constant, cross_entropy, float32, kl_divergence
+
+
+def kd(
+  student_logits: jax.Array,
+  teacher_logits: jax.Array,
+  *,
+  temperature: float = 4.0,
+) -> jax.Array:
+  """T^2 * KL(softmax(teacher / T) || softmax(student / T)), per example.
+
+  The factor T^2 keeps the gradient's size independent of the temperature.
+
+  Args:
+    student_logits: [n, classes].
+    teacher_logits: [n, classes]; -inf rules a class out. No gradient.
+    temperature: T, above 0.
+
+  Returns:
+    float32[n], in nats.
+
+  References:
+    Hinton, Vinyals and Dean, arXiv 1503.02531, section 2.
+  """
+  (student,) = float32(student_logits)
+  (teacher,) = constant(teacher_logits)
+  divergence = kl_divergence(teacher / temperature, student / temperature)
+  return divergence * temperature**2
+
+
+def make(
+  *,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 1.0,
+  temperature: float = 4.0,
+) -> Method:
+  """KD with labels: arXiv 1503.02531, with the weights of arXiv 2311.02253.
+
+  RepDistiller's weights are cross_entropy_weight=0.1, kd_weight=0.9.
+  """
+
+  def loss(params, state, student, batch, key, step):
+    del params, key, step
+    (teacher,) = batch.teachers
+    label_term = jnp.mean(cross_entropy(student.logits, batch.labels))
+    teacher_term = jnp.mean(
+      kd(student.logits, teacher.logits, temperature=temperature)
+    )
+    value = cross_entropy_weight * label_term + kd_weight * teacher_term
+    metrics = {"cross_entropy": label_term, "kd": teacher_term}
+    return value, (state, jax.lax.stop_gradient(metrics))
+
+  return Method(sample=sampling.batches, init=stateless, loss=loss)

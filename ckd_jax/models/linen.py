@@ -1,0 +1,45 @@
+"""A Linen module as a `Model`: two pure functions over plain nested dicts."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ckd_jax.methods import Model, Outputs
+
+
+def model(module: nn.Module, *, dtype=jnp.float32) -> Model:
+  """Wraps a module that is called with (images, train) and returns `Outputs`.
+
+  Args:
+    module: keeps what it remembers (batch statistics) in the collection
+      "state" and draws its dropout from the stream "dropout".
+    dtype: what the images are cast to; parameters stay as the module makes
+      them.
+
+  Returns:
+    `init(key, images)` and `apply(params, state, images, *, train, key=None)`;
+    images are [n, h, w, c], already normalised.
+  """
+
+  def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
+    variables = module.init(key, images.astype(dtype), train=False)
+    return variables["params"], variables.get("state", {})
+
+  def apply(
+    params: dict,
+    state: dict,
+    images: jax.Array,
+    *,
+    train: bool,
+    key: jax.Array | None = None,
+  ) -> tuple[Outputs, dict]:
+    outputs, updates = module.apply(
+      {"params": params, "state": state},
+      images.astype(dtype),
+      train=train,
+      rngs=None if key is None else {"dropout": key},
+      mutable=["state"] if train else [],
+    )
+    return outputs, updates.get("state", state)
+
+  return Model(init, apply)

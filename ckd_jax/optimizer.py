@@ -1,0 +1,60 @@
+"""SGD as PyTorch's, and the learning-rate schedules."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+SCHEDULES = ("constant", "cosine", "plateau", "step")
+
+
+def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
+  """Momentum SGD with coupled L2 decay on every parameter (torch.optim.SGD).
+
+  The learning rate is not part of it: PyTorch multiplies by the rate after the
+  momentum buffer, so a change of rate does not rescale what was accumulated.
+  """
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay), optax.trace(decay=momentum)
+  )
+
+
+def apply(params, updates, rate: jax.Array):
+  """params - rate * updates."""
+  return jax.tree.map(
+    lambda p, u: p - rate.astype(p.dtype) * u, params, updates
+  )
+
+
+def schedule(
+  name: str, learning_rate: float, steps: int, hyper
+) -> Callable[[jax.Array], jax.Array]:
+  """The rate at a step, before the plateau's level.
+
+  Args:
+    name: one of SCHEDULES.
+    learning_rate: the highest rate.
+    steps: length of the run.
+    hyper: warmup_fraction of cosine; epochs, milestones and factor of step,
+      whose milestones are epochs out of `epochs`, scaled to `steps`.
+
+  Returns:
+    A pure function of the step. constant and plateau are constant: the plateau
+    lowers `State.level` instead, when the validation accuracy stands still.
+  """
+  if name == "cosine":
+    return optax.warmup_cosine_decay_schedule(
+      init_value=0.0,
+      peak_value=learning_rate,
+      warmup_steps=math.ceil(hyper.warmup_fraction * steps),
+      decay_steps=steps,
+    )
+  if name == "step":
+    boundaries = {
+      round(milestone / hyper.epochs * steps): hyper.factor
+      for milestone in hyper.milestones
+    }
+    return optax.piecewise_constant_schedule(learning_rate, boundaries)
+  return lambda step: jnp.full((), learning_rate, jnp.float32)

@@ -1,0 +1,208 @@
+"""Who is compared with whom: pure functions of (key, step), without a sort.
+
+A pass over the data is a keyed bijection of 0..size-1 that is evaluated only at
+the positions that a step needs, so the cost of a batch does not grow with the
+table, no order is stored, and `size` may be a tracer.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_ROUNDS = 24
+# The step folds its own number into the run's key; no step has this number, so
+# the keys of sampling never meet the keys of augmentation.
+_SAMPLING = 2**31 - 1
+
+
+def shuffle(
+  key: jax.Array, position: jax.Array, size: int | jax.Array
+) -> jax.Array:
+  """The element at `position` of a random order of 0..size-1.
+
+  A swap-or-not shuffle: in each round every element is paired with its mirror
+  image around a random point, and each pair changes places or not by one hash
+  bit that both members share (Hoang, Morris and Rogaway, CRYPTO 2012).
+
+  Args:
+    key: of this order.
+    position: int32[...], each in [0, size).
+    size: how many elements the order has, below 2^30; may be traced.
+
+  Returns:
+    int32[...]; distinct positions give distinct elements.
+  """
+  size = jnp.asarray(size, jnp.int32)
+  point_key, bit_key = jax.random.split(key)
+  points = jax.random.randint(point_key, (_ROUNDS,), 0, size)
+  salts = jax.random.bits(bit_key, (_ROUNDS,), jnp.uint32)
+  element = jnp.asarray(position, jnp.int32)
+  for turn in range(_ROUNDS):
+    mirror = (points[turn] + size - element) % size
+    swap = _hash_bit(jnp.maximum(element, mirror), salts[turn])
+    element = jnp.where(swap, mirror, element)
+  return element
+
+
+def _hash_bit(value: jax.Array, salt: jax.Array) -> jax.Array:
+  word = value.astype(jnp.uint32) ^ salt
+  for factor in (0x85EBCA6B, 0xC2B2AE35):
+    word = (word ^ (word >> 16)) * jnp.uint32(factor)
+  return ((word ^ (word >> 16)) & 1).astype(bool)
+
+
+def batches(key, step, task, state=None) -> jax.Array:
+  """int32[batch, 1]: distinct images, every image once per pass.
+
+  The images left over when the batch does not divide the table wait for the
+  next pass, whose order is new.
+
+  Raises:
+    ValueError: the batch is larger than the table (when its size is known).
+  """
+  del state
+  if isinstance(task.num_examples, int):
+    if task.batch_size > task.num_examples:
+      raise ValueError(
+        f"batch_size {task.batch_size} is more than the {task.num_examples} "
+        "images to train on: lower it or raise the budget"
+      )
+  per_pass = jnp.maximum(task.num_examples // task.batch_size, 1)
+  pass_key = jax.random.fold_in(_key(key), step // per_pass)
+  position = (step % per_pass) * task.batch_size + jnp.arange(task.batch_size)
+  return shuffle(pass_key, position, task.num_examples)[:, None]
+
+
+def from_list(key, step, batch_size, rows, num_rows) -> jax.Array:
+  """The next `batch_size` rows of endless passes over a list, reshuffled.
+
+  Args:
+    key: the run's key.
+    step: int32.
+    batch_size: rows to take.
+    rows: [capacity, ...], of which the first `num_rows` are in use.
+    num_rows: int32.
+
+  Returns:
+    [batch_size, ...].
+  """
+  position = step * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+
+  def pick(position):
+    pass_key = jax.random.fold_in(_key(key), position // num_rows)
+    return shuffle(pass_key, position % num_rows, num_rows)
+
+  return rows[jax.vmap(pick)(position)]
+
+
+def distinct(key, count: int, size: int, num_examples) -> jax.Array:
+  """int32[count, size]: rows of distinct indices, uniform over all such rows.
+
+  Raises:
+    ValueError: fewer examples than members (when the number is known).
+  """
+  if isinstance(num_examples, int) and num_examples < size:
+    raise ValueError(f"a group of {size} needs {size} images: {num_examples}")
+  columns: list[jax.Array] = []
+  for member, member_key in enumerate(jax.random.split(key, size)):
+    draw = jax.random.randint(member_key, (count,), 0, num_examples - member)
+    # The k-th free index: step over the ones that are taken, in rising order.
+    for taken in _rising(columns):
+      draw = draw + (draw >= taken)
+    columns.append(draw)
+  return jnp.stack(columns, axis=1)
+
+
+def _rising(columns: list[jax.Array]) -> list[jax.Array]:
+  if not columns:
+    return []
+  return list(jnp.sort(jnp.stack(columns), axis=0))
+
+
+def distinct_groups(
+  key, num_examples, capacity: int, positives: int, negatives: int, limit: int
+) -> tuple[jax.Array, jax.Array]:
+  """Up to `limit` different groups, drawn once (arXiv 2311.02253, its sampler).
+
+  A group is a set of positives and a disjoint set of negatives; exchanging the
+  two sides gives another group, reordering one side does not. When there are
+  fewer than five times `limit` groups in all they are numbered and a random
+  `limit` of the numbers is kept; otherwise groups are drawn and repetitions
+  are thrown away.
+
+  Args:
+    key: of the list.
+    num_examples: images to choose from; may be traced.
+    capacity: static upper bound of num_examples.
+    positives: members of the first side.
+    negatives: members of the second side.
+    limit: length of the list.
+
+  Returns:
+    int32[limit, positives + negatives], and how many of its rows are in use.
+  """
+  size = positives + negatives
+  draw_key, order_key = jax.random.split(key)
+
+  drawn = distinct(draw_key, limit + limit // 4, size, num_examples)
+  drawn = _sort_sides(drawn, positives)
+  order = jnp.lexsort([drawn[:, column] for column in range(size)])
+  ordered = drawn[order]
+  repeats = jnp.all(ordered[1:] == ordered[:-1], axis=1)
+  is_repeat = jnp.zeros(len(drawn), bool).at[order[1:]].set(repeats)
+  drawn = drawn[jnp.argsort(is_repeat, stable=True)[:limit]]
+  num_drawn = jnp.minimum(jnp.sum(~is_repeat), limit)
+
+  few, exact = _count_groups(num_examples, positives, negatives, 5 * limit)
+  number = jnp.arange(limit) % jnp.maximum(exact, 1)
+  number = shuffle(order_key, number, jnp.maximum(exact, 1))
+  second = _binomial_column(num_examples - positives, negatives)
+  first_side = _unrank(number // second, positives, capacity)
+  second_side = _unrank(number % second, negatives, capacity)
+  for column in range(positives):
+    second_side += second_side >= first_side[:, column, None]
+  listed = jnp.concatenate([first_side, second_side], axis=1)
+
+  groups = jnp.where(few, listed, drawn).astype(jnp.int32)
+  return groups, jnp.where(few, jnp.minimum(exact, limit), num_drawn)
+
+
+def _sort_sides(groups, positives):
+  sides = groups[:, :positives], groups[:, positives:]
+  return jnp.concatenate([jnp.sort(side, axis=1) for side in sides], axis=1)
+
+
+def _count_groups(num_examples, positives, negatives, threshold):
+  """Whether there are fewer than `threshold` groups, and then how many."""
+  total = _binomial_column(num_examples, positives, jnp.float32)
+  total *= _binomial_column(num_examples - positives, negatives, jnp.float32)
+  few = total < threshold
+  return few, jnp.where(few, jnp.round(total), 1).astype(jnp.int32)
+
+
+def _binomial_column(items, chosen: int, dtype=jnp.int32):
+  """C(items, chosen); int32 results are exact where they are used (few)."""
+  value = jnp.float32(1.0)
+  for k in range(chosen):
+    value = value * (jnp.asarray(items, jnp.float32) - k) / (k + 1)
+  limit = value if dtype == jnp.float32 else jnp.clip(jnp.round(value), 1, 2e9)
+  return limit.astype(dtype)
+
+
+def _unrank(rank, chosen: int, capacity: int):
+  """The `rank`-th subset of size `chosen`: combinatorial number system."""
+  columns = []
+  for k in range(chosen, 0, -1):
+    counts = np.ones(capacity + 1)
+    for j in range(k):
+      counts = counts * (np.arange(capacity + 1) - j) / (j + 1)
+    counts = np.minimum(np.round(counts), 2**31 - 1).astype(np.int32)
+    counts = jnp.asarray(np.maximum(counts, 0))
+    member = jnp.searchsorted(counts, rank, side="right") - 1
+    rank = rank - counts[member]
+    columns.append(member)
+  return jnp.stack(columns[::-1], axis=1)
+
+
+def _key(key):
+  return jax.random.fold_in(key, _SAMPLING)

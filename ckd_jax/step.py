@@ -1,0 +1,261 @@
+"""One pure training step: sample, gather, augment, compare, update.
+
+Nothing here touches the host: the step is jitted alone, and can be scanned,
+vmapped over seeds, and sharded over any mesh.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ckd_jax import augment as augmentation
+from ckd_jax import optimizer as sgd
+from ckd_jax.methods import Batch, Method, Model, Outputs, Task
+
+
+class State(NamedTuple):
+  """Everything that a step changes."""
+
+  step: jax.Array  # int32
+  params: Any  # {"student": ..., "method": ...}
+  model: Any  # batch statistics of the student
+  method: Any  # memory banks, queues, group lists
+  optimizer: Any  # momentum, as params
+  level: jax.Array  # float32, multiplies the scheduled rate (plateau)
+
+
+class Examples(NamedTuple):
+  """The budgeted images and the teacher's answers: one table on the device."""
+
+  images: jax.Array  # uint8[rows, h, w, c]
+  labels: jax.Array  # int32[rows]
+  teachers: tuple[Outputs, ...] = ()  # of [rows, ...]
+
+
+class Live(NamedTuple):
+  """A local teacher that answers inside the step, on the student's view."""
+
+  model: Model
+  params: Any
+  state: Any
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+
+def forward(model: Model, params, state, images, passes=(), key=None):
+  """The student's train-mode outputs.
+
+  Args:
+    model: the student.
+    params: its parameters.
+    state: its batch statistics.
+    images: float[batch, group, h, w, c].
+    passes: sizes into which the group axis is cut; every piece is a pass of its
+      own with its own batch statistics, in this order. () is one pass.
+    key: for dropout.
+
+  Returns:
+    Outputs of [batch, group, ...], and the new batch statistics.
+  """
+  pieces = []
+  start = 0
+  for turn, size in enumerate(passes or (images.shape[1],)):
+    piece = images[:, start : start + size]
+    start += size
+    outputs, state = model.apply(
+      params,
+      state,
+      piece.reshape(-1, *piece.shape[2:]),
+      train=True,
+      key=None if key is None else jax.random.fold_in(key, turn),
+    )
+    split = jax.tree.map(
+      lambda x, lead=piece.shape[:2]: x.reshape(*lead, *x.shape[1:]), outputs
+    )
+    pieces.append(split)
+  if len(pieces) == 1:
+    return pieces[0], state
+  return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *pieces), state
+
+
+def make_update(
+  method: Method,
+  model: Model,
+  transform: optax.GradientTransformation,
+  schedule: Callable,
+  *,
+  live: Live | None = None,
+  mean=(),
+  std=(),
+) -> Callable:
+  """update(state, batch, (prepare_key, method_key, model_key)).
+
+  Args:
+    method: whose loss is descended.
+    model: the student.
+    transform: gradients to directions; the rate is applied after it.
+    schedule: step -> learning rate.
+    live: a teacher to ask inside the step, in place of the table's answers.
+    mean: normalisation of batch.images; needed for `live` only.
+    std: likewise.
+
+  Returns:
+    A pure function to (state, metrics), a dict of scalars.
+  """
+
+  def ask(images):
+    images = augmentation.renormalise(
+      images, (mean, std), (live.mean, live.std)
+    )
+    flat = images.reshape(-1, *images.shape[2:])
+    outputs, _ = live.model.apply(live.params, live.state, flat, train=False)
+    lead = images.shape[:2]
+    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), outputs)
+
+  def update(state: State, batch: Batch, keys):
+    prepare_key, method_key, model_key = keys
+    batch = method.prepare(prepare_key, batch)
+    if live is not None:
+      batch = batch._replace(teachers=(ask(batch.images),))
+    batch = batch._replace(teachers=jax.lax.stop_gradient(batch.teachers))
+
+    def objective(params):
+      student, model_state = forward(
+        model,
+        params["student"],
+        state.model,
+        batch.images,
+        method.passes,
+        model_key,
+      )
+      value, (method_state, metrics) = method.loss(
+        params["method"], state.method, student, batch, method_key, state.step
+      )
+      hits = jnp.argmax(student.logits, axis=-1) == batch.labels
+      metrics = {"loss": value, "train_accuracy": 100 * hits.mean(), **metrics}
+      return value, (model_state, method_state, metrics)
+
+    gradient, (model_state, method_state, metrics) = jax.grad(
+      objective, has_aux=True
+    )(state.params)
+    direction, momentum = transform.update(
+      gradient, state.optimizer, state.params
+    )
+    rate = state.level * schedule(state.step)
+    new_state = State(
+      step=state.step + 1,
+      params=sgd.apply(state.params, direction, rate),
+      model=model_state,
+      method=method_state,
+      optimizer=momentum,
+      level=state.level,
+    )
+    return new_state, {**metrics, "learning_rate": rate}
+
+  return update
+
+
+def make_step(
+  method: Method,
+  task: Task,
+  update: Callable,
+  augment: Callable,
+  *,
+  mean,
+  std,
+  shard: Callable = lambda batch: batch,
+) -> Callable:
+  """step(state, examples, key) -> (state, metrics).
+
+  Args:
+    method: who is compared with whom.
+    task: the run as methods see it; its labels are those of the examples.
+    update: from `make_update`.
+    augment: (key, uint8[n, h, w, c]) -> the same.
+    mean: of the channels, in units of pixel / 255.
+    std: likewise.
+    shard: places a Batch on the mesh.
+
+  Returns:
+    A pure function. `key` is the run's key, the same at every step: what is
+    random follows from it and from state.step, so a resumed run needs no key.
+  """
+
+  def step(state: State, examples: Examples, key: jax.Array):
+    run = task._replace(labels=examples.labels)
+    index = method.sample(key, state.step, run, state.method)
+    step_key = jax.random.fold_in(key, state.step)
+    augment_key, *keys = jax.random.split(step_key, 4)
+    batch = gather(examples, index)
+    batch = shard(batch)
+    flat = batch.images.reshape(-1, *batch.images.shape[2:])
+    images = augmentation.normalise(augment(augment_key, flat), mean, std)
+    batch = batch._replace(images=images.reshape(batch.images.shape))
+    return update(state, batch, keys)
+
+  return step
+
+
+def gather(examples: Examples, index: jax.Array) -> Batch:
+  """The rows of the table that `index`, int32[batch, group], names."""
+  return Batch(
+    index=index,
+    images=examples.images[index],
+    labels=examples.labels[index],
+    teachers=jax.tree.map(lambda x: x[index], examples.teachers),
+  )
+
+
+def init_state(
+  key: jax.Array,
+  method: Method,
+  task: Task,
+  model: Model,
+  transform: optax.GradientTransformation,
+  examples: Examples,
+  *,
+  live: Live | None = None,
+) -> State:
+  """The state before the first step.
+
+  Args:
+    key: the run's key.
+    method: gives its heads and memories.
+    task: as in `make_step`.
+    model: the student.
+    transform: of the optimizer.
+    examples: for shapes, and for what the teacher answers.
+    live: the teacher inside the step, if there is one.
+  """
+  model_key, method_key = jax.random.split(key)
+  # float zeros: only the shape counts, and the group's size is 1 or more.
+  images = jnp.zeros((1, *examples.images.shape[1:]), jnp.float32)
+  params, model_state = model.init(model_key, images)
+
+  def sample_of(network, params, state):
+    outputs = jax.eval_shape(
+      lambda images: network.apply(params, state, images, train=False)[0],
+      images,
+    )
+    return jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), outputs)
+
+  student = sample_of(model, params, model_state)
+  if live is not None:
+    teacher = sample_of(live.model, live.params, live.state)
+  elif examples.teachers:
+    teacher = jax.tree.map(lambda x: x[:1][None], examples.teachers[0])
+  else:
+    teacher = Outputs(jnp.zeros_like(student.logits))
+  method_params, method_state = method.init(method_key, task, student, teacher)
+  params = {"student": params, "method": method_params}
+  return State(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    model=model_state,
+    method=method_state,
+    optimizer=transform.init(params),
+    level=jnp.ones((), jnp.float32),
+  )

@@ -1,0 +1,229 @@
+"""Finds ids and answers in npz, npy, parquet, safetensors and csv files."""
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ckd_jax import errors
+from ckd_jax.errors import UserError
+
+_Columns = Mapping[str, np.ndarray]
+
+
+def read(
+  data: bytes,
+  name: str,
+  split_name: str,
+  class_names: Sequence[str],
+  array: str | None = None,
+) -> tuple[np.ndarray | None, np.ndarray]:
+  """Finds the ids and the answers in the bytes of a file.
+
+  Args:
+    data: the whole file.
+    name: its name; the ending says the format.
+    split_name: looked for in `<split>_logits` and `<split>_ids`.
+    class_names: in the data set's order; columns named so are put into it.
+    array: the name of the answers, where it is another one.
+
+  Returns:
+    ids (str or int [rows], or None) and answers float[rows, classes].
+
+  Raises:
+    UserError: the file is cut, empty, pickled, or not what its ending says;
+      the message does not name the file.
+  """
+  ending = os.path.splitext(name)[1].lower()
+  if ending not in _READERS:
+    hint = errors.nearest(ending, _READERS)
+    raise UserError(f"files of type {ending!r} cannot be imported; {hint}")
+  if not data:
+    raise UserError("the file is empty: export the table again")
+  if data[:1] == b"\x80":
+    raise UserError(
+      "this is a pickle, which can run code and is never loaded: save the"
+      " arrays with numpy.savez"
+    )
+  try:
+    columns = _READERS[ending](data, class_names)
+    values = _values(columns, split_name, array)
+    return _ids(columns, split_name), values
+  except UserError:
+    raise
+  except Exception as error:  # whatever a parser says of bytes it cannot read
+    if "allow_pickle" in str(error):
+      raise UserError(
+        "it holds pickled Python objects, which are never loaded: save plain"
+        " numbers and strings"
+      ) from error
+    reason = " ".join(f"{error}".split())[:200] or type(error).__name__
+    raise UserError(
+      f"it cannot be read as {ending[1:]} ({reason}): it is cut, damaged or of"
+      " another format; export it again"
+    ) from error
+
+
+def _values(columns, split_name, array) -> np.ndarray:
+  wanted = [array] if array else ["logits", f"{split_name}_logits"]
+  found = next((key for key in wanted if key in columns), None)
+  if found is None:
+    raise UserError(
+      f"no array {' or '.join(map(repr, wanted))}: say --array=NAME, one of"
+      f" {', '.join(columns)}"
+    )
+  values = np.asarray(columns[found])
+  if values.dtype.name == "bfloat16":
+    values = values.astype(np.float32)
+  if values.dtype.kind not in "fiu":
+    raise UserError(f"{found!r} holds {values.dtype}, not numbers")
+  if values.ndim != 2:
+    raise UserError(
+      f"{found!r} has shape {values.shape}, not [images, classes]"
+    )
+  return values
+
+
+def _ids(columns, split_name) -> np.ndarray | None:
+  keys = (f"{split_name}_ids", "ids", "id")
+  found = next((key for key in keys if key in columns), None)
+  if found is None:
+    return None
+  ids = np.asarray(columns[found])
+  if ids.dtype.kind == "S":
+    ids = np.char.decode(ids, "utf-8")
+  if ids.dtype.kind not in "Uiu" or ids.ndim != 1:
+    raise UserError(
+      f"{found!r} must be a list of strings or integers, not {ids.dtype}"
+      f" of shape {ids.shape}"
+    )
+  return ids
+
+
+def _npz(data: bytes, class_names) -> _Columns:
+  del class_names
+  if data[:4] != b"PK\x03\x04":
+    raise ValueError("not an npz archive")
+  return np.load(io.BytesIO(data), allow_pickle=False)
+
+
+def _npy(data: bytes, class_names) -> _Columns:
+  del class_names
+  if data[:6] != b"\x93NUMPY":
+    raise ValueError("not an npy file")
+  return {"logits": np.load(io.BytesIO(data), allow_pickle=False)}
+
+
+def _safetensors(data: bytes, class_names) -> _Columns:
+  del class_names
+  import safetensors.numpy
+
+  return safetensors.numpy.load(data)
+
+
+def _parquet(data: bytes, class_names) -> _Columns:
+  try:
+    import pyarrow as pa
+    import pyarrow.parquet
+  except ImportError as error:
+    raise UserError("parquet needs pyarrow: pip install pyarrow") from error
+  table = pyarrow.parquet.read_table(io.BytesIO(data))
+  columns = {}
+  for key in table.column_names:
+    column = table[key].combine_chunks()
+    if column.null_count:
+      raise UserError(f"column {key!r} has {column.null_count} empty rows")
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+      columns[key] = np.asarray(column.to_pylist(), str)
+    elif hasattr(column, "flatten") and column.type.num_fields == 1:
+      lengths = np.asarray([len(row) for row in column])
+      flat = column.flatten().to_numpy(zero_copy_only=False)
+      columns[key] = _rectangle(flat, lengths, key)
+    else:
+      columns[key] = column.to_numpy(zero_copy_only=False)
+  return _one_array(columns, class_names)
+
+
+def _csv(data: bytes, class_names) -> _Columns:
+  try:
+    text = data.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise UserError("not a text file in UTF-8") from error
+  header, *lines = [line for line in csv.reader(io.StringIO(text)) if line]
+  if all(map(_is_number, header)) and header != _numbered(len(header)):
+    header, lines = _numbered(len(header)), [header, *lines]
+  if len(set(header)) < len(header):
+    raise UserError("two columns have the same name")
+  for number, line in enumerate(lines, 2):
+    if len(line) != len(header):
+      raise UserError(
+        f"row {number} has {len(line)} fields, not {len(header)}: cut or"
+        " damaged"
+      )
+  if not lines:
+    raise UserError("there is a header and no row")
+  columns = {}
+  for key, cells in zip(header, zip(*lines, strict=True), strict=True):
+    if key in ("id", "ids"):
+      columns[key] = np.asarray(cells)
+    elif cells[0].startswith("["):
+      rows = [json.loads(cell) for cell in cells]
+      lengths = np.asarray([len(row) for row in rows])
+      flat = np.asarray([value for row in rows for value in row])
+      columns[key] = _rectangle(flat, lengths, key)
+    else:
+      bad = next((cell for cell in cells if not _is_number(cell)), None)
+      if bad is not None:
+        raise UserError(f"column {key!r} holds {bad!r}, which is not a number")
+      columns[key] = np.asarray(cells, np.float64)
+  return _one_array(columns, class_names)
+
+
+def _is_number(cell: str) -> bool:
+  try:
+    float(cell)
+  except ValueError:
+    return False
+  return True
+
+
+def _numbered(count: int) -> list[str]:
+  return [str(number) for number in range(count)]
+
+
+def _rectangle(flat, lengths, key) -> np.ndarray:
+  if len(set(lengths)) > 1:
+    raise UserError(
+      f"rows of {key!r} have from {lengths.min()} to {lengths.max()} classes"
+    )
+  return flat.reshape(len(lengths), -1)
+
+
+def _one_array(columns: dict, class_names: Sequence[str]) -> _Columns:
+  """Joins one column per class into `logits`, in the data set's class order."""
+  if any(column.ndim == 2 for column in columns.values()):
+    return columns
+  ids = {key: columns[key] for key in ("id", "ids") if key in columns}
+  keys = [key for key in columns if key not in ids]
+  if set(class_names) <= set(keys):
+    keys = list(class_names)
+  else:
+    numbers = {key: re.search(r"\d+$", key) for key in keys}
+    if all(numbers.values()):  # "class_10" stands before "class_2" in a file
+      keys.sort(key=lambda key: int(numbers[key].group()))
+  if not keys:
+    raise UserError("there is no column of answers")
+  return ids | {"logits": np.stack([columns[key] for key in keys], axis=1)}
+
+
+_READERS: dict[str, Callable[[bytes, Sequence[str]], _Columns]] = {
+  ".npz": _npz,
+  ".npy": _npy,
+  ".parquet": _parquet,
+  ".safetensors": _safetensors,
+  ".csv": _csv,
+}

@@ -1,0 +1,318 @@
+"""The files of a table: `table.json`, and parts guarded by their sha256.
+
+A part is durable before the table.json that names it, and that one is durable
+before anyone uses the answers; a kill between the two leaves a stray file that
+the next part overwrites.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from ckd_jax import durable, errors
+from ckd_jax.errors import UserError
+from ckd_jax.methods import Outputs
+
+KINDS = ("logits", "log_probs", "probs")
+_TUPLES = ("maps", "preactivations")
+_LARGEST_HALF = 65504.0
+
+
+class Table(NamedTuple):
+  """Answers in memory.
+
+  Attributes:
+    ids: str[rows].
+    outputs: NumPy arrays [rows, ...] as stored; `logits` holds what
+      `info["kind"]` says.
+    info: what table.json says.
+  """
+
+  ids: np.ndarray
+  outputs: Outputs
+  info: dict[str, Any]
+
+
+def digest(table: epath.PathLike | dict) -> str:
+  """One sha256 for a whole table, given its folder or its `info`."""
+  info = table if isinstance(table, dict) else read_info(table)
+  facts = {key: info[key] for key in sorted(info) if key != "digest"}
+  return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def new_info(
+  *,
+  dataset: str,
+  split: str,
+  fingerprint: str,
+  class_names: Sequence[str],
+  teacher: str,
+  missing: Sequence[str],
+  kind: str = "logits",
+  view: str = "clean",
+  view_seed: int | None = None,
+  view_pad: int | None = None,
+) -> dict[str, Any]:
+  """The `info` of a table that is to hold the ids in `missing`."""
+  return {
+    "dataset": dataset,
+    "split": split,
+    "fingerprint": fingerprint,
+    "class_names": list(map(str, class_names)),
+    "teacher": teacher,
+    "kind": kind,
+    "view": view,
+    "view_seed": view_seed,
+    "view_pad": view_pad,
+    "dtype": None,
+    "fields": [],
+    "calls": 0,
+    "repeated_calls": 0,
+    "missing": list(map(str, missing)),
+    "parts": [],
+  }
+
+
+def require(path: epath.PathLike, info: dict, **expected) -> None:
+  """Refuses a table that was made for something else.
+
+  Raises:
+    UserError: says the first key in which the table and the run differ.
+  """
+  for key, value in expected.items():
+    value = list(map(str, value)) if key == "class_names" else value
+    if info[key] == value:
+      continue
+    raise UserError(
+      f"the table {path} has {key} {_short(info[key])} and this run"
+      f" {_short(value)}: choose another table.path"
+    )
+
+
+def _short(value) -> str:
+  return text if len(text := repr(value)) < 80 else f"{text[:77]}..."
+
+
+def exists(path: epath.PathLike) -> bool:
+  """Whether the folder holds a table, with or without rows."""
+  return (epath.Path(path) / "table.json").exists()
+
+
+def read_info(path: epath.PathLike) -> dict[str, Any]:
+  """Reads table.json and checks its digest.
+
+  Raises:
+    UserError: the file is missing, cut or changed.
+  """
+  file = epath.Path(path) / "table.json"
+  try:
+    info = json.loads(file.read_text())
+    whole = info["digest"] == digest(info)
+  except OSError as error:
+    raise UserError(
+      f"{path} is not a table: it has no readable table.json"
+    ) from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f"{file} is cut or damaged: restore it from a copy"
+    ) from error
+  if not whole:
+    raise UserError(
+      f"{file} was changed after it was written: restore it from a copy"
+    )
+  return info
+
+
+def write_info(path: epath.PathLike, info: dict) -> dict[str, Any]:
+  """Makes table.json durable; returns `info` with its digest."""
+  info = info | {"digest": digest(info)}
+  text = json.dumps(info, indent=1) + "\n"
+  durable.write(epath.Path(path) / "table.json", text.encode())
+  return info
+
+
+def read(path: epath.PathLike) -> Table:
+  """Reads a whole table and checks every part's sha256.
+
+  Raises:
+    UserError: there is no table or no row, or a file is missing or damaged.
+  """
+  info = read_info(path)
+  if not info["parts"]:
+    raise UserError(f"the table {path} is empty: no answer was ever stored")
+  parts = [_read_part(epath.Path(path), part) for part in info["parts"]]
+  ids = np.concatenate([part.pop("ids") for part in parts])
+  arrays = {
+    key: np.concatenate([part[key] for part in parts]) for key in parts[0]
+  }
+  return Table(ids, from_arrays(arrays), info)
+
+
+def _read_part(folder, part: dict) -> dict[str, np.ndarray]:
+  name = part["file"]
+  if not re.fullmatch(r"part-\d{5,}\.npz", name):
+    raise UserError(f"{folder}/table.json names a strange part {name!r}")
+  try:
+    data = (folder / name).read_bytes()
+  except OSError as error:
+    raise UserError(
+      f"{folder / name} is missing: restore it from a copy"
+    ) from error
+  if hashlib.sha256(data).hexdigest() != part["sha256"]:
+    raise UserError(
+      f"{folder / name} is cut or changed, its sha256 is not the one in"
+      " table.json: restore it from a copy, or delete the table and make it"
+      " again"
+    )
+  with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+    return dict(arrays)
+
+
+def to_arrays(outputs: Outputs) -> dict[str, np.ndarray]:
+  """Field names to arrays; the members of a tuple are numbered, `maps_0`."""
+  arrays = {"logits": outputs.logits}
+  if outputs.embedding is not None:
+    arrays["embedding"] = outputs.embedding
+  for field in _TUPLES:
+    for number, array in enumerate(getattr(outputs, field)):
+      arrays[f"{field}_{number}"] = array
+  return {key: np.asarray(array) for key, array in arrays.items()}
+
+
+def from_arrays(arrays: dict[str, np.ndarray]) -> Outputs:
+  stages = {
+    field: tuple(
+      arrays[f"{field}_{number}"]
+      for number in range(sum(key.startswith(f"{field}_") for key in arrays))
+    )
+    for field in _TUPLES
+  }
+  return Outputs(arrays["logits"], arrays.get("embedding"), **stages)
+
+
+def append(
+  path: epath.PathLike,
+  info: dict,
+  ids: Sequence[str],
+  outputs: Outputs,
+  *,
+  dtype: str | None = None,
+) -> dict[str, Any]:
+  """Adds one durable part: first the part, then the table.json that names it.
+
+  Args:
+    path: the table's folder.
+    info: what table.json is to say, the new part apart.
+    ids: str[rows].
+    outputs: arrays [rows, ...].
+    dtype: of the stored arrays; default: as precise as needed.
+
+  Returns:
+    `info` with the part, the dtype and the ids still missing.
+
+  Raises:
+    UserError: the parts before hold other fields, or the disk refuses.
+  """
+  arrays = to_arrays(outputs)
+  if info["parts"] and sorted(arrays) != info["fields"]:
+    raise UserError(
+      f"the table {path} holds {', '.join(info['fields'])} and the new"
+      f" answers {', '.join(sorted(arrays))}: choose another table.path"
+    )
+  stored = {
+    key: array.astype(dtype or storage_dtype(array, info["kind"]))
+    for key, array in arrays.items()
+  }
+  data = io.BytesIO()
+  np.savez(data, ids=np.asarray(ids, str), **stored)
+  name = f"part-{len(info['parts']):05d}.npz"
+  durable.write(epath.Path(path) / name, data.getvalue())
+  sha256 = hashlib.sha256(data.getvalue()).hexdigest()
+  dtypes = {stored["logits"].dtype.name, info["dtype"] or "float16"}
+  answered = set(map(str, ids))
+  return write_info(
+    path,
+    info
+    | {
+      "dtype": max(dtypes, key=lambda name: np.dtype(name).itemsize),
+      "fields": sorted(arrays),
+      "missing": [name for name in info["missing"] if name not in answered],
+      "parts": [
+        *info["parts"],
+        {"file": name, "sha256": sha256, "rows": len(ids)},
+      ],
+    },
+  )
+
+
+def storage_dtype(values: np.ndarray, kind: str = "logits") -> type:
+  """float16 where it loses nothing that matters, else float32.
+
+  What a student compares is the difference of two rows, so this measures the
+  relative error (root mean square) of the differences of neighbouring rows;
+  one row alone is measured by its spread over the classes.
+  """
+  values = np.asarray(values, np.float32)
+  values = np.where(np.isfinite(values), values, 0)
+  if kind == "probs" or not fits_half(values):
+    return np.float32
+  rounded = values.astype(np.float16).astype(np.float32)
+  if len(values) > 1:
+    exact, rounded = np.diff(values, axis=0), np.diff(rounded, axis=0)
+  else:
+    exact = values - values.mean()
+    rounded = exact + (rounded - values)
+  error = np.linalg.norm(rounded - exact)
+  return np.float32 if error > 1e-3 * np.linalg.norm(exact) else np.float16
+
+
+def fits_half(values: np.ndarray) -> bool:
+  """Whether no finite value overflows in float16."""
+  finite = np.where(np.isfinite(values), values, 0)
+  return bool(np.abs(finite).max(initial=0) <= _LARGEST_HALF)
+
+
+def validate(values: np.ndarray, kind: str, num_classes: int) -> None:
+  """Refuses answers that cannot be what they are said to be.
+
+  Args:
+    values: float[rows, classes].
+    kind: "logits", "log_probs" or "probs".
+    num_classes: of the data set.
+
+  Raises:
+    UserError: says what is wrong, without the name of the source.
+  """
+  if kind not in KINDS:
+    raise UserError(f"unknown kind {kind!r}: {errors.nearest(kind, KINDS)}")
+  if values.shape[1] != num_classes:
+    raise UserError(
+      f"there are {values.shape[1]} classes and the data set has {num_classes}"
+    )
+  low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+  bad = np.flatnonzero((np.isnan(values) | (values == np.inf)).any(1))
+  if len(bad):
+    raise UserError(
+      f"{len(bad)} of {len(values)} rows hold NaN or +inf, row {bad[0]} first"
+    )
+  if kind == "logits":
+    return
+  lowest, highest = (0, 1) if kind == "probs" else (-np.inf, 0)
+  if low < lowest or high > highest + 1e-3:
+    raise UserError(
+      f"{kind} lie in [{lowest}, {highest}] and these in [{low:.4g},"
+      f" {high:.4g}]: choose another --kind"
+    )
+  probs = values if kind == "probs" else np.exp(values.astype(np.float64))
+  sums = probs.sum(1, dtype=np.float64)
+  if len(sums) and np.abs(sums - 1).max() > 1e-2:
+    raise UserError(
+      f"the {kind} of one image must sum to 1, and one row's probabilities sum"
+      f" to {sums[np.abs(sums - 1).argmax()]:.4g}"
+    )

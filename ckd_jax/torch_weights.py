@@ -1,0 +1,126 @@
+"""PyTorch checkpoints of the networks of our zoo, without running their code.
+
+The trees of `ckd_jax.models` carry PyTorch's names, so nothing is looked up: a
+path joined with dots is a tensor's name, and only the layout differs.
+"""
+
+import os
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from ckd_jax import models
+from ckd_jax.errors import UserError
+
+# By rank: OIHW -> HWIO for convolutions, [out, in] -> [in, out] for linear
+# layers; and back.
+_TO_JAX = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+_TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+
+
+def convert(
+  name: str, state_dict: Mapping[str, np.ndarray], *, channels: int = 3
+) -> tuple[dict, dict]:
+  """Turns a PyTorch state dict into the parameters and state of a network.
+
+  Args:
+    name: of the network, one of `ckd_jax.models.names()`.
+    state_dict: PyTorch's name -> array; a leading "module." is dropped. The
+      number of classes is read from the classifier.
+    channels: of the images.
+
+  Returns:
+    `params` and `state` (batch statistics), float32, for `Model.apply`.
+
+  Raises:
+    UserError: a tensor is missing, not expected, or has another shape.
+  """
+  tensors = {
+    key.removeprefix("module."): np.asarray(value, np.float32)
+    for key, value in state_dict.items()
+    if not key.endswith("num_batches_tracked")
+  }
+  matrices = [tensor for tensor in tensors.values() if tensor.ndim == 2]
+  if len(matrices) != 1:
+    raise UserError(
+      f"not a {name}: expected one linear layer (the classifier) among the"
+      f" tensors, found {len(matrices)}"
+    )
+  model = models.get(name, num_classes=len(matrices[0]))
+  image = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
+  trees = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+  leaves, structure = jax.tree.flatten_with_path(trees)
+  expected = {_torch_name(path): _torch_shape(leaf) for path, leaf in leaves}
+  _check(name, expected, {key: tensors[key].shape for key in tensors})
+  converted = [
+    jnp.asarray(tensors[key].transpose(_TO_JAX[len(shape)]))
+    for key, shape in expected.items()
+  ]
+  return jax.tree.unflatten(structure, converted)
+
+
+def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """Reads the tensors of a .pth or .th file; refuses to run what is in it.
+
+  Args:
+    path: of a state dict, or of a checkpoint that holds one under
+      "state_dict" or "model".
+
+  Returns:
+    PyTorch's name -> array.
+
+  Raises:
+    UserError: PyTorch is not installed, the file is missing, cut or damaged,
+      holds code, or holds no state dict.
+  """
+  try:
+    import torch
+  except ImportError as error:
+    raise UserError(
+      "reading a PyTorch checkpoint needs PyTorch: pip install 'ckd_jax[torch]'"
+    ) from error
+  path = epath.Path(path)
+  if not path.is_file():
+    raise UserError(f"there is no file {path}")
+  try:
+    with path.open("rb") as file:
+      content = torch.load(file, map_location="cpu", weights_only=True)
+  except Exception as error:  # damaged bytes make the reader raise anything
+    raise UserError(
+      f"{path} was refused: it is damaged, or it holds more than tensors"
+      " (save the state_dict alone with torch.save)"
+    ) from error
+  for wrapper in ("state_dict", "model"):
+    if isinstance(content, Mapping) and wrapper in content:
+      content = content[wrapper]
+  if not isinstance(content, Mapping) or not all(
+    isinstance(value, torch.Tensor) for value in content.values()
+  ):
+    raise UserError(f"{path} holds no state dict (name -> tensor)")
+  return {key: value.float().numpy() for key, value in content.items()}
+
+
+def _torch_name(path: tuple) -> str:
+  """Of a leaf of (params, state); which of the two does not matter."""
+  return jax.tree_util.keystr(path[1:], simple=True, separator=".")
+
+
+def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+  return tuple(leaf.shape[axis] for axis in _TO_TORCH[leaf.ndim])
+
+
+def _check(name: str, expected: dict, found: dict) -> None:
+  """Compares two dicts of name -> shape."""
+  faults = [f"{key} is missing" for key in expected if key not in found]
+  faults += [f"{key} is not expected" for key in found if key not in expected]
+  faults += [
+    f"{key} has shape {found[key]}, not {shape}"
+    for key, shape in expected.items()
+    if found.get(key, shape) != shape
+  ]
+  if faults:
+    more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+    raise UserError(f"not a {name}: {'; '.join(faults[:3])}{more}")
