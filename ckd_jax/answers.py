@@ -118,7 +118,7 @@ def _from_table(config, dataset, rows, needs, workdir) -> Answers:
 
 
 def _read(config, path, split_name, dataset, workdir):
-  """A table of ours, or a foreign file that becomes one in the work directory."""
+  """A table of ours, or a foreign file that becomes one in `workdir`."""
   path = epath.Path(path)
   split = getattr(dataset, split_name)
   if not path.exists():
@@ -192,4 +192,3 @@ def test_accuracy(answers: Answers, dataset: Dataset) -> float | None:
     return None
   best = np.argmax(answers.test_outputs.logits, axis=-1)
   return percent(best == dataset.test.labels)
-

@@ -32,11 +32,12 @@ def save(
 ) -> None:
   """Writes a checkpoint and returns when it is durable.
 
-  Process 0 writes; the others return at once. The arrays of `state` may be
-  donated afterwards.
+  All processes call it; process 0 writes. The arrays of `state` may be donated
+  afterwards.
 
   Args:
-    directory: where the checkpoints of one run lie; made if absent.
+    directory: where the checkpoints of one run lie, seen by all processes; made
+      if absent.
     step: the number of steps done; an older save of the same step is replaced.
     state: any pytree of arrays and typed keys, alike in all processes.
     notes: what the host remembers, JSON-able.
@@ -45,8 +46,6 @@ def save(
   Raises:
     UserError: the directory cannot be written.
   """
-  if jax.process_index() != 0:
-    return
   leaves = _named(state)
   manifest = {
     "step": step,
@@ -69,23 +68,19 @@ def save(
     }
   )
   folder = _folder(directory, step)
+  primary = jax.process_index() == 0
   try:
-    _remove(folder)
-    folder.mkdir(parents=True)
-    with _alone():
-      ocp.save(folder / "arrays", arrays)
-    manifest["files"] = {}
-    for parent, _, names in folder.walk():
-      for name in names:
-        _sync(parent / name)
-        relative = str((parent / name).relative_to(folder))
-        manifest["files"][relative] = _sha256((parent / name).read_bytes())
-      _sync(parent)
-    body = json.dumps(manifest, indent=1).encode()
-    durable.write(folder / _MANIFEST, _seal(body))
-    earlier = [old for old in _steps(directory) if old < step]
-    for old in earlier[: len(earlier) - (keep - 1)]:
-      _remove(_folder(directory, old))
+    if primary:
+      _remove(folder)
+      folder.mkdir(parents=True)
+    ocp.save(folder / "arrays", arrays)  # all processes meet here, one writes
+    if primary:
+      manifest["files"] = _digests(folder)
+      body = json.dumps(manifest, indent=1).encode()
+      durable.write(folder / _MANIFEST, _seal(body))
+      earlier = [old for old in _steps(directory) if old < step]
+      for old in earlier[: len(earlier) - keep + 1]:
+        _remove(_folder(directory, old))
   except OSError as error:
     raise UserError(
       f"cannot write the checkpoint {folder}: {error.strerror or error}; "
@@ -120,20 +115,17 @@ def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
   manifest = _manifest(folder)
   wanted = _named(like)
   _check_same(folder, manifest["leaves"], wanted)
-  with _alone():
-    arrays = ocp.load(folder / "arrays")
+  arrays = ocp.load(folder / "arrays")
 
   def place(name, leaf):
-    if not np.size(leaf):
-      value = np.zeros(leaf.shape, leaf.dtype)
-    elif _is_key(leaf):
-      value = jax.random.wrap_key_data(
-        arrays[name], impl=manifest["keys"][name]
-      )
-    else:
+    if np.size(leaf):
       value = arrays[name]
+    else:
+      value = np.zeros(leaf.shape, leaf.dtype)
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
-      return jax.device_put(value, leaf.sharding)
+      value = jax.device_put(value, leaf.sharding)
+    if _is_key(leaf):
+      value = jax.random.wrap_key_data(value, impl=manifest["keys"][name])
     return value
 
   placed = [place(name, leaf) for name, leaf in wanted.items()]
@@ -174,16 +166,6 @@ def _check_same(folder, saved: dict[str, str], wanted: dict[str, Any]) -> None:
       f"{saved.get(name, 'absent')} there and {wanted.get(name, 'absent')} "
       f"here ({len(wrong)} leaves differ); give another --workdir"
     )
-
-
-def _alone() -> ocp.Context:
-  """orbax without barriers: what one process does, it does by itself."""
-  process = jax.process_index()
-  context = ocp.Context()
-  context.multiprocessing.primary_host = process
-  context.multiprocessing.active_processes = {process}
-  context.multiprocessing.barrier_sync_key_prefix = f"process_{process}"
-  return context
 
 
 def _folder(directory, step: int) -> epath.Path:
@@ -234,6 +216,17 @@ def _check_files(folder: epath.Path, manifest: dict[str, Any]) -> None:
   for name, digest in manifest["files"].items():
     if _sha256((folder / name).read_bytes()) != digest:
       raise ValueError(f"{name} is not what was written")
+
+
+def _digests(folder: epath.Path) -> dict[str, str]:
+  """The sha256 of every file, after it was forced on to the disk."""
+  digests = {}
+  for parent, _, names in folder.walk():
+    for path in (parent / name for name in names):
+      _sync(path)
+      digests[str(path.relative_to(folder))] = _sha256(path.read_bytes())
+    _sync(parent)
+  return digests
 
 
 def _seal(body: bytes) -> bytes:

@@ -42,7 +42,9 @@ def parse(arg: str, **defaults: str) -> dict[str, str]:
   return options
 
 
-def override(config: ml_collections.ConfigDict, options: dict[str, str]) -> None:
+def override(
+  config: ml_collections.ConfigDict, options: dict[str, str]
+) -> None:
   """Sets keys of `config`, given as text, with the types that they have."""
   flat = flatten(config)
   for key, text in options.items():
@@ -123,7 +125,13 @@ def from_flags(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
   try:
     rest = values(["ckd_jax", *argv])[1:]
     config = values.config
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+  except (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise UserError(f"{str(error).splitlines()[0]}") from error
   if rest:
     raise UserError(f"{rest[0]!r} is not a flag: use --config.key=value")

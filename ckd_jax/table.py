@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -27,13 +28,11 @@ from ckd_jax.table_store import (
   append,
   digest,
   exists,
-  from_arrays,
   new_info,
   read,
   read_info,
   require,
   storage_dtype,
-  to_arrays,
   validate,
   write_info,
 )
@@ -59,24 +58,17 @@ __all__ = [
 
 
 def rows(
-  table: Table,
-  ids: Sequence[str],
-  *,
-  num_classes: int | None = None,
-  finite: bool = False,
+  table: Table, ids: Sequence[str], num_classes: int | None = None
 ) -> Outputs:
-  """The answers for `ids`, in their order, as logits whatever the kind.
-
-  Probabilities become log(max(p, 1e-8)); log-probabilities are logits already.
+  """The answers for `ids`, in their order, as stored.
 
   Args:
     table: as read.
     ids: str[n].
     num_classes: refuse a table of another number of classes.
-    finite: refuse -inf (a class ruled out), as losses that square must.
 
   Returns:
-    Outputs of NumPy arrays [n, ...].
+    Outputs of NumPy arrays [n, ...]; `logits` holds what `info["kind"]` says.
 
   Raises:
     UserError: some images have no answer or two, or the classes do not fit.
@@ -90,29 +82,13 @@ def rows(
       f"{len(absent)} of {len(ids)} images have no answer in the table,"
       f" {absent[0]} among them"
     )
+  classes = table.outputs.logits.shape[1]
+  if num_classes not in (None, classes):
+    raise UserError(
+      f"the table has {classes} classes and the data set {num_classes}"
+    )
   index = np.asarray([position[str(name)] for name in ids], np.int64)
-  arrays = to_arrays(table.outputs)
-  outputs = from_arrays({key: array[index] for key, array in arrays.items()})
-  if num_classes not in (None, outputs.logits.shape[1]):
-    raise UserError(
-      f"the table has {outputs.logits.shape[1]} classes and the data set"
-      f" {num_classes}"
-    )
-  if table.info["kind"] == "probs":
-    _say("the table holds probabilities p: logits are log(max(p, 1e-8))")
-    outputs = outputs._replace(logits=np.log(np.maximum(outputs.logits, 1e-8)))
-  ruled_out = int(np.isneginf(outputs.logits).any(1).sum())
-  if finite and ruled_out:
-    raise UserError(
-      f"{ruled_out} answers rule a class out (-inf), which squared differences"
-      " cannot use: choose a method on probabilities, such as kd"
-    )
-  return outputs
-
-
-@functools.cache
-def _say(line: str) -> None:
-  print(line, file=sys.stderr)
+  return jax.tree.map(lambda array: array[index], table.outputs)
 
 
 def check(

@@ -51,7 +51,7 @@ def convert(
     )
   model = models.get(name, num_classes=len(matrices[0]))
   image = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
-  trees = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+  trees = jax.eval_shape(lambda: model.init(jax.random.key(0), image))
   leaves, structure = jax.tree.flatten_with_path(trees)
   expected = {_torch_name(path): _torch_shape(leaf) for path, leaf in leaves}
   _check(name, expected, {key: tensors[key].shape for key in tensors})
@@ -100,7 +100,7 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     isinstance(value, torch.Tensor) for value in content.values()
   ):
     raise UserError(f"{path} holds no state dict (name -> tensor)")
-  return {key: value.float().numpy() for key, value in content.items()}
+  return {key: value.detach().float().numpy() for key, value in content.items()}
 
 
 def _torch_name(path: tuple) -> str:

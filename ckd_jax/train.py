@@ -1,4 +1,4 @@
-"""The story of a run: ask once, compare, update, judge on validation, report."""
+"""The story of a run: ask once, compare, update, validate, report."""
 
 import json
 import math
@@ -11,12 +11,14 @@ import numpy as np
 from etils import epath
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from ckd_jax import answers as teacher_answers
 from ckd_jax import (
   augment,
   budget,
   checkpoint,
   cost,
   data,
+  durable,
   evaluate,
   export,
   logger,
@@ -26,7 +28,6 @@ from ckd_jax import (
   selection,
   teacher,
 )
-from ckd_jax import answers as teacher_answers
 from ckd_jax import config as configuration
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Batch, Task
@@ -63,23 +64,26 @@ def run(config, workdir) -> dict:
   check_images(config, dataset)
   chosen = budget.select(
     len(dataset.train.labels),
-    budget=config.budget or len(dataset.train.labels),
+    budget=config.budget,
     val_fraction=config.val_fraction,
     seed=config.budget_seed,
   )
   method = methods.make(config.method, **config.hyper)
   mesh = make_mesh(config.batch_size)
   if config.teacher.source == "train" and (method.needs or config.teacher.live):
-    config = train_teacher(config, workdir)
+    config = train_teacher(config, workdir, len(dataset.train.labels))
   answers = teacher_answers.collect(
     config, dataset, chosen.train, method.needs, mesh, workdir
   )
   fit = set_up(config, dataset, chosen, method, answers, mesh)
-  print(logger.header(header_lines(config, dataset, chosen, answers, fit)))
+  print(
+    logger.header(header_lines(config, dataset, chosen, answers, fit)),
+    flush=True,
+  )
   state, best, record = loop(config, fit, workdir)
   summary = finish(config, dataset, answers, fit, state, best, record, workdir)
   summary["total_seconds"] = round(time.monotonic() - started, 3)
-  logger.write(workdir / "summary.json", json_bytes(summary))
+  durable.write(workdir / "summary.json", json_bytes(summary))
   logger.curves(workdir / "curves.png", workdir / "metrics.jsonl")
   print(logger.header(result_lines(summary)))
   return summary
@@ -106,7 +110,7 @@ def open_workdir(config, workdir) -> dict | None:
   else:
     try:
       workdir.mkdir(parents=True, exist_ok=True)
-      logger.write(path, json_bytes(wanted))
+      durable.write(path, json_bytes(wanted))
     except OSError as error:
       raise UserError(f"cannot write to {workdir}: {error.strerror}") from error
   summary = workdir / "summary.json"
@@ -145,7 +149,7 @@ def make_mesh(batch_size: int):
   )
 
 
-def train_teacher(config, workdir):
+def train_teacher(config, workdir, num_examples: int):
   """Trains `teacher.name` on all training labels; it becomes a checkpoint."""
   path = epath.Path(config.teacher.path or workdir / "teacher")
   recipe = config.copy_and_resolve_references()
@@ -154,7 +158,7 @@ def train_teacher(config, workdir):
     recipe.hyper = configuration.hyper("supervised")
     recipe.student = config.teacher.name
     recipe.seed = recipe.budget_seed = 0  # every seed shares one teacher
-    recipe.budget = 0  # all
+    recipe.budget = num_examples
     recipe.val_fraction = 0.0
     recipe.dataset.mean = config.teacher.mean
     recipe.dataset.std = config.teacher.std
@@ -189,7 +193,11 @@ class Fit(NamedTuple):
   model: methods.Model
   images_per_step: int
   num_train: int
+  num_classes: int
   mesh: object
+  one_at_a_time: bool
+  # CPU devices share one thread pool: with several steps in flight, all of its
+  # threads can end up waiting in all-reduces of different steps.
 
 
 def set_up(config, dataset, chosen, method, answers, mesh) -> Fit:
@@ -279,7 +287,9 @@ def set_up(config, dataset, chosen, method, answers, mesh) -> Fit:
     model=model,
     images_per_step=index.size,
     num_train=num_train,
+    num_classes=task.num_classes,
     mesh=mesh,
+    one_at_a_time=jax.default_backend() == "cpu" and mesh.size > 1,
   )
 
 
@@ -297,7 +307,9 @@ def check_finite(config, method, state, model, examples, index) -> None:
   student, _ = model.apply(
     state.params["student"], state.model, images, train=False
   )
-  student = jax.tree.map(lambda x: x.reshape(*index.shape, *x.shape[1:]), student)
+  student = jax.tree.map(
+    lambda x: x.reshape(*index.shape, *x.shape[1:]), student
+  )
   batch = Batch(
     index=index,
     images=images.reshape(*index.shape, *images.shape[1:]),
@@ -323,39 +335,37 @@ def loop(config, fit: Fit, workdir) -> tuple[State, dict, dict]:
   modes = ("none",) if fit.target is None else ("none", "fit")
   record = selection.start(modes)
   state = fit.state
-  best = snapshot(fit, state, fit.target)
+  best = snapshot(fit, state)
   folder = workdir / "checkpoints"
   first = 0
   restored = checkpoint.restore(folder, {"state": state, "best": best})
   if restored is not None:
     first, trees, record = restored
     state, best = trees["state"], trees["best"]
-    print(f"resuming at step {first}")
-  log = logger.Logger(workdir / "metrics.jsonl", from_step=first)
-  progress = logger.Progress(config.steps, fit.images_per_step, first=first)
-  plateau = config.schedule == "plateau"
+    print(f"resuming at step {first}", flush=True)
+  show = Display(config, fit, workdir, first)
   eval_every, steps = config.eval_every, config.steps
+  plateau = config.schedule_hyper if config.schedule == "plateau" else None
   if plateau:
     # A simulated epoch: as many steps as one pass over the images takes.
     eval_every = math.ceil(fit.num_train / config.batch_size)
-    steps = min(steps, config.schedule_hyper.max_epochs * eval_every)
-  step = first
+    steps = min(steps, plateau.max_epochs * eval_every)
+  step = timed_from = first
   pending = None
   clock = time.perf_counter()
-  while step < steps and record["level"] < config.schedule_hyper.levels:
+  while step < steps and not (plateau and record["level"] >= plateau.levels):
     state, metrics = fit.step(state, fit.examples, fit.key)
+    step += 1
+    if fit.one_at_a_time:
+      jax.block_until_ready(state.step)
     # The numbers of the step before are read while this one runs.
     if pending is not None:
-      write_metrics(log, progress, *pending)
-      pending = None
-    step += 1
-    if step % config.log_every == 0:
-      pending = step, metrics
+      show.training(*pending)
+    pending = (step, metrics) if step % config.log_every == 0 else None
     if step == first + 1:
       jax.block_until_ready(state.step)
       record["train_seconds"] += time.perf_counter() - clock
-      clock = time.perf_counter()
-      timed_from = step
+      clock, timed_from = time.perf_counter(), step
     judged = step % eval_every == 0 or step == steps
     saved = step % config.checkpoint_every == 0
     if not (judged or saved):
@@ -366,48 +376,60 @@ def loop(config, fit: Fit, workdir) -> tuple[State, dict, dict]:
     record["timed_seconds"] += seconds
     record["timed_steps"] += step - timed_from
     clock = time.perf_counter()
+    if pending is not None:
+      show.training(*pending)
+      pending = None
     if judged:
-      improved, shown, best = judge(fit, record, step, state, best, step == steps)
-      log.log(step, **shown)
-      progress.show(step, **shown)
-      if plateau and selection.plateau(
-        record, config.schedule_hyper.patience
-      ):
-        level = config.schedule_hyper.factor ** record["level"]
-        state = reload(state, best, level)
+      best, accuracies = judge(fit, record, step, state, best, step == steps)
+      show.accuracies(step, accuracies)
+      if plateau and selection.plateau(record, plateau.patience):
+        state = reload(state, best, plateau.factor ** record["level"])
     if saved:
-      if pending is not None:
-        write_metrics(log, progress, *pending)
-        pending = None
       checkpoint.save(folder, step, {"state": state, "best": best}, record)
     record["evaluation_seconds"] += time.perf_counter() - clock
     clock, timed_from = time.perf_counter(), step
-  if pending is not None:
-    write_metrics(log, progress, *pending)
-  log.close()
-  progress.close()
   record["steps"] = step
   return state, best, record
 
 
-def write_metrics(log, progress, step, metrics) -> None:
-  values = {name: float(value) for name, value in metrics.items()}
-  if not math.isfinite(values["loss"]):
-    raise UserError(
-      f"the loss is {values['loss']} at step {step}: lower "
-      "optimizer.learning_rate; the checkpoints before it are whole"
-    )
-  log.log(step, **values)
-  progress.show(step, **values)
+class Display:
+  """Writes metrics.jsonl and moves the progress bar."""
+
+  def __init__(self, config, fit: Fit, workdir, first: int):
+    self._log = logger.Logger(workdir / "metrics.jsonl", from_step=first)
+    self._bar = logger.Progress(config.steps, fit.images_per_step, first=first)
+    self._shown = {}
+
+  def training(self, step: int, metrics) -> None:
+    """The numbers of a step that is finished."""
+    values = {name: float(value) for name, value in metrics.items()}
+    if not math.isfinite(values["loss"]):
+      raise UserError(
+        f"the loss is {values['loss']} at step {step}: lower "
+        "optimizer.learning_rate; the checkpoints before it are whole"
+      )
+    self._log.log(step, **values)
+    for name in ("loss", "train_accuracy"):
+      self._shown[name] = values[name]
+    self._bar.show(step, **self._shown)
+
+  def accuracies(self, step: int, values: dict) -> None:
+    """What an evaluation found."""
+    self._log.log(step, **values)
+    self._shown |= values
+    self._bar.show(step, **self._shown)
 
 
-def snapshot(fit: Fit, state: State, target) -> dict:
+def snapshot(fit: Fit, state: State, offset=None) -> dict:
   """A copy of the weights (the step donates its own), and their offset."""
-  weights = {"params": state.params["student"], "model": state.model}
-  offset = jnp.zeros_like(jnp.zeros(1) if target is None else target)
+  offset = np.zeros(fit.num_classes) if offset is None else offset
+  tree = {
+    "params": state.params["student"],
+    "model": state.model,
+    "offset": np.asarray(offset, np.float32),
+  }
   everywhere = NamedSharding(fit.mesh, PartitionSpec())
-  tree = jax.tree.map(jnp.copy, {**weights, "offset": offset})
-  return jax.device_put(tree, everywhere)
+  return jax.device_put(jax.tree.map(jnp.copy, tree), everywhere)
 
 
 def reload(state: State, best: dict, level: float) -> State:
@@ -420,8 +442,12 @@ def reload(state: State, best: dict, level: float) -> State:
   )
 
 
-def judge(fit: Fit, record, step, state, best, last) -> tuple[set, dict, dict]:
-  """Validates; looks at the test set only where validation says it is best."""
+def judge(fit: Fit, record, step, state, best, last) -> tuple[dict, dict]:
+  """Validates; looks at the test set only where validation says it is best.
+
+  Returns:
+    The best weights, and the accuracies found, by name.
+  """
   params, model_state = state.params["student"], state.model
 
   def logits(name):
@@ -438,9 +464,11 @@ def judge(fit: Fit, record, step, state, best, last) -> tuple[set, dict, dict]:
       for mode, offset in offsets.items()
     }
   improved = selection.judge(record, step, val, fit.primary)
-  shown = {}
-  for mode, value in val.items():
-    shown[shown_name("val_accuracy", mode, fit)] = value
+  shown = {
+    shown_name("val_accuracy", mode, fit): value
+    for mode, value in val.items()
+    if value is not None
+  }
   if improved or last:
     test = logits("test")
     for mode, offset in offsets.items():
@@ -451,11 +479,10 @@ def judge(fit: Fit, record, step, state, best, last) -> tuple[set, dict, dict]:
       if last:
         record["modes"][mode]["last_test"] = value
   if fit.primary in improved:
-    best = snapshot(fit, state, fit.target)
-    if fit.primary == "fit":
-      offset = jnp.asarray(offsets["fit"], best["offset"].dtype)
-      best["offset"] = jax.device_put(offset, best["offset"].sharding)
-  return improved, {k: v for k, v in shown.items() if v is not None}, best
+    best = snapshot(
+      fit, state, offsets["fit"] if fit.primary == "fit" else None
+    )
+  return best, shown
 
 
 def shown_name(name: str, mode: str, fit: Fit) -> str:
@@ -471,8 +498,7 @@ def finish(config, dataset, answers, fit, state, best, record, workdir) -> dict:
   params, model_state = jax.device_get((best["params"], best["model"]))
   if fit.primary == "fit":
     probe = np.asarray(fit.images["train"].batches[0][:4], np.float32) / 255
-    apply = lambda p, s, x: fit.model.apply(p, s, x, train=False)  # noqa: E731
-    leaf = export.classifier_bias(apply, params, model_state, probe)
+    leaf = export.classifier_bias(fit.model.apply, params, model_state, probe)
     params = export.fold_offset(params, np.asarray(best["offset"]), leaf)
   test = evaluate.measures(
     fit.predict(params, model_state, fit.images["test"]),
@@ -499,7 +525,8 @@ def finish(config, dataset, answers, fit, state, best, record, workdir) -> dict:
       values["last_test"] = accuracy(logits + offset, fit.labels["test"])
   metadata = {
     "model": config.student,
-    "classes": json.dumps(list(dataset.class_names)),
+    "classes": str(len(dataset.class_names)),
+    "class_names": json.dumps(list(dataset.class_names)),
     "mean": json.dumps(list(config.dataset.mean)),
     "std": json.dumps(list(config.dataset.std)),
     "image_shape": json.dumps(list(dataset.test.images.shape[1:])),
@@ -563,17 +590,25 @@ def header_lines(config, dataset, chosen, answers, fit) -> list[tuple]:
   )
   lines = [
     ("dataset", f"{dataset.name}: {len(dataset.train.labels)} train"),
-    ("student", f"{config.student}: {student:,} parameters, {flops / 1e6:.2f} "
-     "MFLOPs an image"),
+    (
+      "student",
+      f"{config.student}: {student:,} parameters, {flops / 1e6:.2f} "
+      "MFLOPs an image",
+    ),
     ("teacher", answers.teacher),
   ]
   return [
     *lines,
     ("method", config.method),
-    ("budget", f"{len(chosen.train)} train + {len(chosen.validation)} "
-     "validation images"),
-    ("calls", f"{answers.calls} of {len(chosen.train)} used, {answers.paid} "
-     f"paid now, {answers.repeated} repeated"),
+    (
+      "budget",
+      f"{len(chosen.train)} train + {len(chosen.validation)} validation images",
+    ),
+    (
+      "calls",
+      f"{answers.calls} of {len(chosen.train)} used, {answers.paid} "
+      f"paid now, {answers.repeated} repeated",
+    ),
     ("devices", device_line(fit.mesh)),
     ("dtype", config.dtype),
     ("seed", config.seed),

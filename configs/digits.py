@@ -63,6 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
   config.table = ConfigDict()
   config.table.path = placeholder(str)
+  config.table.test_path = placeholder(str)
 
   config.batch_size = 64
   config.steps = 600

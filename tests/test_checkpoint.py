@@ -351,19 +351,15 @@ make = jax.jit(
 state = make(np.float32(1))
 for step in (1, 2):
   checkpoint.save(directory, step, state, {"step": step})
-# process 1 must not look before process 0 has written
-from jax.experimental import multihost_utils
-multihost_utils.sync_global_devices("saved")
 step, found, notes = checkpoint.restore(directory, make(np.float32(5)))
 assert step == 2 and notes == {"step": 2}
-assert found["w"].sharding == whole
+assert found["w"].sharding == whole and len(found["k"].sharding.device_set) == 4
 same = jax.jit(lambda a, b: (a["w"] == b["w"]).all())(found, state)
 assert same.addressable_data(0)
 print("ok", process)
 """
 
 
-@pytest.mark.slow
 def test_two_processes(tmp_path):
   import socket
 

@@ -1,5 +1,7 @@
 """A Linen module as a `Model`: two pure functions over plain nested dicts."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,13 +19,19 @@ def model(module: nn.Module, *, dtype=jnp.float32) -> Model:
       them.
 
   Returns:
-    `init(key, images)` and `apply(params, state, images, *, train, key=None)`;
-    images are [n, h, w, c], already normalised.
+    `init(key, images)`, which looks at the shape of the images only, and
+    `apply(params, state, images, *, train, key=None)`; images are [n, h, w, c],
+    already normalised.
   """
 
-  def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
-    variables = module.init(key, images.astype(dtype), train=False)
+  # Under jit the forward pass, of which nothing is kept, does not run.
+  @partial(jax.jit, static_argnames="shape")
+  def make(key: jax.Array, shape: tuple[int, ...]) -> tuple[dict, dict]:
+    variables = module.init(key, jnp.zeros(shape, dtype), train=False)
     return variables["params"], variables.get("state", {})
+
+  def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
+    return make(key, images.shape)
 
   def apply(
     params: dict,

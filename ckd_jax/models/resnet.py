@@ -1,8 +1,8 @@
 """ResNets for 32x32 images (He et al. 2015, section 4.2) and their variants.
 
-resnetN has N = 6n + 2 layers and projects where the width changes (option B);
-x4 is four times as wide; _a has no projection (option A), as the public CIFAR-10
-checkpoints of akamaster/pytorch_resnet_cifar10 do.
+resnetN has N = 6n + 2 layers and projects where the width changes (option B).
+x4 is four times as wide. _a pads with zero channels instead (option A), as the
+public CIFAR-10 checkpoints of akamaster/pytorch_resnet_cifar10 do.
 """
 
 from collections.abc import Callable

@@ -42,9 +42,7 @@ class Block(nn.Module):
   """
 
   @nn.compact
-  def __call__(
-    self, x: jax.Array, train: bool
-  ) -> tuple[jax.Array, jax.Array]:
+  def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
     norm = partial(_norm, train=train)
     half = x.shape[-1] // 2
     kept, y = x[..., :half], x[..., half:]

@@ -1,4 +1,4 @@
-"""VGG with batch norm (Simonyan and Zisserman 2014), one linear layer on top."""
+"""VGG (Simonyan and Zisserman 2014) with batch norm and one linear layer."""
 
 from functools import partial
 

@@ -19,9 +19,7 @@ class Block(nn.Module):
   stride: int = 1
 
   @nn.compact
-  def __call__(
-    self, x: jax.Array, train: bool
-  ) -> tuple[jax.Array, jax.Array]:
+  def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
     before = BatchNorm(name="bn1")(x, train)
     y = active = nn.relu(before)
     y = Conv(self.features, stride=self.stride, name="conv1")(y)

@@ -1,0 +1,95 @@
+"""Dataset name -> uint8 images, labels and ids that never change, in NumPy.
+
+Rows are in canonical order, which depends on the data alone: the number in a
+tensorflow-datasets id (train_16399 is row 16399 of CIFAR-100 as published; the
+prepared files are shuffled), the row of an .npz, the sorted paths of a folder.
+A table of answers without ids is matched to images by this order.
+"""
+
+from typing import NamedTuple
+
+from ckd_jax.data import builtin, folder, npz, prepared
+from ckd_jax.data.split import Split, make_split
+from ckd_jax.errors import UserError
+
+__all__ = ["Dataset", "Split", "load", "make_split"]
+
+
+class Dataset(NamedTuple):
+  """What a run learns from and what it is measured on."""
+
+  name: str
+  train: Split
+  test: Split
+  class_names: tuple[str, ...]
+
+
+def load(
+  name: str, *, path: str | None = None, image_size: int | None = None
+) -> Dataset:
+  """Reads a set whole.
+
+  Args:
+    name: `digits` (scikit-learn's real 8x8 digits) or `fake` (noise around one
+      pattern per class, for debugging), which need no files; `npz`; `folder`;
+      otherwise a name of tensorflow-datasets, `name[/config][:version]`. Where
+      a set has no labelled test split, its validation split is the test set.
+    path: FILE.npz (x_train, y_train, x_test, y_test and perhaps class_names);
+      DIR with train/CLASS/*.png and test/CLASS/*.png (or .jpg, .jpeg); or the
+      data_dir of tensorflow-datasets (default: TFDS_DATA_DIR, or its own).
+    image_size: height and width in pixels to which images of another size are
+      resized (bilinear), once, when they are decoded.
+
+  Returns:
+    A `Dataset`. Greyscale images keep their one channel.
+
+  Raises:
+    UserError: the set is unknown, not prepared, damaged or not usable.
+  """
+  if image_size is not None and image_size < 1:
+    raise UserError(f"dataset.image_size is {image_size}: give pixels, say 32")
+  if name in builtin.SOURCES:
+    if path is not None:
+      raise UserError(
+        f"dataset {name} reads no files, but dataset.path is {str(path)!r}: "
+        "leave it out, or name what lies there (npz, folder, or a name of "
+        "tensorflow-datasets)"
+      )
+    parts = builtin.SOURCES[name](image_size)
+  elif name in _FILES:
+    read, wanted = _FILES[name]
+    if not path:
+      raise UserError(f"dataset {name} needs dataset.path: {wanted}")
+    parts = read(path, image_size)
+  else:
+    ours = [*builtin.SOURCES, *_FILES]
+    parts = prepared.read(name, path, image_size, other_names=ours)
+  return _checked(Dataset(name, *parts), path)
+
+
+_FILES = {
+  "npz": (npz.read, "a file with x_train, y_train, x_test and y_test"),
+  "folder": (folder.read, "a folder with train/CLASS/*.png and test/CLASS"),
+}
+
+
+def _checked(dataset: Dataset, path: str | None) -> Dataset:
+  """Raises UserError where splits and class names do not fit together."""
+  name, train, test, class_names = dataset
+  where = f"dataset {name}" + (f" in {path}" if path else "")
+  shapes = ["x".join(map(str, part.images.shape[1:])) for part in (train, test)]
+  if shapes[0] != shapes[1]:
+    raise UserError(
+      f"{where}: train images are {shapes[0]} and test images {shapes[1]}: "
+      "they must agree (dataset.image_size makes heights and widths agree)"
+    )
+  if len(set(class_names)) < len(class_names):
+    raise UserError(f"{where}: two classes have the same name")
+  for split, labels in (("train", train.labels), ("test", test.labels)):
+    wrong = labels[(labels < 0) | (labels >= len(class_names))]
+    if wrong.size:
+      raise UserError(
+        f"{where}: a {split} label is {wrong[0]}, but the classes of the train "
+        f"split are 0 to {len(class_names) - 1}"
+      )
+  return dataset

@@ -1,0 +1,79 @@
+"""Image files -> one uint8 array; resizing happens here, once."""
+
+from collections.abc import Iterable
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ckd_jax.errors import UserError
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> PIL's name for them
+
+
+def decode(
+  file: BinaryIO | str, name: str, channels: int, image_size: int | None
+) -> np.ndarray:
+  """Decodes one image file.
+
+  Args:
+    file: an open file, or a path.
+    name: what to call it in an error.
+    channels: 1, 3 or 4.
+    image_size: height and width to resize to, or None to leave them.
+
+  Returns:
+    uint8[h, w, channels].
+
+  Raises:
+    UserError: it is no image that Pillow reads, or it is not 8-bit.
+  """
+  try:
+    with Image.open(file) as image:
+      # Pillow would cut 16 bits down by clipping: nearly all white, no error.
+      if image.mode.startswith(("I", "F")):
+        raise ValueError("its pixels are not 8-bit")
+      pixels = _square(image.convert(MODES[channels]), image_size)
+  except UnidentifiedImageError:
+    raise UserError(f"cannot decode the image {name}: unknown format") from None
+  except Exception as error:  # damaged files raise errors of all kinds
+    raise UserError(f"cannot decode the image {name}: {error}") from error
+  return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def resize(images: np.ndarray, image_size: int | None) -> np.ndarray:
+  """uint8[n, h, w, c] -> uint8[n, size, size, c]; None leaves them alone."""
+  if image_size is None or images.shape[1:3] == (image_size, image_size):
+    return images
+  flat = images[..., 0] if images.shape[3] == 1 else images
+  square = [_square(Image.fromarray(image), image_size) for image in flat]
+  return np.stack(square).reshape(-1, image_size, image_size, images.shape[3])
+
+
+def collect(
+  rows: Iterable[tuple[np.ndarray, int, str]], count: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+  """Stacks `count` rows of (pixels, label, id) without holding them twice.
+
+  Raises:
+    UserError: the images differ in size.
+  """
+  images, labels, ids = None, np.empty(count, np.int32), []
+  for row, (pixels, label, id_) in enumerate(rows):
+    if images is None:
+      images = np.empty((count, *pixels.shape), np.uint8)
+    if pixels.shape != images.shape[1:]:
+      first, other = images.shape[1:], pixels.shape
+      raise UserError(
+        f"images differ in size, {ids[0]} is {first[0]}x{first[1]} and {id_} "
+        f"{other[0]}x{other[1]} (height x width): set dataset.image_size"
+      )
+    images[row], labels[row] = pixels, label
+    ids.append(id_)
+  return images, labels, ids
+
+
+def _square(image: Image.Image, size: int | None) -> np.ndarray:
+  if size is not None and image.size != (size, size):
+    image = image.resize((size, size), Image.Resampling.BILINEAR)
+  return np.asarray(image)

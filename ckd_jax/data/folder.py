@@ -1,0 +1,63 @@
+"""A set of image files: DIR/train/CLASS/*.png and DIR/test/CLASS/*.png."""
+
+import pathlib
+
+from ckd_jax.data.cache import cached, stamp
+from ckd_jax.data.decode import collect, decode
+from ckd_jax.data.split import Split, make_split
+from ckd_jax.errors import UserError, nearest
+
+_SUFFIXES = {".png", ".jpg", ".jpeg"}
+
+
+def read(path: str, image_size: int | None):
+  """Returns (train, test, class names); ids are paths relative to `path`."""
+  root = pathlib.Path(path)
+  class_names = _classes(root / "train")
+  for folder in _classes(root / "test"):
+    if folder not in class_names:
+      raise UserError(
+        f"{root / 'test' / folder} is a class without a folder in "
+        f"{root / 'train'}: {nearest(folder, class_names)}"
+      )
+  train, test = (
+    _split(root, split, class_names, image_size) for split in ("train", "test")
+  )
+  return train, test, class_names
+
+
+def _classes(folder: pathlib.Path) -> tuple[str, ...]:
+  if not folder.is_dir():
+    raise UserError(
+      f"there is no folder {folder}: dataset.path must hold train/CLASS/*.png "
+      "and test/CLASS/*.png (or .jpg, .jpeg)"
+    )
+  visible = (path for path in folder.iterdir() if path.name[0] != ".")
+  return tuple(sorted(path.name for path in visible if path.is_dir()))
+
+
+def _split(
+  root: pathlib.Path,
+  split: str,
+  class_names: tuple[str, ...],
+  image_size: int | None,
+) -> Split:
+  ids = sorted(
+    file.relative_to(root).as_posix()
+    for name in class_names
+    for file in (root / split / name).glob("[!.]*")
+    if file.suffix.lower() in _SUFFIXES
+  )
+  if not ids:
+    raise UserError(f"there is no .png, .jpg or .jpeg in {root / split}/CLASS")
+
+  def row(id_):
+    label = class_names.index(pathlib.PurePosixPath(id_).parent.name)
+    return decode(root / id_, root / id_, 3, image_size), label, id_
+
+  def decode_all():
+    return make_split(*collect(map(row, ids), len(ids)))
+
+  stamps = [stamp(root / id_) for id_ in ids]
+  key = (class_names, stamps, image_size)
+  return cached(f"folder-{split}", key, decode_all)

@@ -1,0 +1,177 @@
+"""Sets prepared by tensorflow-datasets, read without TensorFlow.
+
+The set is found by its files alone: the code that once prepared it often needs
+TensorFlow, and it is slow to import.
+"""
+
+import contextlib
+import difflib
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ckd_jax.data.cache import cached, stamp
+from ckd_jax.data.decode import MODES, collect, decode
+from ckd_jax.data.split import Split, make_split, row_ids
+from ckd_jax.errors import UserError, nearest
+
+
+def read(
+  name: str, path: str | None, image_size: int | None, other_names: list[str]
+):
+  """Returns (train, test, class names); `other_names` are valid names too."""
+  builder = _builder(name, path, other_names)
+  _require_images(name, builder.info.features)
+  with _one_line(name, builder, path):
+    train = _split(builder, "train", image_size)
+    test = _split(builder, _test_split(name, builder), image_size)
+  return train, test, tuple(builder.info.features["label"].names)
+
+
+def _tfds():
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what it deprecates is not ours to mend
+    import tensorflow_datasets
+  return tensorflow_datasets
+
+
+def _builder(name: str, path: str | None, other_names: list[str]):
+  tfds = _tfds()
+  from tensorflow_datasets.core import read_only_builder
+
+  path = path or os.environ.get("TFDS_DATA_DIR")
+  try:
+    return read_only_builder.builder_from_files(name, data_dir=path)
+  except ValueError:  # not found, or not the form of a name
+    pass
+  except Exception as error:  # a damaged dataset_info.json or features.json
+    raise UserError(
+      f"dataset {name} is prepared in {path} but cannot be opened ({error}): "
+      f"delete it, then run: {_command(name, path)}"
+    ) from error
+  known = tfds.list_builders(with_community_datasets=False)
+  if re.split("[/:]", name)[0] in known:
+    folder = path or tfds.core.constants.DATA_DIR
+    raise UserError(
+      f"dataset {name} is not prepared in {folder}; prepare it once with: "
+      f"{_command(name, path)}"
+    )
+  names = [*other_names, *known]
+  close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+  hint = nearest(name, close or other_names)
+  more = "" if close else ", or a name of tensorflow-datasets"
+  raise UserError(f"unknown dataset {name!r}: {hint}{more}")
+
+
+def _command(name: str, path: str | None) -> str:
+  data_dir = f"data_dir={os.fspath(path)!r}, " if path else ""
+  return (
+    "pip install 'ckd_jax[tfds]' && python -c \"import tensorflow_datasets as "
+    f"tfds; tfds.builder({name!r}, {data_dir}file_format='array_record')"
+    '.download_and_prepare()"'
+  )
+
+
+@contextlib.contextmanager
+def _one_line(name: str, builder, path: str | None) -> Iterator[None]:
+  """Says in one line, with the remedy, why the files cannot be read."""
+  remedy = f"delete {builder.data_path}, then run: {_command(name, path)}"
+  try:
+    yield
+  except UserError:
+    raise
+  except NotImplementedError:
+    raise UserError(
+      f"dataset {name} is prepared as {builder.info.file_format.value}, which "
+      f"only TensorFlow reads: {remedy}"
+    ) from None
+  except Exception as error:  # the readers of the formats raise all kinds
+    raise UserError(
+      f"dataset {name} is prepared but damaged ({error}): {remedy}"
+    ) from error
+
+
+def _require_images(name: str, features) -> None:
+  kinds = _tfds().features
+  image, label = (
+    features[key] if key in features else None for key in ("image", "label")
+  )
+  if not (
+    isinstance(image, kinds.Image)
+    and isinstance(label, kinds.ClassLabel)
+    and image.np_dtype == np.uint8
+    and image.shape[-1] in MODES
+  ):
+    raise UserError(
+      f"dataset {name} is not for image classification: it needs an 8-bit "
+      f"`image` and a class `label`, and has {', '.join(sorted(features))}"
+    )
+
+
+def _test_split(name: str, builder) -> str:
+  """test, else validation; ImageNet's test images all have the label -1."""
+  splits = builder.info.splits
+  for split in ("test", "validation"):
+    if split in splits and _source(builder, split)[0]["label"] >= 0:
+      return split
+  raise UserError(
+    f"dataset {name} has no labelled test or validation split, only "
+    f"{', '.join(splits)}: cut one off and load both as npz"
+  )
+
+
+def _source(builder, split: str) -> Sequence[dict]:
+  """Examples in the shuffled order of the files, images still encoded."""
+  tfds = _tfds()
+  decoders = {
+    key: tfds.decode.SkipDecoding()
+    for key, feature in builder.info.features.items()
+    if isinstance(feature, tfds.features.Image)
+  }
+  return builder.as_data_source(split, decoders=decoders)
+
+
+def _split(builder, split: str, image_size: int | None) -> Split:
+  features = builder.info.features
+  channels = features["image"].shape[-1]
+
+  def row(position, example):
+    id_ = f"{split}_{position}"
+    if "id" in features:
+      id_ = example["id"]
+      id_ = id_.decode() if isinstance(id_, bytes) else str(id_)
+    if not example["image"]:  # so reads the end of a file that was cut off
+      raise ValueError(f"image {position} of {split} is missing")
+    file = io.BytesIO(example["image"])
+    return decode(file, id_, channels, image_size), example["label"], id_
+
+  def decode_all():
+    examples = _source(builder, split)
+    rows = (row(*pair) for pair in enumerate(_batched(examples)))
+    images, labels, ids = collect(rows, len(examples))
+    if len(set(ids)) < len(ids):
+      ids = row_ids(split, len(ids))
+    order = sorted(range(len(ids)), key=lambda row: _number(ids[row]))
+    return make_split(images[order], labels[order], np.array(ids)[order])
+
+  info = builder.info.splits[split]
+  stamps = [stamp(file) for file in info.filepaths]
+  key = (builder.info.full_name, split, info.shard_lengths, stamps, image_size)
+  return cached(f"{builder.info.full_name}-{split}", key, decode_all)
+
+
+def _batched(source: Sequence[dict], size: int = 1000) -> Iterator[dict]:
+  """Every example; asking for many at once is three times as fast."""
+  for start in range(0, len(source), size):
+    stop = min(start + size, len(source))
+    yield from source.__getitems__(list(range(start, stop)))
+
+
+def _number(id_: str) -> tuple[int, str]:
+  """Sorts ids by their last number: train_9 before train_10."""
+  digits = re.findall("[0-9]+", id_)
+  return int(digits[-1]) if digits else -1, id_
