@@ -57,9 +57,7 @@ def save(
       if _is_key(leaf)
     },
   }
-  json.dumps(
-    manifest
-  )  # notes that are not JSON fail before anything is touched
+  json.dumps(manifest)  # notes that are not JSON must not cost the older save
   arrays = jax.device_get(
     {
       name: jax.random.key_data(leaf) if _is_key(leaf) else np.asarray(leaf)
@@ -78,9 +76,7 @@ def save(
       manifest["files"] = _digests(folder)
       body = json.dumps(manifest, indent=1).encode()
       durable.write(folder / _MANIFEST, _seal(body))
-      earlier = [old for old in _steps(directory) if old < step]
-      for old in earlier[: len(earlier) - keep + 1]:
-        _remove(_folder(directory, old))
+      _prune(directory, step, keep)
   except OSError as error:
     raise UserError(
       f"cannot write the checkpoint {folder}: {error.strerror or error}; "
@@ -181,11 +177,24 @@ def _steps(directory) -> list[int]:
   return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{8,}", name))
 
 
+def _finished(directory, step: int) -> bool:
+  return (_folder(directory, step) / _MANIFEST).exists()
+
+
+def _prune(directory, step: int, keep: int) -> None:
+  """Keeps `step` and, of those before it, the newest finished ones."""
+  earlier = [old for old in reversed(_steps(directory)) if old < step]
+  kept = [old for old in earlier if _finished(directory, old)][: keep - 1]
+  for old in earlier:
+    if old not in kept:
+      _remove(_folder(directory, old))
+
+
 def _newest_valid(directory) -> int:
   """The newest step whose bytes are what was written, or -1."""
   for step in reversed(_steps(directory)):
     folder = _folder(directory, step)
-    if not (folder / _MANIFEST).exists():
+    if not _finished(directory, step):
       continue
     try:
       _check_files(folder, _manifest(folder))

@@ -54,7 +54,8 @@ def save(path, params, state, metadata: dict[str, str]) -> None:
     path: of the .safetensors file.
     params: pytree of arrays.
     state: pytree of arrays, the batch statistics.
-    metadata: JSON texts by name: model, classes, mean, std and more if useful.
+    metadata: texts by name, JSON where not plain: model, classes, class_names,
+      mean, std, image_shape.
   """
   tensors = dict(_leaves(params, state))
   durable.write(path, safetensors.numpy.save(tensors, metadata))
@@ -181,8 +182,7 @@ def run(run_dir, out) -> str:
     "class_names": labels,
     "mean": known.get("mean"),
     "std": known.get("std"),
-    "image_size": known.get("image_size")
-    or _read(run_dir / "config.json").get("dataset", {}).get("image_size"),
+    "image_size": _image_size(run_dir, known),
     "params_sha256": wanted,
   }
   out.mkdir(parents=True, exist_ok=True)
@@ -210,6 +210,12 @@ def _labels(run_dir, known: dict[str, Any]) -> list[str]:
     "class_names"
   )
   return [str(label) for label in names or range(known.get("classes") or 0)]
+
+
+def _image_size(run_dir, known: dict[str, Any]) -> int | None:
+  if "image_shape" in known:
+    return known["image_shape"][0]
+  return _read(run_dir / "config.json").get("dataset", {}).get("image_size")
 
 
 def _read(path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -116,6 +117,7 @@ class Progress:
     self._last = (step, now)
     line = progress_line(step, self._steps, metrics, rate * self._images, left)
     if self._terminal:
+      line = line[: shutil.get_terminal_size().columns - 1]  # never wraps
       end = "\n" if step >= self._steps else ""
       print(
         "\r" + line.ljust(self._width), end=end, file=self._stream, flush=True
@@ -134,7 +136,7 @@ def progress_line(
 ) -> str:
   """One line: bar, step, metrics, images/s and the time left."""
   share = min(step / max(steps, 1), 1.0)
-  bar = ("#" * round(20 * share)).ljust(20, ".")
+  bar = ("#" * round(10 * share)).ljust(10, ".")
   parts = [f"[{bar}] {step}/{steps}"]
   for name, value in to_json(metrics).items():
     if value is None:

@@ -32,7 +32,9 @@ def use_every_core() -> None:
   """
   import jax
 
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+  cores = (
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+  )
   if "xla_force_host_platform_device_count" not in os.environ.get(
     "XLA_FLAGS", ""
   ):

@@ -9,7 +9,7 @@ and its followers hold ids and answers.
 """
 
 import argparse
-import functools
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,6 @@ from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
 from ckd_jax.table_import import import_file
 from ckd_jax.table_store import (
-  KINDS,
   Table,
   append,
   digest,
@@ -32,10 +31,9 @@ from ckd_jax.table_store import (
   read,
   read_info,
   require,
-  storage_dtype,
-  validate,
   write_info,
 )
+from ckd_jax.table_values import KINDS, storage_dtype, validate
 
 __all__ = [
   "KINDS",
@@ -195,6 +193,8 @@ def _check(flags) -> None:
     split = None
   report, is_clean = check(flags.table, split)
   parts = report.pop("parts")
+  if split is not None:
+    report["agreement"] = f"{report['agreement']:.2f} %"
   _print(report | parts)
   if not is_clean:
     raise SystemExit(1)
@@ -217,6 +217,12 @@ class _Parser(argparse.ArgumentParser):
   """Says what is wrong in one line instead of argparse's usage text."""
 
   def error(self, message: str):
+    wrong = re.search(r"invalid choice: '(\w+)' \(choose from (.*)\)", message)
+    if wrong:
+      choices = re.findall(r"\w+", wrong[2])
+      raise UserError(
+        f"unknown {wrong[1]!r}: {errors.nearest(wrong[1], choices)}"
+      )
     raise UserError(f"{message} (see {self.prog} --help)")
 
 
@@ -227,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
   data_flags.add_argument("--dataset_path", help="where the images lie")
   data_flags.add_argument("--image_size", type=int)
 
-  add = functools.partial(commands.add_parser)
+  add = commands.add_parser
   command = add("import", parents=[data_flags], help="a file made elsewhere")
   command.set_defaults(run=_import)
   command.add_argument("file")

@@ -14,7 +14,8 @@ from etils import epath
 from ckd_jax import table_formats
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
-from ckd_jax.table_store import append, exists, fits_half, new_info, validate
+from ckd_jax.table_store import append, exists, new_info
+from ckd_jax.table_values import fits_half, validate
 
 
 def import_file(

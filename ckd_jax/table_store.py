@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from ckd_jax import durable, errors
+from ckd_jax import durable
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
+from ckd_jax.table_values import storage_dtype
 
-KINDS = ("logits", "log_probs", "probs")
 _TUPLES = ("maps", "preactivations")
-_LARGEST_HALF = 65504.0
 
 
 class Table(NamedTuple):
@@ -249,70 +248,3 @@ def append(
       ],
     },
   )
-
-
-def storage_dtype(values: np.ndarray, kind: str = "logits") -> type:
-  """float16 where it loses nothing that matters, else float32.
-
-  What a student compares is the difference of two rows, so this measures the
-  relative error (root mean square) of the differences of neighbouring rows;
-  one row alone is measured by its spread over the classes.
-  """
-  values = np.asarray(values, np.float32)
-  values = np.where(np.isfinite(values), values, 0)
-  if kind == "probs" or not fits_half(values):
-    return np.float32
-  rounded = values.astype(np.float16).astype(np.float32)
-  if len(values) > 1:
-    exact, rounded = np.diff(values, axis=0), np.diff(rounded, axis=0)
-  else:
-    exact = values - values.mean()
-    rounded = exact + (rounded - values)
-  error = np.linalg.norm(rounded - exact)
-  return np.float32 if error > 1e-3 * np.linalg.norm(exact) else np.float16
-
-
-def fits_half(values: np.ndarray) -> bool:
-  """Whether no finite value overflows in float16."""
-  finite = np.where(np.isfinite(values), values, 0)
-  return bool(np.abs(finite).max(initial=0) <= _LARGEST_HALF)
-
-
-def validate(values: np.ndarray, kind: str, num_classes: int) -> None:
-  """Refuses answers that cannot be what they are said to be.
-
-  Args:
-    values: float[rows, classes].
-    kind: "logits", "log_probs" or "probs".
-    num_classes: of the data set.
-
-  Raises:
-    UserError: says what is wrong, without the name of the source.
-  """
-  if kind not in KINDS:
-    raise UserError(f"unknown kind {kind!r}: {errors.nearest(kind, KINDS)}")
-  if values.shape[1] != num_classes:
-    raise UserError(
-      f"there are {values.shape[1]} classes and the data set has {num_classes}"
-    )
-  low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
-  bad = np.flatnonzero((np.isnan(values) | (values == np.inf)).any(1))
-  if len(bad):
-    raise UserError(
-      f"{len(bad)} of {len(values)} rows hold NaN or +inf, row {bad[0]} first"
-    )
-  if kind == "logits":
-    return
-  lowest, highest = (0, 1) if kind == "probs" else (-np.inf, 0)
-  if low < lowest or high > highest + 1e-3:
-    raise UserError(
-      f"{kind} lie in [{lowest}, {highest}] and these in [{low:.4g},"
-      f" {high:.4g}]: choose another --kind"
-    )
-  probs = values if kind == "probs" else np.exp(values.astype(np.float64))
-  sums = probs.sum(1, dtype=np.float64)
-  if len(sums) and np.abs(sums - 1).max() > 1e-2:
-    raise UserError(
-      f"the {kind} of one image must sum to 1, and one row's probabilities sum"
-      f" to {sums[np.abs(sums - 1).argmax()]:.4g}"
-    )

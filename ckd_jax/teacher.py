@@ -138,7 +138,15 @@ def build(
       )
     with durable.lock(path):
       return _fill(
-        path, facts, teacher, list(rows), look, budget, needs, part_size
+        path,
+        facts,
+        teacher,
+        list(rows),
+        look,
+        num_classes,
+        budget,
+        needs,
+        part_size,
       )
   return found, 0, 0
 
@@ -166,7 +174,7 @@ def _fields(info: dict) -> set[str]:
 
 
 def _fill(
-  path, facts, teacher, ids, look, budget, needs, part_size
+  path, facts, teacher, ids, look, num_classes, budget, needs, part_size
 ) -> tuple[Table, int, int]:
   """`build`, while holding the lock."""
   found = _existing(path, facts, needs)
@@ -181,20 +189,17 @@ def _fill(
     # Written before the first question, so that nobody else fills this folder.
     info = table.write_info(path, before | {"missing": promised})
   journal = Journal(path / "journal.jsonl")
-  journal.settle(held)
   kept = sum(name in journal.answers for name in missing)
   if len(missing) > kept:
     print(
-      f"asking {teacher.name} about {len(missing) - kept} images,"
-      f" {len(ids) - len(missing) + kept} are answered"
+      f"asking {teacher.name}: {len(missing) - kept} of {len(ids)} images,"
+      " the others are answered"
     )
   purse = Purse(budget, len(ids) - len(missing) + kept)
   calls, repeated = info["calls"], info["repeated_calls"]
   for start in range(0, len(missing), part_size):
     part = missing[start : start + part_size]
-    outputs = _ask(
-      teacher, part, look, len(info["class_names"]), needs, journal, purse
-    )
+    outputs = _ask(teacher, part, look, num_classes, needs, journal, purse)
     counts = {
       "calls": info["calls"] + len(part),
       "repeated_calls": info["repeated_calls"] + journal.repeated(part),
@@ -216,10 +221,8 @@ def _ask(
 ) -> Outputs:
   """The answers of one part, those that the journal kept included."""
   guard = threading.Lock()
+  failed = threading.Event()
   is_black_box = teacher.request_size is not None
-  unasked = [name for name in ids if name not in journal.answers]
-  size = teacher.request_size or len(ids)
-  requests = [unasked[i : i + size] for i in range(0, len(unasked), size)]
 
   def send(request: list[str]) -> Outputs:
     images = look(request)
@@ -238,11 +241,26 @@ def _ask(
         journal.answer(request, answer.logits)
     return answer
 
+  def send_until_one_fails(request: list[str]) -> None:
+    if failed.is_set():
+      return
+    try:
+      send(request)
+    except BaseException:
+      failed.set()
+      raise
+
   if not is_black_box:
     return send(ids)
+  unasked = [name for name in ids if name not in journal.answers]
+  size = teacher.request_size
+  requests = [unasked[i : i + size] for i in range(0, len(unasked), size)]
   with ThreadPoolExecutor(teacher.concurrency) as pool:
-    for _ in pool.map(send, requests):  # the first error cancels what waits
-      pass
+    try:
+      list(pool.map(send_until_one_fails, requests))
+    except BaseException:  # of which a Ctrl-C reaches no thread but this one
+      failed.set()
+      raise
   return Outputs(np.stack([journal.answers[name] for name in ids]))
 
 

@@ -79,7 +79,7 @@ def from_model(
     needs: the fields of Outputs that `ask` returns unless told otherwise.
     classes: how many it knows, if known.
   """
-  if mesh is None or mesh.is_multi_process:  # a table is asked for by one
+  if mesh is None or jax.process_count() > 1:  # a table is asked for by one
     devices = jax.local_devices()
     mesh = jax.make_mesh(
       (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices

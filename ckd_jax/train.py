@@ -165,7 +165,7 @@ def train_teacher(config, workdir, num_examples: int):
     recipe.batch_size = config.teacher.batch_size
     recipe.steps = recipe.eval_every = config.teacher.steps
     recipe.optimizer.learning_rate = config.teacher.learning_rate
-    recipe.schedule = "cosine"
+    recipe.schedule = config.teacher.schedule
     recipe.teacher.source = "none"
     recipe.teacher.path = recipe.table.path = recipe.table.test_path = None
     recipe.label = "teacher"
@@ -335,7 +335,7 @@ def loop(config, fit: Fit, workdir) -> tuple[State, dict, dict]:
   modes = ("none",) if fit.target is None else ("none", "fit")
   record = selection.start(modes)
   state = fit.state
-  best = snapshot(fit, state)
+  best = {mode: snapshot(fit, state) for mode in modes}
   folder = workdir / "checkpoints"
   first = 0
   restored = checkpoint.restore(folder, {"state": state, "best": best})
@@ -380,10 +380,10 @@ def loop(config, fit: Fit, workdir) -> tuple[State, dict, dict]:
       show.training(*pending)
       pending = None
     if judged:
-      best, accuracies = judge(fit, record, step, state, best, step == steps)
-      show.accuracies(step, accuracies)
+      show.accuracies(step, judge(fit, record, step, state, best))
       if plateau and selection.plateau(record, plateau.patience):
-        state = reload(state, best, plateau.factor ** record["level"])
+        level = plateau.factor ** record["level"]
+        state = reload(state, best[fit.primary], level)
     if saved:
       checkpoint.save(folder, step, {"state": state, "best": best}, record)
     record["evaluation_seconds"] += time.perf_counter() - clock
@@ -420,13 +420,12 @@ class Display:
     self._bar.show(step, **self._shown)
 
 
-def snapshot(fit: Fit, state: State, offset=None) -> dict:
+def snapshot(fit: Fit, state: State, offset=0.0) -> dict:
   """A copy of the weights (the step donates its own), and their offset."""
-  offset = np.zeros(fit.num_classes) if offset is None else offset
   tree = {
     "params": state.params["student"],
     "model": state.model,
-    "offset": np.asarray(offset, np.float32),
+    "offset": np.full(fit.num_classes, offset, np.float32),
   }
   everywhere = NamedSharding(fit.mesh, PartitionSpec())
   return jax.device_put(jax.tree.map(jnp.copy, tree), everywhere)
@@ -442,47 +441,52 @@ def reload(state: State, best: dict, level: float) -> State:
   )
 
 
-def judge(fit: Fit, record, step, state, best, last) -> tuple[dict, dict]:
-  """Validates; looks at the test set only where validation says it is best.
+def judge(fit: Fit, record, step, state, best) -> dict[str, float]:
+  """Validates, and keeps in `best` a copy of what is now at its best.
+
+  The test set is not looked at before the end of the run.
 
   Returns:
-    The best weights, and the accuracies found, by name.
+    The accuracies found, by name.
   """
   params, model_state = state.params["student"], state.model
-
-  def logits(name):
-    return fit.predict(params, model_state, fit.images[name])
-
-  offsets = {"none": 0.0}
-  if fit.target is not None:
-    offsets["fit"] = fit.target - logits("train").mean(0)
+  offsets = fitted_offsets(fit, params, model_state)
   val = dict.fromkeys(offsets)
   if "validation" in fit.images:
-    validation = logits("validation")
+    logits = fit.predict(params, model_state, fit.images["validation"])
     val = {
-      mode: accuracy(validation + offset, fit.labels["validation"])
+      mode: accuracy(logits + offset, fit.labels["validation"])
       for mode, offset in offsets.items()
     }
-  improved = selection.judge(record, step, val, fit.primary)
-  shown = {
+  for mode in selection.judge(record, step, val, fit.primary):
+    best[mode] = snapshot(fit, state, offsets[mode])
+  return {
     shown_name("val_accuracy", mode, fit): value
     for mode, value in val.items()
     if value is not None
   }
-  if improved or last:
-    test = logits("test")
-    for mode, offset in offsets.items():
-      value = accuracy(test + offset, fit.labels["test"])
-      if mode in improved:
-        record["modes"][mode]["test"] = value
-        shown[shown_name("test_accuracy", mode, fit)] = value
-      if last:
-        record["modes"][mode]["last_test"] = value
-  if fit.primary in improved:
-    best = snapshot(
-      fit, state, offsets["fit"] if fit.primary == "fit" else None
+
+
+def fitted_offsets(fit: Fit, params, model_state) -> dict[str, np.ndarray]:
+  """What is added to the logits in each mode: nothing, or the fitted offset."""
+  offsets = {"none": np.zeros(fit.num_classes, np.float32)}
+  if fit.target is not None:
+    logits = fit.predict(params, model_state, fit.images["train"])
+    offsets["fit"] = fit.target - logits.mean(0)
+  return offsets
+
+
+def test_accuracies(fit: Fit, state: State, best: dict, record: dict) -> None:
+  """Looks at the test set, once the run is over: the best and the last."""
+  params, model_state = state.params["student"], state.model
+  last = fit.predict(params, model_state, fit.images["test"])
+  for mode, offset in fitted_offsets(fit, params, model_state).items():
+    kept = best[mode]
+    logits = fit.predict(kept["params"], kept["model"], fit.images["test"])
+    record["modes"][mode].update(
+      test=accuracy(logits + np.asarray(kept["offset"]), fit.labels["test"]),
+      last_test=accuracy(last + offset, fit.labels["test"]),
     )
-  return best, shown
 
 
 def shown_name(name: str, mode: str, fit: Fit) -> str:
@@ -495,6 +499,8 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def finish(config, dataset, answers, fit, state, best, record, workdir) -> dict:
   """Exports the best student and says everything that the run showed."""
+  test_accuracies(fit, state, best, record)
+  best = best[fit.primary]
   params, model_state = jax.device_get((best["params"], best["model"]))
   if fit.primary == "fit":
     probe = np.asarray(fit.images["train"].batches[0][:4], np.float32) / 255
@@ -513,16 +519,6 @@ def finish(config, dataset, answers, fit, state, best, record, workdir) -> dict:
       answers.outputs,
     )
   chosen = record["modes"][fit.primary]
-  if chosen["last_test"] is None:  # a plateau ended the run between two looks
-    logits = fit.predict(
-      state.params["student"], state.model, fit.images["test"]
-    )
-    train = fit.predict(
-      state.params["student"], state.model, fit.images["train"]
-    )
-    for mode, values in record["modes"].items():
-      offset = 0.0 if mode == "none" else fit.target - train.mean(0)
-      values["last_test"] = accuracy(logits + offset, fit.labels["test"])
   metadata = {
     "model": config.student,
     "classes": str(len(dataset.class_names)),

@@ -53,6 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.teacher.steps = 300
   config.teacher.batch_size = 64
   config.teacher.learning_rate = 0.1
+  config.teacher.schedule = "cosine"
   config.teacher.part_size = 100
   config.teacher.kind = "logits"
   config.teacher.retries = 5

@@ -202,6 +202,13 @@ def test_keeps_the_newest(tmp_path):
     checkpoint.save(tmp_path, step, state, {"step": step}, keep=2)
   names = sorted(path.name for path in tmp_path.iterdir())
   assert names == ["00000009", "100000000"]
+  for step in (10, 11, 12):
+    checkpoint.save(tmp_path / "five", step, state, {}, keep=5)
+  (tmp_path / "five" / "00000013").mkdir()  # unfinished: does not count
+  checkpoint.save(tmp_path / "five", 14, state, {}, keep=4)
+  names = sorted(path.name for path in (tmp_path / "five").iterdir())
+  assert names == ["00000010", "00000011", "00000012", "00000014"]
+  shutil.rmtree(tmp_path / "five")
   checkpoint.save(tmp_path, 100_000_001, state, {}, keep=1)
   assert [path.name for path in tmp_path.iterdir()] == ["100000001"]
 

@@ -52,8 +52,10 @@ def test_six_steps_follow_pytorch(golden, name):
   params, model_state = torch_weights.convert("resnet8", weights)
   model = models.get("resnet8", facts["num_classes"])
   # supervised: one pass over all 16 as a batch of singles; ckd: 8 pairs.
-  group = (lambda a: a.reshape(16, 1, *a.shape[2:])) if name == "supervised" else (
-    lambda a: np.swapaxes(a, 0, 1)
+  group = (
+    (lambda a: a.reshape(16, 1, *a.shape[2:]))
+    if name == "supervised"
+    else (lambda a: np.swapaxes(a, 0, 1))
   )
   method = methods.make(name)
   transform = optimizer.sgd(0.9, 5e-4)

@@ -526,9 +526,9 @@ def test_commands(tmp_path, split, values, monkeypatch, capsys):
   error = capsys.readouterr().err
   assert error.startswith("ckd_jax: error: ") and error.count("\n") == 1
   assert run("impart", out) == 2
-  assert capsys.readouterr().err.count("\n") == 1
+  assert capsys.readouterr().err.endswith("did you mean 'import'?\n")
   assert run(*command, "--split=trian", f"--out={out}2") == 2
-  assert "trian" in capsys.readouterr().err
+  assert "did you mean 'train'?" in capsys.readouterr().err
 
 
 def test_the_module_is_a_command(tmp_path):
@@ -546,7 +546,9 @@ def test_the_module_is_a_command(tmp_path):
 def test_real_table_of_cifar100(shared, tmp_path, monkeypatch, capsys):
   monkeypatch.setenv("TFDS_DATA_DIR", str(shared / "tfds"))
   file = shared / "tables/cifar100_resnet20_logits.npz"
-  for split, agreement in (("train", "81.07"), ("test", "70.77")):
+  # Of the test rows, 10 have two equal largest answers in float16: 70.77 % is
+  # the figure that came with the table, 70.72 to 70.79 % are possible.
+  for split, low, high in (("train", 81.07, 81.07), ("test", 70.72, 70.79)):
     out = tmp_path / split
     command = ["import", str(file), "--dataset=cifar100", f"--split={split}"]
     assert errors.command(table.main, [*command, f"--out={out}"]) == 0
@@ -555,6 +557,6 @@ def test_real_table_of_cifar100(shared, tmp_path, monkeypatch, capsys):
       line.split(maxsplit=1)
       for line in capsys.readouterr().out.splitlines()[1:]
     )
-    assert printed["agreement"][:5] == agreement
+    assert low <= float(printed["agreement"].removesuffix(" %")) <= high
     digest = hashlib.sha256((out / "part-00000.npz").read_bytes()).hexdigest()
     assert printed["part-00000.npz"] == digest

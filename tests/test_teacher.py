@@ -120,7 +120,7 @@ def test_call_budget_plus_one_is_never_made(tmp_path, split, black_box):
   several = black_box(box, request_size=5, concurrency=3)
   with pytest.raises(teacher.BudgetExceeded):
     build(several, split, range(40), tmp_path / "u", budget=12)
-  assert box.calls == 10
+  assert 8 <= box.calls <= 12  # threads race for what is left
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -424,7 +424,7 @@ def test_a_local_teacher_that_fails_midway(tmp_path, split):
   assert sum(calls) == 48  # 8 of them came to nothing
 
 
-# Forks a build, kills it at its k-th fsync, then builds again, for every k.
+# For every k: forks a build, kills it at its k-th fsync or call, builds again.
 KILLING = """
 import json, os, signal, sys, numpy as np
 sys.path.insert(0, {tests!r})
@@ -435,11 +435,14 @@ rng = np.random.default_rng(0)
 split = t.Split(
   rng.integers(0, 256, (40, 6, 6, 3), np.uint8), np.zeros(40, np.int32),
   np.asarray([f"train_{{row}}" for row in range(40)]), "f00d")
-fsync, stage = os.fsync, {stage!r}
+fsync, stage, asked_times = os.fsync, {stage!r}, [0]
 
 def box(images):
   with open(path + ".calls", "a") as file:
     file.write("x" * len(images))
+  asked_times[0] += 1
+  if asked_times[0] == kill_call:
+    os.kill(os.getpid(), signal.SIGKILL)
   return t.answers(images)
 
 t.box = box
@@ -447,7 +450,9 @@ local = teacher.Teacher("local", lambda x, needs: t.Outputs(box(x)))
 asked = local if {local} else teacher.from_callable("test_teacher:box")
 
 def child(kill_at):
+  global kill_call
   count = [0]
+  kill_call = kill_at if stage == "call" else 0
   def dying(number):
     count[0] += 1
     if count[0] == kill_at and stage == "before":
@@ -456,7 +461,7 @@ def child(kill_at):
     if count[0] == kill_at and stage == "after":
       os.kill(os.getpid(), signal.SIGKILL)
   os.fsync = dying
-  _, paid, repeated = t.build(asked, split, range(10), path, part_size=4)
+  _, paid, repeated = t.build(asked, split, range(6), path, part_size=4)
   with open(path + ".paid", "w") as file:
     json.dump([paid, repeated], file)
   os._exit(0)
@@ -484,7 +489,7 @@ json.dump(results, open(os.path.join({folder!r}, "results"), "w"))
 """
 
 
-@pytest.mark.parametrize("stage", ["before", "after"])
+@pytest.mark.parametrize("stage", ["before", "after", "call"])
 @pytest.mark.parametrize(("local", "at_risk"), [(False, 1), (True, 4)])
 def test_kill_at_every_write(tmp_path, stage, local, at_risk):
   """However a build dies, the next one pays exactly for the rest."""
@@ -501,12 +506,13 @@ def test_kill_at_every_write(tmp_path, stage, local, at_risk):
   )
   assert done.returncode == 0, done.stderr
   results = json.loads((tmp_path / "results").read_text())
-  assert len(results) > (10 if local else 25)
+  assert len(results) >= {"call": 2 if local else 6}.get(stage, 12)
   for calls, counted, repeated, digest in results:
-    assert counted == 10
-    assert 10 <= calls <= 10 + repeated <= 10 + at_risk
+    assert counted == 6
+    assert 6 <= calls <= 6 + repeated <= 6 + at_risk
     assert digest == results[0][3]  # a kill leaves no trace in the answers
-  assert any(calls > 10 for calls, *_ in results)
+    if stage == "call":
+      assert calls == 6 + repeated > 6
 
 
 SHARING = """
@@ -611,7 +617,7 @@ def test_public_checkpoint(shared):
   file = next((shared / "teachers/cifar10").glob("resnet20*.th"))
   asked = teacher.from_torch(
     file,
-    "resnet20",
+    "resnet20_a",
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     batch_size=8,
@@ -626,10 +632,10 @@ def test_public_checkpoint(shared):
 def test_our_run_as_teacher(tmp_path, split):
   from ckd_jax import export, models
 
-  model = models.get("resnet8", 5)
+  model = models.get("cnn", 5)
   images = jnp.zeros((1, 8, 8, 3))
   params, state = model.init(jax.random.key(0), images)
-  facts = {"model": "resnet8", "classes": 5, "mean": MEAN, "std": STD}
+  facts = {"model": "cnn", "classes": 5, "mean": MEAN, "std": STD}
   metadata = {key: json.dumps(value) for key, value in facts.items()}
   export.save(tmp_path / export.STUDENT, params, state, metadata)
   asked = teacher.from_run(tmp_path, batch_size=4)
@@ -639,4 +645,4 @@ def test_our_run_as_teacher(tmp_path, split):
   np.testing.assert_allclose(
     asked.ask(x).logits, direct.logits, rtol=1e-4, atol=1e-4
   )
-  assert asked.classes == 5 and asked.name.startswith("run:resnet8:")
+  assert asked.classes == 5 and asked.name.startswith("run:cnn:")

@@ -1,0 +1,129 @@
+"""Orders and groups, against enumeration and against chance."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ckd_jax import sampling
+from ckd_jax.methods import Task
+
+
+def task(num_examples, batch_size):
+  return Task(num_examples, 3, batch_size, 1, np.zeros(64, np.int32))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64, 1000, 1600])
+def test_shuffle_is_a_permutation(size):
+  order = sampling.shuffle(jax.random.key(size), jnp.arange(size), size)
+  assert sorted(order.tolist()) == list(range(size))
+
+
+def test_every_order_of_four_is_about_as_likely_as_any():
+  keys = jax.random.split(jax.random.key(0), 24_000)
+  orders = jax.vmap(lambda k: sampling.shuffle(k, jnp.arange(4), 4))(keys)
+  _, counts = np.unique(np.asarray(orders), axis=0, return_counts=True)
+  assert len(counts) == math.factorial(4)
+  # chi-square with 23 degrees of freedom: 49.7 is its 99.9 % quantile
+  assert np.sum((counts - 1000) ** 2 / 1000) < 49.7
+
+
+def test_neighbours_are_not_kept_together():
+  keys = jax.random.split(jax.random.key(1), 4000)
+  first, second = jax.vmap(
+    lambda k: sampling.shuffle(k, jnp.array([10, 11]), 1600)
+  )(keys).T
+  correlation = np.corrcoef(np.asarray(first), np.asarray(second))[0, 1]
+  assert abs(correlation) < 0.06  # 4 standard errors of independence
+
+
+def test_a_pass_shows_every_image_once_and_passes_differ():
+  run, key = task(24, 8), jax.random.key(2)
+  steps = [sampling.batches(key, step, run)[:, 0] for step in range(6)]
+  first, second = np.concatenate(steps[:3]), np.concatenate(steps[3:])
+  assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(24))
+  assert first.tolist() != second.tolist()
+
+
+def test_a_batch_is_distinct_when_it_does_not_divide_the_table():
+  run = task(20, 16)
+  sample = jax.jit(
+    lambda n, step: sampling.batches(
+      jax.random.key(0), step, run._replace(num_examples=n)
+    )
+  )
+  for step in range(5):
+    index = sample(20, step)
+    assert index.shape == (16, 1) and index.dtype == jnp.int32
+    assert len(set(index[:, 0].tolist())) == 16
+    assert index.max() < 20 and index.min() >= 0
+
+
+def test_a_batch_larger_than_the_table_is_refused():
+  with pytest.raises(ValueError, match="batch_size 30 is more than the 20"):
+    sampling.batches(jax.random.key(0), 0, task(20, 30))
+
+
+def test_distinct_members_are_uniform():
+  rows = np.asarray(sampling.distinct(jax.random.key(0), 60_000, 3, 5))
+  triples, counts = np.unique(rows, axis=0, return_counts=True)
+  wanted = sorted(itertools.permutations(range(5), 3))
+  assert sorted(map(tuple, triples.tolist())) == wanted
+  # chi-square with 59 degrees of freedom: 98.3 is its 99.9 % quantile
+  assert np.sum((counts - 1000) ** 2 / 1000) < 98.3
+
+
+def groups_of(key, examples, capacity, p, n, limit):
+  rows, used = jax.jit(
+    lambda key, examples: sampling.distinct_groups(
+      key, examples, capacity, p, n, limit
+    )
+  )(key, examples)
+  return np.asarray(rows)[: int(used)]
+
+
+@pytest.mark.parametrize(("p", "n"), [(1, 1), (2, 1), (2, 2), (1, 2)])
+def test_few_groups_are_all_listed(p, n):
+  """Against itertools: every group of 7 images, each once."""
+  wanted = {
+    (*first, *second)
+    for first in itertools.combinations(range(7), p)
+    for second in itertools.combinations(sorted({*range(7)} - {*first}), n)
+  }
+  listed = groups_of(jax.random.key(0), 7, 12, p, n, 400)
+  assert len(listed) == len(wanted)
+  assert {tuple(row) for row in listed.tolist()} == wanted
+
+
+def test_a_random_part_of_few_groups():
+  listed = groups_of(jax.random.key(3), 30, 30, 1, 1, 400)
+  other = groups_of(jax.random.key(4), 30, 30, 1, 1, 400)
+  assert len({tuple(row) for row in listed.tolist()}) == 400
+  assert set(map(tuple, listed.tolist())) != set(map(tuple, other.tolist()))
+  assert (listed[:, 0] != listed[:, 1]).all() and listed.max() == 29
+
+
+@pytest.mark.parametrize(("p", "n"), [(1, 1), (2, 1), (3, 2)])
+def test_many_groups_are_drawn_without_repetition(p, n):
+  listed = groups_of(jax.random.key(5), 1600, 1600, p, n, 20_000)
+  assert listed.shape == (20_000, p + n)
+  assert len(np.unique(listed, axis=0)) == 20_000
+  for row in listed[:500]:
+    assert len(set(row.tolist())) == p + n
+  assert (np.diff(listed[:, :p]) > 0).all()
+  assert (np.diff(listed[:, p:]) > 0).all()
+  share = np.bincount(listed.ravel(), minlength=1600) / listed.size
+  assert share.min() > 0.3 / 1600 and share.max() < 2 / 1600
+
+
+def test_a_list_is_gone_through_once_per_pass():
+  rows, used = jnp.arange(40)[:, None] * 10, jnp.int32(12)
+  key = jax.random.key(0)
+  taken = [sampling.from_list(key, step, 8, rows, used) for step in range(3)]
+  first, second = np.split(np.concatenate(taken)[:, 0], 2)
+  assert sorted(first.tolist()) == [10 * i for i in range(12)]
+  assert sorted(second.tolist()) == [10 * i for i in range(12)]
+  assert first.tolist() != second.tolist()
