@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from ckd_jax import table, teacher
+from ckd_jax import cost, table, teacher
 from ckd_jax.data import Dataset
 from ckd_jax.errors import UserError
 from ckd_jax.evaluate import percent
@@ -25,7 +25,10 @@ class Answers(NamedTuple):
   path: str | None = None
   digest: str | None = None
   test_outputs: Outputs | None = None  # for evaluation alone
+  test_accuracy: float | None = None  # in percent; None for a black box
   evaluation_calls: int = 0
+  parameters: int | None = None  # of a local teacher
+  flops: float | None = None  # of a local teacher, for one image
 
 
 def collect(
@@ -50,17 +53,19 @@ def collect(
   if source == "table":
     return _from_table(config, dataset, rows, needs, workdir)
   asked = _open(config, dataset, needs, mesh)
-  local = asked.model is not None
-  test = asked.ask(dataset.test.images) if local else None
-  test_calls = len(dataset.test.labels) if local else 0
+  known = Answers(teacher=asked.name)
+  if asked.model is not None:
+    logits_only = frozenset({"logits"})
+    test = asked.ask(dataset.test.images, needs=logits_only)
+    shape = dataset.test.images.shape[1:]
+    known = known._replace(
+      **_tested(test, dataset),
+      parameters=cost.parameters(asked.params),
+      flops=cost.flops(asked.model, asked.params, asked.state, shape),
+    )
   if config.teacher.live:
     live = Live(asked.model, asked.params, asked.state, asked.mean, asked.std)
-    return Answers(
-      live=live,
-      teacher=asked.name,
-      test_outputs=test,
-      evaluation_calls=test_calls,
-    )
+    return known._replace(live=live)
   path = epath.Path(config.table.path or workdir / "table")
   answered, paid, repeated = teacher.build(
     asked,
@@ -77,16 +82,13 @@ def collect(
     needs=needs,
     part_size=config.teacher.part_size,
   )
-  return Answers(
+  return known._replace(
     outputs=_logits(table.rows(answered, dataset.train.ids[rows]), answered),
-    teacher=asked.name,
     calls=len(rows),
     paid=paid,
     repeated=repeated,
     path=str(path),
     digest=table.digest(answered.info),
-    test_outputs=test,
-    evaluation_calls=test_calls,
   )
 
 
@@ -100,20 +102,20 @@ def _from_table(config, dataset, rows, needs, workdir) -> Answers:
         f"method {config.method!r} needs the teacher's {field}, which the "
         f"table {path} does not hold: ckd, kd, logit_mse and supervised work"
       )
-  test = None
+  tested = {}
   if config.table.test_path:
     answered_test, _ = _read(
       config, config.table.test_path, "test", dataset, workdir
     )
-    test = _logits(table.rows(answered_test, dataset.test.ids), answered_test)
+    test = table.rows(answered_test, dataset.test.ids)
+    tested = _tested(_logits(test, answered_test), dataset)
   return Answers(
     outputs=outputs,
     teacher=answered.info["teacher"],
     calls=len(rows),
     path=str(path),
     digest=table.digest(answered.info),
-    test_outputs=test,
-    evaluation_calls=0 if test is None else len(dataset.test.ids),
+    **tested,
   )
 
 
@@ -186,9 +188,11 @@ def _logits(outputs: Outputs, answered: table.Table) -> Outputs:
   return outputs._replace(logits=np.log(floor))
 
 
-def test_accuracy(answers: Answers, dataset: Dataset) -> float | None:
-  """The teacher's own test accuracy in percent; None for a black box."""
-  if answers.test_outputs is None:
-    return None
-  best = np.argmax(answers.test_outputs.logits, axis=-1)
-  return percent(best == dataset.test.labels)
+def _tested(test: Outputs, dataset: Dataset) -> dict:
+  """What the teacher is worth on the test set, and what asking it cost."""
+  hits = np.argmax(test.logits, axis=-1) == dataset.test.labels
+  return {
+    "test_outputs": test,
+    "test_accuracy": percent(hits),
+    "evaluation_calls": len(hits),
+  }

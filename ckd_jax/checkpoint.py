@@ -165,7 +165,7 @@ def _check_same(folder, saved: dict[str, str], wanted: dict[str, Any]) -> None:
 
 
 def _folder(directory, step: int) -> epath.Path:
-  return epath.Path(directory) / f"{step:08d}"
+  return epath.Path(directory).resolve() / f"{step:08d}"  # orbax wants it so
 
 
 def _steps(directory) -> list[int]:

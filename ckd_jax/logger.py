@@ -12,6 +12,7 @@ from typing import Any
 from etils import epath
 
 from ckd_jax import durable
+from ckd_jax.errors import UserError
 
 
 def to_json(value: Any) -> Any:
@@ -104,6 +105,7 @@ class Progress:
     self._clock = clock
     self._begin = self._last = (first, clock())
     self._width = 0
+    self._rate = 0.0
 
   def show(self, step: int, **metrics) -> None:
     """Shows a finished step; names ending in `accuracy` are in percent."""
@@ -111,11 +113,13 @@ class Progress:
     last_step, last_time = self._last
     if step < self._steps and now - last_time < self._interval:
       return
-    rate = (step - last_step) / max(now - last_time, 1e-9)
+    if step > last_step:
+      self._rate = (step - last_step) / max(now - last_time, 1e-9)
     first, begin = self._begin
     left = (self._steps - step) * (now - begin) / max(step - first, 1)
     self._last = (step, now)
-    line = progress_line(step, self._steps, metrics, rate * self._images, left)
+    speed = self._rate * self._images
+    line = progress_line(step, self._steps, metrics, speed, left)
     if self._terminal:
       line = line[: shutil.get_terminal_size().columns - 1]  # never wraps
       end = "\n" if step >= self._steps else ""
@@ -125,6 +129,44 @@ class Progress:
       self._width = len(line)
     else:
       print(line, file=self._stream, flush=True)
+
+
+class Display:
+  """A run's numbers: every one to metrics.jsonl, the telling ones to the bar.
+
+  Args:
+    path: of the metrics file.
+    steps: the last step of the run.
+    images_per_step: student images, for the rate.
+    first: the step that the run resumes from.
+  """
+
+  def __init__(self, path, steps: int, images_per_step: int, *, first: int):
+    self._log = Logger(path, from_step=first or None)
+    self._bar = Progress(steps, images_per_step, first=first)
+    self._shown: dict[str, float] = {}
+
+  def training(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """The metrics of a step that is finished.
+
+    Raises:
+      UserError: the loss is not a number any more.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    if not math.isfinite(values["loss"]):
+      raise UserError(
+        f"the loss is {values['loss']} at step {step}: lower "
+        "optimizer.learning_rate; the checkpoints before it are whole"
+      )
+    self._log.log(step, **values)
+    self._shown |= {key: values[key] for key in ("loss", "train_accuracy")}
+    self._bar.show(step, **self._shown)
+
+  def accuracies(self, step: int, values: Mapping[str, float]) -> None:
+    """What a validation found, in percent."""
+    self._log.log(step, **values)
+    self._shown |= values
+    self._bar.show(step, **self._shown)
 
 
 def progress_line(

@@ -1,8 +1,17 @@
 """Which weights a run reports: the validation accuracy alone decides.
 
 The record is plain JSON, so a checkpoint carries it. Where a loss leaves the
-class offset free, accuracies are kept both ways, `none` and `fit`.
+class offset free, accuracies are kept both ways, `none` and `fit`. The test set
+is not looked at before the end of the run.
 """
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ckd_jax.assemble import Fit
+from ckd_jax.evaluate import percent
+from ckd_jax.step import State
 
 
 def start(modes) -> dict:
@@ -10,7 +19,6 @@ def start(modes) -> dict:
   empty = {"val": None, "test": None, "step": None, "last_test": None}
   return {
     "modes": {mode: dict(empty) for mode in modes},
-    "evaluations": 0,
     "since_best": 0,
     "level": 0,
     "train_seconds": 0.0,
@@ -28,7 +36,7 @@ def judge(record: dict, step: int, val: dict, primary: str) -> set[str]:
     step: how many steps the weights have seen.
     val: mode -> accuracy in percent, or None where nothing validates; then
       the newest weights are the best.
-    primary: the mode whose best weights are kept and counted for a plateau.
+    primary: the mode whose best weights are reported and counted for a plateau.
   """
   improved = set()
   for mode, accuracy in val.items():
@@ -36,7 +44,6 @@ def judge(record: dict, step: int, val: dict, primary: str) -> set[str]:
     if accuracy is None or best["val"] is None or accuracy > best["val"]:
       best.update(val=accuracy, step=step)
       improved.add(mode)
-  record["evaluations"] += 1
   record["since_best"] = 0 if primary in improved else record["since_best"] + 1
   return improved
 
@@ -51,3 +58,82 @@ def plateau(record: dict, patience: int) -> bool:
   record["since_best"] = 0
   record["level"] += 1
   return True
+
+
+def modes(fit: Fit) -> tuple[str, ...]:
+  """With the offset as it is; and fitted, where the loss leaves it free."""
+  return ("none",) if fit.target is None else ("none", "fit")
+
+
+def validate(fit: Fit, state: State, step: int, record, best) -> dict:
+  """Validates, and keeps in `best` a copy of what is now at its best.
+
+  Returns:
+    The accuracies found, in percent, by name.
+  """
+  params, model_state = state.params["student"], state.model
+  offsets = fitted_offsets(fit, params, model_state)
+  val = dict.fromkeys(offsets)
+  if "validation" in fit.images:
+    logits = fit.predict(params, model_state, fit.images["validation"])
+    val = {
+      mode: _accuracy(logits + offset, fit.labels["validation"])
+      for mode, offset in offsets.items()
+    }
+  for mode in judge(record, step, val, fit.primary):
+    best[mode] = snapshot(fit, state, offsets[mode])
+  return {
+    "val_accuracy" if mode == fit.primary else f"offset_{mode}_val_accuracy": v
+    for mode, v in val.items()
+    if v is not None
+  }
+
+
+def fitted_offsets(fit: Fit, params, model_state) -> dict[str, np.ndarray]:
+  """What each mode adds to the logits: nothing, or the mean gap to the target.
+
+  The target is what the loss would meet if it saw the mean; the images are the
+  training images as they are, the network is in evaluation mode.
+  """
+  offsets = {"none": np.zeros(fit.num_classes, np.float32)}
+  if fit.target is not None:
+    logits = fit.predict(params, model_state, fit.images["train"])
+    offsets["fit"] = fit.target - logits.mean(0)
+  return offsets
+
+
+def snapshot(fit: Fit, state: State, offset=0.0) -> dict:
+  """A copy of the weights (the step donates its own), and their offset."""
+  tree = {
+    "params": state.params["student"],
+    "model": state.model,
+    "offset": np.full(fit.num_classes, offset, np.float32),
+  }
+  return jax.device_put(jax.tree.map(jnp.copy, tree), fit.everywhere)
+
+
+def reload(state: State, best: dict, level: float) -> State:
+  """The best weights at a lower rate; the momentum stays, as published."""
+  copy = jax.tree.map(jnp.copy, best)
+  return state._replace(
+    params={**state.params, "student": copy["params"]},
+    model=copy["model"],
+    level=jax.device_put(jnp.float32(level), state.level.sharding),
+  )
+
+
+def test(fit: Fit, state: State, best: dict, record: dict) -> None:
+  """Enters the test accuracies of the best and of the last weights."""
+  params, model_state = state.params["student"], state.model
+  last = fit.predict(params, model_state, fit.images["test"])
+  for mode, offset in fitted_offsets(fit, params, model_state).items():
+    kept = best[mode]
+    logits = fit.predict(kept["params"], kept["model"], fit.images["test"])
+    record["modes"][mode].update(
+      test=_accuracy(logits + np.asarray(kept["offset"]), fit.labels["test"]),
+      last_test=_accuracy(last + offset, fit.labels["test"]),
+    )
+
+
+def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+  return percent(logits.argmax(-1) == labels)

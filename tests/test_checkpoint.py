@@ -397,3 +397,12 @@ def test_two_processes(tmp_path):
   finally:
     for run in runs:
       run.kill()
+
+
+def test_a_relative_directory(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  state = {"weight": jnp.arange(3.0)}
+  checkpoint.save("runs/one", 5, state, {})
+  step, restored, _ = checkpoint.restore("runs/one", state)
+  assert step == 5
+  np.testing.assert_array_equal(restored["weight"], state["weight"])

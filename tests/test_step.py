@@ -178,7 +178,7 @@ def test_scan_gives_the_same_steps():
 
 
 def test_the_two_sides_are_separate_passes_in_this_order():
-  """Running statistics move twice a step: by the positives, then by the rest."""
+  """Running statistics move twice a step: by the positives, then again."""
   method = methods.make("ckd", max_groups=100)
   step, state, examples, key = small_run(method)
   before = state.model["bn1"]["running_mean"]

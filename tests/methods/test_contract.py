@@ -1,0 +1,256 @@
+"""What every file of ckd_jax/methods promises; a new file is tested unasked."""
+
+import ast
+import inspect
+import pathlib
+import re
+import sys
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ckd_jax import methods
+from ckd_jax.methods import Batch, Method, Outputs, Task
+
+CLASSES, EXAMPLES, ROWS, BATCH = 5, 22, 24, 8
+
+# Methods whose hyper-parameters change the computation; others need no entry.
+VARIANTS = {
+  "ckd": [
+    {"max_groups": 200},
+    {"max_groups": 200, "positives": 3, "negatives": 2, "mix": "lam"},
+    {"max_groups": 200, "divergence": "kl", "kd_weight": 1.0},
+    {"estimator": "batch_groups", "groups_per_batch": 16, "positives": 2},
+    {"estimator": "all", "negatives": 2, "cross_entropy_weight": 1.0},
+  ]
+}
+# Leaves that METHODS give no gradient: a constant added to every similarity.
+UNTRAINED = {"icd": {"bias"}}
+CASES = [
+  (name, hyper)
+  for name in methods.names()
+  for hyper in VARIANTS.get(name, [{}])
+]
+ALLOWED = (
+  *("jax", "numpy", "optax", "chex"),
+  *(f"ckd_jax.{x}" for x in ("numerics", "sampling", "augment", "methods")),
+)
+
+
+class Case(NamedTuple):
+  name: str
+  method: Method
+  task: Task
+  params: Any
+  state: Any
+
+
+def answer(images, seed, dtype=jnp.float32, scale=3.0) -> Outputs:
+  """A network of random linear maps: one answer per image, of every kind."""
+  lead, flat = images.shape[:-3], images.reshape(*images.shape[:-3], -1)
+  weights = iter(jax.random.split(jax.random.key(seed), 6))
+
+  def linear(*shape):
+    weight = jax.random.normal(next(weights), (flat.shape[-1], np.prod(shape)))
+    return (scale * flat @ weight).reshape(*lead, *shape).astype(dtype)
+
+  maps = tuple(linear(size, size, 6) for size in (4, 2))
+  preactivations = tuple(linear(size, size, 6) for size in (4, 2))
+  return Outputs(linear(CLASSES), linear(7), maps, preactivations)
+
+
+def batch_of(case, seed=0, *, same=False) -> Batch:
+  """A batch as the step prepares it; `same`: one image, all over it."""
+  index = case.method.sample(jax.random.key(0), 0, case.task, case.state)
+  shape = (1, 1, 2, 2, 3) if same else (*index.shape, 2, 2, 3)
+  images = jax.random.normal(jax.random.key(seed), shape)
+  images = jnp.broadcast_to(images, (*index.shape, 2, 2, 3))
+  batch = Batch(
+    index, images, case.task.labels[index], teachers=(answer(images, 1),)
+  )
+  return case.method.prepare(jax.random.key(3), batch)
+
+
+def value_of(case):
+  """(params, student, batch) -> (loss, (state, metrics)), step and key fixed."""
+
+  def value(params, student, batch):
+    key, step = jax.random.key(4), jnp.zeros((), jnp.int32)
+    return case.method.loss(params, case.state, student, batch, key, step)
+
+  return value
+
+
+def chosen(name, tree):
+  """Whether each leaf of a method's parameters has to be trained."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: path[-1].key not in UNTRAINED.get(name, ()), tree
+  )
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def case(request) -> Case:
+  name, hyper = request.param
+  method = methods.make(name, **hyper)
+  labels = jnp.arange(ROWS, dtype=jnp.int32) % CLASSES
+  task = Task(EXAMPLES, CLASSES, BATCH, EXAMPLES // BATCH, labels)
+  image = jnp.ones((1, 1, 2, 2, 3))
+  heads = method.init(
+    jax.random.key(2), task, answer(image, 5), answer(image, 6)
+  )
+  return Case(name, method, task, *heads)
+
+
+def test_the_same_number_with_and_without_jit(case):
+  batch = batch_of(case)
+  arguments = case.params, answer(batch.images, 7), batch
+  plain, _ = value_of(case)(*arguments)
+  jitted, _ = jax.jit(value_of(case))(*arguments)
+  chex.assert_shape(plain, ())
+  assert plain.dtype == jnp.float32
+  np.testing.assert_allclose(jitted, plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("hazard", ["none", "identical", "equal"])
+def test_value_and_gradient_are_finite(case, dtype, hazard):
+  batch = batch_of(case, same=hazard == "identical")
+  seed = 1 if hazard == "equal" else 7
+  student = answer(batch.images, seed, dtype)
+  graded = jax.jit(
+    jax.value_and_grad(value_of(case), argnums=(0, 1), has_aux=True)
+  )
+  (value, (state, metrics)), gradient = graded(case.params, student, batch)
+  chex.assert_tree_all_finite((value, gradient, metrics))
+  chex.assert_trees_all_equal_shapes_and_dtypes(state, case.state)
+  assert all(leaf.shape == () for leaf in jax.tree.leaves(metrics))
+  if hazard == "none":
+    assert value > 0
+    assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient[1]))
+
+
+def test_the_gradient_reaches_every_head_and_no_teacher(case):
+  batch = batch_of(case)
+
+  def value(params, teachers):
+    student = answer(batch.images, 7)
+    return value_of(case)(params, student, batch._replace(teachers=teachers))
+
+  graded = jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))
+  (heads, teachers), _ = graded(case.params, batch.teachers)
+  reached = jax.tree.map(lambda leaf: bool(jnp.any(leaf != 0)), heads)
+  assert reached == chosen(case.name, heads)
+  assert not any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(teachers))
+
+
+def test_the_number_of_examples_may_be_traced(case):
+  image = jnp.ones((1, 1, 2, 2, 3))
+
+  @jax.jit
+  def begin(num_examples):
+    task = case.task._replace(num_examples=num_examples, steps_per_epoch=2)
+    key = jax.random.key(2)
+    heads = case.method.init(key, task, answer(image, 5), answer(image, 6))
+    return heads, case.method.sample(jax.random.key(0), 1, task, heads[1])
+
+  heads, index = begin(EXAMPLES)
+  chex.assert_trees_all_close(heads, (case.params, case.state), rtol=1e-6)
+  known = case.method.sample(jax.random.key(0), 1, case.task, case.state)
+  np.testing.assert_array_equal(index, known)
+
+
+def test_a_group_holds_distinct_images_of_the_table(case):
+  sample = jax.jit(
+    lambda step: case.method.sample(
+      jax.random.key(8), step, case.task, case.state
+    )
+  )
+  drawn = np.stack([sample(step) for step in range(12)])
+  chex.assert_shape(drawn, (12, BATCH, None))
+  assert drawn.dtype == np.int32
+  assert drawn.min() >= 0 and drawn.max() < EXAMPLES
+  if drawn.shape[-1] == 1:  # the batch is the set that is compared
+    drawn = drawn.swapaxes(1, 2)
+  rising = np.sort(drawn, axis=-1)
+  assert (rising[..., 1:] > rising[..., :-1]).all()
+  assert len(np.unique(drawn)) == EXAMPLES
+  passes = case.method.passes
+  assert not passes or sum(passes) == drawn.shape[-1]
+
+
+def test_three_steps_are_traced_once(case):
+  images = jax.random.normal(jax.random.key(0), (ROWS, 2, 2, 3))
+
+  @jax.jit
+  @chex.assert_max_traces(n=1)
+  def step(params, state, key, number):
+    index = case.method.sample(key, number, case.task, state)
+    batch = Batch(index, images[index], case.task.labels[index])
+    batch = batch._replace(teachers=(answer(batch.images, 1),))
+    batch = case.method.prepare(key, batch)
+    student = answer(batch.images, 7)
+    return case.method.loss(params, state, student, batch, key, number)
+
+  state = case.state
+  for number in range(3):
+    number = jnp.asarray(number, jnp.int32)
+    value, (state, _) = step(case.params, state, jax.random.key(0), number)
+    assert jnp.isfinite(value)
+
+
+def test_four_devices_give_the_number_of_one(case):
+  mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+  batch = batch_of(case)
+  student = answer(batch.images, 7)
+  loss = jax.jit(jax.value_and_grad(value_of(case), argnums=1, has_aux=True))
+  (alone, _), gradient = loss(case.params, student, batch)
+  rows = NamedSharding(mesh, PartitionSpec("data"))
+  student, batch = jax.device_put((student, batch), rows)
+  whole = NamedSharding(mesh, PartitionSpec())
+  (value, _), shared = loss(
+    jax.device_put(case.params, whole), student, batch
+  )
+  assert len(student.logits.sharding.device_set) == 4
+  np.testing.assert_allclose(value, alone, rtol=1e-5)
+  chex.assert_trees_all_close(
+    jax.device_get(shared), jax.device_get(gradient), rtol=1e-4, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_hyper_parameters_are_keywords_with_plain_defaults(name):
+  for parameter in inspect.signature(methods.get(name).make).parameters.values():
+    assert parameter.kind is parameter.KEYWORD_ONLY, parameter
+    assert type(parameter.default) in (int, float, bool, str, tuple), parameter
+  assert methods.make(name).needs <= set(Outputs._fields)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_make_names_its_paper(name):
+  text = methods.get(name).make.__doc__
+  assert re.search(r"\b\d{4}\.\d{4,5}\b|\bNo paper\b", text), text
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_imports_keep_to_the_allowed_list(name):
+  source = pathlib.Path(methods.get(name).__file__).read_text()
+  for module in imported(ast.parse(source)):
+    root = module.split(".")[0]
+    assert root in sys.stdlib_module_names or any(
+      module == allowed or module.startswith(f"{allowed}.")
+      for allowed in ALLOWED
+    ), f"{name} imports {module}"
+
+
+def imported(tree):
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, "imports are absolute"
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
