@@ -10,13 +10,8 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from ckd_jax import augment, methods, models, optimizer
+from ckd_jax import config_rules, methods
 from ckd_jax.errors import UserError, nearest
-
-SOURCES = ("callable", "checkpoint", "none", "table", "torch", "train")
-VIEWS = ("augmented", "clean")
-STUDENT_VIEWS = ("fresh", "table")
-DTYPES = ("bfloat16", "float32")
 
 
 def hyper(method: str) -> ml_collections.ConfigDict:
@@ -46,19 +41,28 @@ def override(
   config: ml_collections.ConfigDict, options: dict[str, str]
 ) -> None:
   """Sets keys of `config`, given as text, with the types that they have."""
-  flat = flatten(config)
+  known = flatten(config)
   for key, text in options.items():
-    if key not in flat:
-      raise UserError(f"unknown config key {key!r}: {nearest(key, flat)}")
-    old = flat[key]
+    if key not in known:
+      raise UserError(f"unknown config key {key!r}: {nearest(key, known)}")
+    parent, _, last = key.rpartition(".")
+    kind = config_rules.value(config, parent).get_type(last)
     try:
-      value = text if old is None or isinstance(old, str) else json.loads(text)
-      value = float(value) if isinstance(old, float) else value
-      config.update_from_flattened_dict({key: value})
+      config.update_from_flattened_dict({key: _typed(text, kind)})
     except (TypeError, ValueError) as error:
       raise UserError(
-        f"{key}={text}: should be {type(old).__name__}, like {old!r}"
+        f"{key}={text}: should be {kind.__name__}, like {known[key]!r}"
       ) from error
+
+
+def _typed(text: str, kind: type):
+  if kind is str:
+    return text
+  value = json.loads(text.lower() if kind is bool else text)
+  # A bool is an int to Python: true is no budget.
+  if isinstance(value, bool) != (kind is bool):
+    raise TypeError
+  return float(value) if kind is float else value
 
 
 def flatten(config, prefix: str = "") -> dict[str, object]:
@@ -101,40 +105,27 @@ def from_flags(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
   Raises:
     UserError: anything in the command line that cannot be.
   """
-  path, arg = _config_flag(argv)
-  original = _get_config(path, arg)
-  known = flatten(original)
-  for item in argv:
-    if not item.startswith(("--config.", "-config.")):
-      continue
-    key, _, value = item.lstrip("-").removeprefix("config.").partition("=")
-    bare = key.removeprefix("no")
-    if key not in known and bare not in known:
-      raise UserError(f"unknown config key {key!r}: {nearest(key, known)}")
-    if key == "method" and value != original.method:
-      known_names = methods.names()
-      name = value if value in known_names else "NAME"
-      hint = "" if value in known_names else f" ({nearest(value, known_names)})"
-      raise UserError(
-        f"--config.method={value}: choose the method with its "
-        f"hyper-parameters, --config={path}:method={name}{hint}"
-      )
+  path, arg, rest = _split(argv)
+  config = _get_config(path, arg)
+  _check_keys(config, path, rest)
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", None, "", flag_values=values)
-  flags.DEFINE_string("workdir", None, "", flag_values=values)
   try:
-    rest = values(["ckd_jax", *argv])[1:]
-    config = values.config
+    config_flags.DEFINE_config_dict(
+      "config", config, flag_values=values, sys_argv=["ckd_jax", *rest]
+    )
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    _, *strange = values(["ckd_jax", *rest])
   except (
     flags.Error,
     AttributeError,
     KeyError,
+    SyntaxError,
     TypeError,
     ValueError,
   ) as error:
-    raise UserError(f"{str(error).splitlines()[0]}") from error
-  if rest:
-    raise UserError(f"{rest[0]!r} is not a flag: use --config.key=value")
+    raise UserError(str(error).splitlines()[0]) from error
+  if strange:
+    raise UserError(f"{strange[0]!r} is not a flag: use --config.key=value")
   check(config)
   workdir = values.workdir
   if workdir is None:
@@ -142,90 +133,81 @@ def from_flags(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
   return config, workdir
 
 
-def _config_flag(argv: Sequence[str]) -> tuple[str, str]:
-  for place, item in enumerate(argv):
+def _split(argv: Sequence[str]) -> tuple[str, str, list[str]]:
+  """The file of --config=FILE:ARG, its argument, and all other flags."""
+  spec, rest = None, []
+  items = iter(argv)
+  for item in items:
     name, equals, value = item.partition("=")
     if name in ("--config", "-config"):
-      if not equals:
-        value = argv[place + 1] if place + 1 < len(argv) else ""
-      path, _, arg = value.partition(":")
-      return path, arg
-  raise UserError("no config: give --config=configs/digits.py")
+      spec = value if equals else next(items, "")
+    else:
+      rest.append(item)
+  if not spec:
+    raise UserError("no config: give --config=configs/digits.py")
+  path, _, arg = spec.partition(":")
+  return path, arg, rest
 
 
 def _get_config(path: str, arg: str) -> ml_collections.ConfigDict:
-  if not pathlib.Path(path).is_file():
-    raise UserError(f"no config file {path!r}: configs/ holds the ones we have")
+  file = pathlib.Path(path)
+  if not file.is_file() or file.suffix != ".py":
+    found = [str(near) for near in file.parent.glob("*.py")]
+    hint = nearest(path, found) if found else "give one like configs/digits.py"
+    raise UserError(f"no config file {path!r}: {hint}")
   try:
     spec = importlib.util.spec_from_file_location("_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(arg)
+    config = module.get_config(arg)
   except UserError:
     raise
-  except Exception as error:
+  except Exception as error:  # the user's code may raise anything
     raise UserError(
       f"{path} does not load: {type(error).__name__}: {error}"
     ) from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(
+      f"get_config of {path} returned a {type(config).__name__}: return an"
+      " ml_collections.ConfigDict"
+    )
+  config_rules.check_complete(config, path)
+  return config
+
+
+def _check_keys(config, path: str, argv: Sequence[str]) -> None:
+  """Names the key nearest to a wrong one, and how a method is chosen."""
+  known = flatten(config)
+  for place, item in enumerate(argv):
+    flag, equals, value = item.lstrip("-").partition("=")
+    no_or_not, dot, key = flag.partition("config.")
+    if not item.startswith("-") or not dot or no_or_not not in ("", "no"):
+      continue
+    if key not in known:
+      raise UserError(f"unknown config key {key!r}: {nearest(key, known)}")
+    if key != "method":
+      continue
+    if not equals:
+      value = " ".join(argv[place + 1 : place + 2])
+    if value != config.method:
+      is_known = value in methods.names()
+      hint = "" if is_known else f" ({nearest(value, methods.names())})"
+      raise UserError(
+        f"--config.method={value}: choose the method with its"
+        f" hyper-parameters, --config={path}:method="
+        f"{value if is_known else 'NAME'}{hint}"
+      )
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Refuses, before anything is loaded or paid, what can never run."""
+  """Refuses, before anything is loaded or paid, what can never run.
+
+  Raises:
+    UserError: a value is out of its range, or two do not go together.
+  """
+  config_rules.check_values(config)
   try:
-    methods.make(config.method, **config.hyper)
+    method = methods.make(config.method, **config.hyper)
   except (TypeError, ValueError) as error:
     raise UserError(f"method {config.method}: {error}") from error
-  for key, choices in (
-    ("schedule", optimizer.SCHEDULES),
-    ("dtype", DTYPES),
-    ("augment", augment.CHOICES),
-    ("student_view", STUDENT_VIEWS),
-    ("teacher.source", SOURCES),
-    ("teacher.view", VIEWS),
-  ):
-    value = _value(config, key)
-    if value not in choices:
-      raise UserError(f"unknown {key} {value!r}: {nearest(value, choices)}")
-  _check_network("student", config.student)
-  if config.teacher.source in ("train", "torch"):
-    _check_network("teacher.name", config.teacher.name)
-  for key in ("batch_size", "steps", "eval_every", "checkpoint_every"):
-    if _value(config, key) <= 0:
-      raise UserError(f"{key} is {_value(config, key)}: it must be above 0")
-  if not config.optimizer.learning_rate > 0:
-    rate = config.optimizer.learning_rate
-    raise UserError(f"optimizer.learning_rate is {rate}: it must be above 0")
-  if not 0 <= config.val_fraction < 1:
-    raise UserError(
-      f"val_fraction is {config.val_fraction}: it must be in [0, 1)"
-    )
-  if config.schedule == "plateau" and config.val_fraction == 0:
-    raise UserError(
-      "schedule 'plateau' watches the validation accuracy: set val_fraction"
-    )
-  if config.budget <= 0:
-    raise UserError(f"budget is {config.budget}: it must be above 0")
-  needs = methods.make(config.method, **config.hyper).needs
-  source, path = config.teacher.source, config.teacher.path
-  if needs and source == "none":
-    raise UserError(
-      f"method {config.method!r} needs a teacher: set teacher.source to one "
-      f"of {', '.join(name for name in SOURCES if name != 'none')}"
-    )
-  if source in ("checkpoint", "table", "torch", "callable") and not path:
-    raise UserError(f"teacher.source {source!r} needs teacher.path")
-  if config.teacher.live and source in ("table", "callable"):
-    raise UserError(
-      f"teacher.live needs a local teacher; {source!r} cannot answer in a step"
-    )
-
-
-def _check_network(key: str, name: str) -> None:
-  if ":" not in name and name not in models.names():
-    raise UserError(f"unknown {key} {name!r}: {nearest(name, models.names())}")
-
-
-def _value(config, key: str):
-  for part in key.split("."):
-    config = config[part]
-  return config
+  config_rules.check_together(config, method.needs)

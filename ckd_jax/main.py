@@ -1,5 +1,6 @@
 """The command: `python -m ckd_jax.main --config=configs/digits.py`."""
 
+import contextlib
 import os
 import sys
 
@@ -28,16 +29,20 @@ def main(argv: list[str]) -> None:
 def use_every_core() -> None:
   """One CPU device per core: a batch sharded over them is faster on a CPU.
 
-  Must run before JAX starts its backend; changes nothing on an accelerator.
+  Changes nothing on an accelerator, nor where the number was chosen already
+  (JAX_NUM_CPU_DEVICES, XLA_FLAGS) or JAX has started its devices.
   """
   import jax
 
-  cores = (
-    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-  )
-  if "xla_force_host_platform_device_count" not in os.environ.get(
-    "XLA_FLAGS", ""
+  chosen = os.environ.get("XLA_FLAGS", "")
+  if (
+    jax.config.jax_num_cpu_devices >= 0
+    or "xla_force_host_platform_device_count" in chosen
   ):
+    return
+  is_linux = hasattr(os, "sched_getaffinity")
+  cores = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count()
+  with contextlib.suppress(RuntimeError):  # too late to choose
     jax.config.update("jax_num_cpu_devices", cores)
 
 

@@ -1,10 +1,13 @@
 """What every file of ckd_jax/methods promises; a new file is tested unasked."""
 
 import ast
+import functools
 import inspect
+import math
 import pathlib
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -48,84 +51,96 @@ class Case(NamedTuple):
   task: Task
   params: Any
   state: Any
+  batch: Batch  # as the step prepares it
+  loss: Callable  # (params, student, batch) -> (loss, (state, metrics))
+  graded: Callable  # the same, jitted: (value, auxiliary), gradients of all
 
 
-def answer(images, seed, dtype=jnp.float32, scale=3.0) -> Outputs:
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def answer(images, seed, dtype="float32") -> Outputs:
   """A network of random linear maps: one answer per image, of every kind."""
   lead, flat = images.shape[:-3], images.reshape(*images.shape[:-3], -1)
-  weights = iter(jax.random.split(jax.random.key(seed), 6))
+  keys = iter(jax.random.split(jax.random.key(seed), 6))
 
   def linear(*shape):
-    weight = jax.random.normal(next(weights), (flat.shape[-1], np.prod(shape)))
-    return (scale * flat @ weight).reshape(*lead, *shape).astype(dtype)
+    width = flat.shape[-1], math.prod(shape)
+    weight = jax.random.normal(next(keys), width)
+    return (3.0 * flat @ weight).reshape(*lead, *shape).astype(dtype)
 
   maps = tuple(linear(size, size, 6) for size in (4, 2))
   preactivations = tuple(linear(size, size, 6) for size in (4, 2))
   return Outputs(linear(CLASSES), linear(7), maps, preactivations)
 
 
-def batch_of(case, seed=0, *, same=False) -> Batch:
-  """A batch as the step prepares it; `same`: one image, all over it."""
-  index = case.method.sample(jax.random.key(0), 0, case.task, case.state)
-  shape = (1, 1, 2, 2, 3) if same else (*index.shape, 2, 2, 3)
-  images = jax.random.normal(jax.random.key(seed), shape)
-  images = jnp.broadcast_to(images, (*index.shape, 2, 2, 3))
-  batch = Batch(
-    index, images, case.task.labels[index], teachers=(answer(images, 1),)
-  )
-  return case.method.prepare(jax.random.key(3), batch)
-
-
-def value_of(case):
-  """(params, student, batch) -> (loss, (state, metrics)), step and key fixed."""
-
-  def value(params, student, batch):
-    key, step = jax.random.key(4), jnp.zeros((), jnp.int32)
-    return case.method.loss(params, case.state, student, batch, key, step)
-
-  return value
-
-
-def chosen(name, tree):
-  """Whether each leaf of a method's parameters has to be trained."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: path[-1].key not in UNTRAINED.get(name, ()), tree
+def begin(method, task):
+  """(params, state), as the step's set-up asks for them."""
+  image = jnp.ones((1, 1, 2, 2, 3))
+  return method.init(
+    jax.random.key(2), task, answer(image, 5), answer(image, 6)
   )
 
 
-@pytest.fixture(scope="module", params=CASES, ids=str)
+def show(method, task, index, images) -> Batch:
+  batch = Batch(index, images, task.labels[index])
+  batch = batch._replace(teachers=(answer(images, 1),))
+  return method.prepare(jax.random.key(3), batch)
+
+
+@pytest.fixture(
+  scope="module",
+  params=CASES,
+  ids=lambda case: "-".join([case[0], *map(str, case[1].values())]),
+)
 def case(request) -> Case:
   name, hyper = request.param
   method = methods.make(name, **hyper)
   labels = jnp.arange(ROWS, dtype=jnp.int32) % CLASSES
   task = Task(EXAMPLES, CLASSES, BATCH, EXAMPLES // BATCH, labels)
-  image = jnp.ones((1, 1, 2, 2, 3))
-  heads = method.init(
-    jax.random.key(2), task, answer(image, 5), answer(image, 6)
+
+  @jax.jit
+  def prepare():
+    params, state = begin(method, task)
+    index = method.sample(jax.random.key(0), 0, task, state)
+    images = jax.random.normal(jax.random.key(0), (*index.shape, 2, 2, 3))
+    return params, state, show(method, task, index, images)
+
+  params, state, batch = prepare()
+
+  def loss(params, student, batch):
+    key, step = jax.random.key(4), jnp.zeros((), jnp.int32)
+    return method.loss(params, state, student, batch, key, step)
+
+  def of_teachers(params, student, teachers, batch):
+    return loss(params, student, batch._replace(teachers=teachers))
+
+  jitted = jax.jit(
+    jax.value_and_grad(of_teachers, argnums=(0, 1, 2), has_aux=True)
   )
-  return Case(name, method, task, *heads)
+
+  def graded(params, student, batch):
+    return jitted(params, student, batch.teachers, batch)
+
+  return Case(name, method, task, params, state, batch, loss, graded)
 
 
 def test_the_same_number_with_and_without_jit(case):
-  batch = batch_of(case)
-  arguments = case.params, answer(batch.images, 7), batch
-  plain, _ = value_of(case)(*arguments)
-  jitted, _ = jax.jit(value_of(case))(*arguments)
+  arguments = case.params, answer(case.batch.images, 7), case.batch
+  plain, _ = case.loss(*arguments)
+  (jitted, _), _ = case.graded(*arguments)
   chex.assert_shape(plain, ())
   assert plain.dtype == jnp.float32
   np.testing.assert_allclose(jitted, plain, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("hazard", ["none", "identical", "equal"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_value_and_gradient_are_finite(case, dtype, hazard):
-  batch = batch_of(case, same=hazard == "identical")
-  seed = 1 if hazard == "equal" else 7
-  student = answer(batch.images, seed, dtype)
-  graded = jax.jit(
-    jax.value_and_grad(value_of(case), argnums=(0, 1), has_aux=True)
-  )
-  (value, (state, metrics)), gradient = graded(case.params, student, batch)
+  batch = case.batch
+  if hazard == "identical":
+    one = jnp.broadcast_to(batch.images[:1, :1], batch.images.shape)
+    batch = batch._replace(images=one, teachers=(answer(one, 1),))
+  student = answer(batch.images, 1 if hazard == "equal" else 7, dtype)
+  (value, (state, metrics)), gradient = case.graded(case.params, student, batch)
   chex.assert_tree_all_finite((value, gradient, metrics))
   chex.assert_trees_all_equal_shapes_and_dtypes(state, case.state)
   assert all(leaf.shape == () for leaf in jax.tree.leaves(metrics))
@@ -135,33 +150,28 @@ def test_value_and_gradient_are_finite(case, dtype, hazard):
 
 
 def test_the_gradient_reaches_every_head_and_no_teacher(case):
-  batch = batch_of(case)
-
-  def value(params, teachers):
-    student = answer(batch.images, 7)
-    return value_of(case)(params, student, batch._replace(teachers=teachers))
-
-  graded = jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))
-  (heads, teachers), _ = graded(case.params, batch.teachers)
-  reached = jax.tree.map(lambda leaf: bool(jnp.any(leaf != 0)), heads)
-  assert reached == chosen(case.name, heads)
+  student = answer(case.batch.images, 7)
+  _, (heads, _, teachers) = case.graded(case.params, student, case.batch)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(heads):
+    trained = path[-1].key not in UNTRAINED.get(case.name, ())
+    assert bool(jnp.any(leaf != 0)) == trained, path
   assert not any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(teachers))
 
 
 def test_the_number_of_examples_may_be_traced(case):
-  image = jnp.ones((1, 1, 2, 2, 3))
-
   @jax.jit
-  def begin(num_examples):
-    task = case.task._replace(num_examples=num_examples, steps_per_epoch=2)
-    key = jax.random.key(2)
-    heads = case.method.init(key, task, answer(image, 5), answer(image, 6))
-    return heads, case.method.sample(jax.random.key(0), 1, task, heads[1])
+  def first(num_examples, steps_per_epoch):
+    task = case.task._replace(
+      num_examples=num_examples, steps_per_epoch=steps_per_epoch
+    )
+    params, state = begin(case.method, task)
+    return params, state, case.method.sample(jax.random.key(0), 0, task, state)
 
-  heads, index = begin(EXAMPLES)
-  chex.assert_trees_all_close(heads, (case.params, case.state), rtol=1e-6)
-  known = case.method.sample(jax.random.key(0), 1, case.task, case.state)
-  np.testing.assert_array_equal(index, known)
+  params, state, index = first(EXAMPLES, case.task.steps_per_epoch)
+  chex.assert_trees_all_close(
+    (params, state), (case.params, case.state), rtol=1e-6
+  )
+  np.testing.assert_array_equal(index, case.batch.index)
 
 
 def test_a_group_holds_distinct_images_of_the_table(case):
@@ -174,25 +184,23 @@ def test_a_group_holds_distinct_images_of_the_table(case):
   chex.assert_shape(drawn, (12, BATCH, None))
   assert drawn.dtype == np.int32
   assert drawn.min() >= 0 and drawn.max() < EXAMPLES
+  assert len(np.unique(drawn)) == EXAMPLES
+  assert not case.method.passes or sum(case.method.passes) == drawn.shape[-1]
   if drawn.shape[-1] == 1:  # the batch is the set that is compared
     drawn = drawn.swapaxes(1, 2)
   rising = np.sort(drawn, axis=-1)
   assert (rising[..., 1:] > rising[..., :-1]).all()
-  assert len(np.unique(drawn)) == EXAMPLES
-  passes = case.method.passes
-  assert not passes or sum(passes) == drawn.shape[-1]
 
 
 def test_three_steps_are_traced_once(case):
+  chex.clear_trace_counter()  # it counts by name and line, not by function
   images = jax.random.normal(jax.random.key(0), (ROWS, 2, 2, 3))
 
   @jax.jit
   @chex.assert_max_traces(n=1)
   def step(params, state, key, number):
     index = case.method.sample(key, number, case.task, state)
-    batch = Batch(index, images[index], case.task.labels[index])
-    batch = batch._replace(teachers=(answer(batch.images, 1),))
-    batch = case.method.prepare(key, batch)
+    batch = show(case.method, case.task, index, images[index])
     student = answer(batch.images, 7)
     return case.method.loss(params, state, student, batch, key, number)
 
@@ -205,16 +213,13 @@ def test_three_steps_are_traced_once(case):
 
 def test_four_devices_give_the_number_of_one(case):
   mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-  batch = batch_of(case)
-  student = answer(batch.images, 7)
-  loss = jax.jit(jax.value_and_grad(value_of(case), argnums=1, has_aux=True))
-  (alone, _), gradient = loss(case.params, student, batch)
   rows = NamedSharding(mesh, PartitionSpec("data"))
-  student, batch = jax.device_put((student, batch), rows)
   whole = NamedSharding(mesh, PartitionSpec())
-  (value, _), shared = loss(
-    jax.device_put(case.params, whole), student, batch
-  )
+  student = answer(case.batch.images, 7)
+  (alone, _), gradient = case.graded(case.params, student, case.batch)
+  student, batch = jax.device_put((student, case.batch), rows)
+  params = jax.device_put(case.params, whole)
+  (value, _), shared = case.graded(params, student, batch)
   assert len(student.logits.sharding.device_set) == 4
   np.testing.assert_allclose(value, alone, rtol=1e-5)
   chex.assert_trees_all_close(
@@ -224,7 +229,9 @@ def test_four_devices_give_the_number_of_one(case):
 
 @pytest.mark.parametrize("name", methods.names())
 def test_hyper_parameters_are_keywords_with_plain_defaults(name):
-  for parameter in inspect.signature(methods.get(name).make).parameters.values():
+  for parameter in inspect.signature(
+    methods.get(name).make
+  ).parameters.values():
     assert parameter.kind is parameter.KEYWORD_ONLY, parameter
     assert type(parameter.default) in (int, float, bool, str, tuple), parameter
   assert methods.make(name).needs <= set(Outputs._fields)

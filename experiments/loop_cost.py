@@ -1,0 +1,118 @@
+"""What does the loop cost over the bare jitted step?
+
+  python experiments/loop_cost.py [--student=resnet8] [--steps=60] [--repeats=5]
+
+Both do the same steps on the same images in one process, in turn: the bare step
+is launched again and again, the loop also logs every 10 steps, shows progress
+and keeps its record (validation is timed apart and is not part of either). The
+median of the repeats is printed and appended to results/loop_cost.jsonl.
+"""
+
+import argparse
+import datetime
+import json
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+
+from ckd_jax.main import use_every_core
+
+HERE = pathlib.Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "loop_cost.jsonl"
+
+
+def prepare(student: str, batch_size: int, steps: int):
+  """A run on random images with random answers, ready to be looped."""
+  import numpy as np
+
+  from ckd_jax import assemble, budget, data, methods
+  from ckd_jax.answers import Answers
+
+  sys.path.insert(0, str(HERE.parent / "configs"))
+  import cifar100
+
+  config = cifar100.get_config(f"batch_size={batch_size},steps={steps}")
+  config.dataset.name = "fake"
+  config.student = student
+  config.schedule = "constant"
+  config.log_every = 10
+  config.eval_every = config.checkpoint_every = steps
+  config.budget = 500
+  dataset = data.load("fake")
+  chosen = budget.select(
+    len(dataset.train.labels), budget=500, val_fraction=0.2, seed=0
+  )
+  logits = np.random.default_rng(0).normal(size=(len(chosen.train), 10))
+  answers = Answers(methods.Outputs(logits.astype(np.float16)), teacher="noise")
+  method = methods.make(config.method, **config.hyper)
+  mesh = assemble.make_mesh(batch_size)
+  fit = assemble.assemble(config, dataset, chosen, method, answers, mesh)
+  return config, fit
+
+
+def bare(config, fit) -> float:
+  """Milliseconds a step, launched as the loop launches them."""
+  import jax
+
+  state = jax.tree.map(jax.numpy.copy, fit.state)
+  state, _ = fit.step(state, fit.examples, fit.key)
+  jax.block_until_ready(state)
+  start = time.perf_counter()
+  for _ in range(config.steps - 1):
+    state, _ = fit.step(state, fit.examples, fit.key)
+    if fit.one_at_a_time:
+      jax.block_until_ready(state.step)
+  jax.block_until_ready(state)
+  return 1e3 * (time.perf_counter() - start) / (config.steps - 1)
+
+
+def looped(config, fit) -> float:
+  """Milliseconds a step inside `train.loop`."""
+  import jax
+  from etils import epath
+
+  from ckd_jax import train
+
+  fit = fit._replace(state=jax.tree.map(jax.numpy.copy, fit.state))
+  with tempfile.TemporaryDirectory() as folder:
+    _, _, record = train.loop(config, fit, epath.Path(folder))
+  return 1e3 * record["timed_seconds"] / record["timed_steps"]
+
+
+def main() -> None:
+  """Measures, prints, appends."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--student", default="resnet8")
+  parser.add_argument("--batch_size", type=int, default=64)
+  parser.add_argument("--steps", type=int, default=60)
+  parser.add_argument("--repeats", type=int, default=5)
+  flags = parser.parse_args()
+  use_every_core()
+  import jax
+
+  config, fit = prepare(flags.student, flags.batch_size, flags.steps)
+  pairs = [
+    (bare(config, fit), looped(config, fit)) for _ in range(flags.repeats)
+  ]
+  bare_ms, loop_ms = map(statistics.median, zip(*pairs, strict=True))
+  ratio = statistics.median(loop / step for step, loop in pairs)
+  row = {
+    "date": str(datetime.date.today()),
+    "student": flags.student,
+    "pairs_a_step": flags.batch_size,
+    "bare_milliseconds": round(bare_ms, 3),
+    "loop_milliseconds": round(loop_ms, 3),
+    "loop_over_bare": round(ratio, 4),
+    "repeats": flags.repeats,
+    "device": f"{fit.mesh.size} x {jax.devices()[0].device_kind}",
+    "jax": jax.__version__,
+  }
+  print(json.dumps(row, indent=2))
+  with open(RESULTS, "a") as file:
+    file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+  main()

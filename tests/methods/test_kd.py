@@ -1,0 +1,112 @@
+"""KD: the formula in float64, T^2, a class ruled out, and the method's sum."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from ckd_jax import losses, methods
+from ckd_jax.methods import Batch, Outputs
+
+
+def draw(*shape, seed=0, scale=3.0):
+  return (scale * np.random.default_rng(seed).normal(size=shape)).astype("f4")
+
+
+def softmax(x):
+  e = np.exp(np.asarray(x, np.float64) - np.max(x, -1, keepdims=True))
+  return e / e.sum(-1, keepdims=True)
+
+
+def twin(student, teacher, t):
+  """T^2 sum_c p_c log(p_c / q_c), where 0 log 0 is 0."""
+  rows = []
+  for s, z in zip(softmax(student / t), softmax(teacher / t), strict=True):
+    pairs = zip(z, s, strict=True)
+    rows.append(t**2 * sum(p * np.log(p / q) for p, q in pairs if p > 0))
+  return np.array(rows)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+@pytest.mark.parametrize(("n", "classes"), [(6, 10), (1, 10), (6, 2), (1, 2)])
+def test_the_formula(n, classes, temperature):
+  student, teacher = draw(n, classes), draw(n, classes, seed=1)
+  value = jax.jit(losses.kd)(student, teacher, temperature=temperature)
+  assert value.shape == (n,) and value.dtype == jnp.float32
+  # At T = 20 the terms of the sum cancel to a hundredth of their size.
+  tolerance = 1e-5 * max(1.0, temperature)
+  np.testing.assert_allclose(
+    value, twin(student, teacher, temperature), rtol=tolerance
+  )
+
+
+def test_the_gradient_is_t_times_the_gap_of_probabilities():
+  student, teacher = draw(5, 8), draw(5, 8, seed=1)
+  gradient = jax.grad(lambda s: losses.kd(s, teacher, temperature=3.0).sum())
+  expected = 3.0 * (softmax(student / 3) - softmax(teacher / 3))
+  np.testing.assert_allclose(gradient(student), expected, rtol=1e-4, atol=1e-6)
+  check_grads(
+    lambda s: losses.kd(s, teacher), (student,), 1, ["rev"], 2e-2, 2e-2
+  )
+
+
+def test_t_squared_undoes_a_change_of_units():
+  student, teacher = draw(5, 8), draw(5, 8, seed=1)
+  at_one = losses.kd(student, teacher, temperature=1.0)
+  at_five = losses.kd(5 * student, 5 * teacher, temperature=5.0)
+  np.testing.assert_allclose(at_five, 25 * at_one, rtol=1e-5)
+
+
+def test_it_is_zero_at_the_teacher_and_blind_to_an_offset_per_image():
+  student, teacher = draw(5, 8), draw(5, 8, seed=1)
+  assert np.abs(losses.kd(teacher, teacher)).max() == 0
+  shift = draw(5, 1, seed=2).repeat(8, axis=1)
+  np.testing.assert_allclose(
+    losses.kd(student + shift, teacher), losses.kd(student, teacher), rtol=1e-4
+  )
+
+
+def test_a_class_ruled_out_keeps_value_and_gradient():
+  student, teacher = draw(4, 6), draw(4, 6, seed=1)
+  teacher[:, 2] = -np.inf
+  value, gradient = jax.value_and_grad(
+    lambda s: losses.kd(s, teacher, temperature=2.0).sum()
+  )(student)
+  np.testing.assert_allclose(value, twin(student, teacher, 2.0).sum(), rtol=1e-5)
+  expected = 2.0 * (softmax(student / 2) - softmax(teacher / 2))
+  np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_small_divergence_of_bfloat16_logits_is_not_rounded_away():
+  # Arithmetic in bfloat16 prints 0.0 for a divergence of this size.
+  teacher = jnp.asarray(draw(64, 100, scale=2.0), jnp.bfloat16)
+  noise = jnp.asarray(draw(64, 100, seed=1, scale=0.1), jnp.bfloat16)
+  student = teacher + noise
+  value = losses.kd(student, teacher, temperature=1.0)
+  exact = twin(*(np.asarray(x, np.float64) for x in (student, teacher)), 1.0)
+  assert 0.003 < exact.mean() < 0.007
+  np.testing.assert_allclose(value, exact, rtol=2e-3)
+  np.testing.assert_allclose(value.mean(), exact.mean(), rtol=1e-4)
+
+
+def test_the_method_adds_its_two_weighted_terms():
+  student, teacher = draw(6, 1, 5), draw(6, 1, 5, seed=1)
+  labels = np.arange(6, dtype=np.int32)[:, None] % 5
+  batch = Batch(labels, None, labels, teachers=(Outputs(teacher),))
+  method = methods.make(
+    "kd", cross_entropy_weight=0.1, kd_weight=0.9, temperature=2.0
+  )
+  value, (state, metrics) = method.loss(
+    {}, {}, Outputs(jnp.asarray(student)), batch, None, 0
+  )
+  rows = softmax(student[:, 0])
+  label_term = -np.log(rows[np.arange(6), labels[:, 0]]).mean()
+  teacher_term = twin(student[:, 0], teacher[:, 0], 2.0).mean()
+  assert state == {}
+  np.testing.assert_allclose(metrics["cross_entropy"], label_term, rtol=1e-5)
+  np.testing.assert_allclose(metrics["kd"], teacher_term, rtol=1e-5)
+  np.testing.assert_allclose(
+    value, 0.1 * label_term + 0.9 * teacher_term, rtol=1e-5
+  )
+  assert method.offset_target(batch) is None

@@ -1,0 +1,26 @@
+"""Parameters and operations, counted by hand."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import cost
+from ckd_jax.methods import Model, Outputs
+
+
+def test_a_dense_layer():
+  def apply(params, state, images, *, train, key=None):
+    flat = images.reshape(len(images), -1)
+    return Outputs(flat @ params["weight"]), state
+
+  params = {"weight": jnp.zeros((12, 5)), "bias": jnp.zeros(5)}
+  assert cost.parameters(params) == 65
+  model = Model(None, apply)
+  # 12 x 5 multiplications and as many additions
+  assert cost.flops(model, params, {}, (2, 2, 3)) == 120
+
+
+def test_shapes_are_enough():
+  model = Model(None, lambda p, s, x, *, train, key=None: (Outputs(x), s))
+  params = {"weight": jax.ShapeDtypeStruct((3, 4), jnp.float32)}
+  assert cost.parameters(params) == 12
+  assert cost.flops(model, params, {}, (2, 2, 1)) == 0

@@ -1,0 +1,103 @@
+"""The shared numerics against float64, and where they must stay finite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from ckd_jax import numerics
+
+
+def draw(*shape, seed=0, scale=3.0):
+  return scale * np.random.default_rng(seed).normal(size=shape)
+
+
+def log_softmax(x):
+  x = np.asarray(x, np.float64)
+  x = x - x.max(-1, keepdims=True)
+  return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def kl(teacher, student):
+  p, q = log_softmax(teacher), log_softmax(student)
+  return (np.exp(p) * (p - q)).sum(-1)
+
+
+def test_kl_is_the_textbook_sum():
+  teacher, student = draw(4, 3, 10), draw(4, 3, 10, seed=1)
+  value = jax.jit(numerics.kl_divergence)(
+    *numerics.float32(teacher, student)
+  )
+  np.testing.assert_allclose(value, kl(teacher, student), rtol=1e-5)
+
+
+def test_kl_of_equals_is_zero_and_of_others_positive():
+  x, y = numerics.float32(draw(20, 7), draw(20, 7, seed=1))
+  assert np.abs(numerics.kl_divergence(x, x)).max() == 0
+  assert numerics.kl_divergence(x, y).min() > 0
+
+
+def test_a_class_ruled_out_leaves_the_sum_over_the_rest():
+  teacher, student = draw(2, 6), draw(2, 6, seed=1)
+  expected = kl(teacher[:, :4], student[:, :4]) - (
+    # the student's probability of the four classes that are possible
+    np.log(np.exp(log_softmax(student))[:, :4].sum(-1))
+  )
+  teacher[:, 4:] = -np.inf
+  teacher, student = numerics.float32(teacher, student)
+  value = numerics.kl_divergence(teacher, student)
+  np.testing.assert_allclose(value, expected, rtol=1e-5)
+  by_both = jax.grad(
+    lambda t, s: numerics.kl_divergence(t, s).sum(), argnums=(0, 1)
+  )(teacher, student)
+  assert all(np.isfinite(gradient).all() for gradient in by_both)
+  assert (by_both[0][:, 4:] == 0).all()
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4])
+def test_kl_of_huge_logits_is_their_gap(size):
+  teacher, student = jnp.array([[size, -size]]), jnp.array([[-size, size]])
+  value, gradient = jax.value_and_grad(
+    lambda s: numerics.kl_divergence(teacher, s)[0]
+  )(student)
+  np.testing.assert_allclose(value, 2 * size, rtol=1e-6)
+  np.testing.assert_allclose(gradient, [[-1.0, 1.0]], rtol=1e-6)
+
+
+def test_gradients_agree_with_finite_differences():
+  teacher, student = numerics.float32(draw(2, 5), draw(2, 5, seed=1))
+  check_grads(
+    numerics.kl_divergence, (teacher, student), 1, ["rev"], 2e-2, 2e-2
+  )
+  check_grads(
+    lambda x: numerics.cross_entropy(x, jnp.array([1, 4])),
+    (student,),
+    1,
+    ["rev"],
+    2e-2,
+    2e-2,
+  )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
+def test_cross_entropy_is_minus_the_log_probability(dtype):
+  logits = jnp.asarray(draw(3, 2, 9), dtype)
+  labels = np.random.default_rng(1).integers(9, size=(3, 2))
+  value = numerics.cross_entropy(logits, jnp.asarray(labels))
+  table = log_softmax(np.asarray(logits, np.float64))
+  expected = [
+    [-table[i, j, labels[i, j]] for j in range(2)] for i in range(3)
+  ]
+  assert value.dtype == jnp.float32
+  np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_constant_stops_the_gradient_and_both_give_float32():
+  half = jnp.ones(3, jnp.bfloat16)
+  (kept,), (stopped,) = numerics.float32(half), numerics.constant(half)
+  assert kept.dtype == stopped.dtype == jnp.float32
+  gradient = jax.grad(lambda x: numerics.constant(x)[0].sum())(half)
+  assert (gradient == 0).all()
+  gradient = jax.grad(lambda x: numerics.float32(x)[0].sum())(half)
+  assert (gradient == 1).all()

@@ -1,0 +1,48 @@
+"""The code in README.md does what it says."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ckd_jax import methods
+from ckd_jax.methods import Batch, Outputs, Task
+
+TEXT = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+LOSSES, METHOD = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+
+
+def test_one_loss_in_a_pipeline_of_ones_own():
+  names = {}
+  exec(LOSSES, names)
+  student, teacher = (np.asarray(names[x]) for x in ("student", "teacher"))
+  p = np.exp(teacher / 4) / np.exp(teacher / 4).sum(-1, keepdims=True)
+  q = np.exp(student / 4) / np.exp(student / 4).sum(-1, keepdims=True)
+  wanted = 16 * (p * np.log(p / q)).sum(-1).mean()
+  np.testing.assert_allclose(names["value"], wanted, rtol=1e-5)
+
+
+def test_a_new_method_is_one_file(tmp_path, monkeypatch):
+  assert METHOD.count("\n") < 30
+  (tmp_path / "brier.py").write_text(METHOD)
+  monkeypatch.setattr(
+    methods, "__path__", [*methods.__path__, str(tmp_path)], raising=True
+  )
+  assert "brier" in methods.names()
+  assert methods.defaults("brier") == {"weight": 1.0}
+  method = methods.make("brier", weight=2.0)
+  labels = np.zeros(20, np.int32)
+  task = Task(20, 3, 4, 5, labels)
+  key = jax.random.key(0)
+  index = method.sample(key, 0, task, {})
+  student = Outputs(jax.random.normal(key, (4, 1, 3)))
+  teacher = Outputs(jnp.zeros((4, 1, 3)))
+  batch = Batch(index, None, labels[index], None, (teacher,))
+  value, _ = method.loss({}, {}, student, batch, key, 0)
+  probabilities = np.exp(student.logits) / np.exp(student.logits).sum(
+    -1, keepdims=True
+  )
+  wanted = 2 * np.square(probabilities - 1 / 3).sum(-1).mean()
+  np.testing.assert_allclose(value, wanted, rtol=1e-5)
