@@ -1,0 +1,110 @@
+"""Invariant Consistency Distillation: in-batch contrast, both ways agreeing."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method
+from ckd_jax.methods._heads import apply_linear, linear
+from ckd_jax.methods._terms import combined
+from ckd_jax.numerics import constant, normalise
+
+
+def icd(
+  student: jax.Array,
+  teacher: jax.Array,
+  *,
+  log_scale: float | jax.Array = 1.0,
+  bias: float | jax.Array = 0.0,
+  alpha: float = 0.5,
+  max_scale: float = 10.0,
+) -> jax.Array:
+  """The contrastive term plus alpha times the consistency term of a batch.
+
+  With A = s u v^T + b, u and v the normalised rows of student and teacher and
+  s = min(exp(log_scale), max_scale): the mean of -log softmax_row(A)[i, i], and
+  the mean over i of KL(Q_i || P_i), where P is the softmax of the rows of A and
+  Q_i the softmax of its column i.
+
+  The bias is published as a parameter to learn, but adding a constant to A
+  changes neither softmax: its gradient is exactly 0. Above max_scale log_scale
+  has no gradient either.
+
+  Args:
+    student: [n, dim], after its head.
+    teacher: [n, dim], after its head, which is trained: this argument carries a
+      gradient, the teacher's own embedding does not.
+    log_scale: logarithm of s, learned.
+    bias: b.
+    alpha: weight of the consistency term.
+    max_scale: upper bound of s.
+
+  Returns:
+    float32 scalar, in nats.
+
+  References:
+    arXiv 2407.11802 v1, the total of its contrastive and invariance losses.
+  """
+  student, teacher = normalise(student), normalise(teacher)
+  log_scale = jnp.asarray(log_scale, jnp.float32)
+  scale = jnp.clip(jnp.exp(log_scale), 0.0, max_scale)
+  # The constant is taken out of both softmaxes: 0 in place of a rounding error.
+  del bias
+  scores = scale * student @ teacher.T
+  rows = jax.nn.log_softmax(scores, axis=1)
+  columns = jax.nn.log_softmax(scores, axis=0).T
+  contrast = -jnp.mean(jnp.diagonal(rows))
+  consistency = jnp.mean(jnp.sum(jnp.exp(columns) * (columns - rows), axis=1))
+  return contrast + alpha * consistency
+
+
+def make(
+  *,
+  weight: float = 1.0,
+  alpha: float = 0.5,
+  max_scale: float = 10.0,
+  initial_log_scale: float = 1.0,
+  dim: int = 128,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
+) -> Method:
+  """ICD (arXiv 2407.11802 v1); kd_weight=1.0 is its ICD+KD.
+
+  Both heads, the scale and the (inert) bias are trained with the student.
+  """
+  total = combined(
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+
+  def init(key, task, student, teacher):
+    student_key, teacher_key = jax.random.split(key)
+    params = {
+      "student": linear(student_key, student.embedding.shape[-1], dim),
+      "teacher": linear(teacher_key, teacher.embedding.shape[-1], dim),
+      "log_scale": jnp.float32(initial_log_scale),
+      "bias": jnp.zeros((), jnp.float32),
+    }
+    return params, {}
+
+  def loss(params, state, student, batch, key, step):
+    (teacher,) = batch.teachers
+    value = icd(
+      apply_linear(params["student"], student.embedding[:, 0]),
+      apply_linear(params["teacher"], *constant(teacher.embedding[:, 0])),
+      log_scale=params["log_scale"],
+      bias=params["bias"],
+      alpha=alpha,
+      max_scale=max_scale,
+    )
+    value, metrics = total(student, batch, icd=(weight, value))
+    return value, (state, metrics)
+
+  return Method(
+    sample=sampling.batches,
+    init=init,
+    loss=loss,
+    needs=frozenset({"logits", "embedding"}),
+  )
