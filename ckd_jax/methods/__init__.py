@@ -69,6 +69,23 @@ def no_offset(batch: Batch) -> None:
   del batch
 
 
+def as_they_are(params, state):
+  """`Stage.finish` of a stage whose heads simply go on."""
+  return params, state
+
+
+class Stage(NamedTuple):
+  """A stretch of training before the main one (FT, AB, FSP)."""
+
+  epochs: int  # passes over the table
+  learning_rate: float  # constant
+  loss: Callable  # as Method.loss
+  trains_student: bool = True  # those of its parameters that the loss reaches
+  finish: Callable = as_they_are
+  # (params, state) -> (params, state) of the method for what comes next; what
+  # moves from params to state is frozen, and no longer decayed
+
+
 class Method(NamedTuple):
   """A distillation method as pure functions."""
 
@@ -84,7 +101,7 @@ class Method(NamedTuple):
   passes: tuple[int, ...] = ()
   # sizes into which the group axis is cut for separate train-mode passes;
   # () is one pass over everything
-  stages: tuple = ()
+  stages: tuple[Stage, ...] = ()  # before the main one, in order
 
 
 class Model(NamedTuple):
