@@ -7,9 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ckd_jax import augment, evaluate, models, optimizer, teacher
+from ckd_jax import augment, evaluate, models, optimizer, stages, teacher
 from ckd_jax.answers import Answers
 from ckd_jax.budget import Selection
 from ckd_jax.data import Dataset
@@ -18,7 +19,9 @@ from ckd_jax.methods import Batch, Method, Model, Task
 from ckd_jax.step import (
   Examples,
   State,
+  gather,
   init_state,
+  make_gradients,
   make_step,
   make_update,
 )
@@ -28,6 +31,8 @@ class Fit(NamedTuple):
   """What the loop works with and does not change."""
 
   step: Callable  # jitted (state, examples, key) -> (state, metrics)
+  stages: tuple[stages.Phase, ...]  # what comes before it
+  transform: optax.GradientTransformation
   examples: Examples
   key: jax.Array
   state: State  # before the first step
@@ -125,17 +130,37 @@ def assemble(
     config.steps,
     config.schedule_hyper,
   )
-  update = make_update(
-    method, model, transform, rate, live=answers.live, **normalisation
-  )
-  step = make_step(
-    method,
-    task,
-    update,
-    augmentation,
-    shard=lambda batch: jax.lax.with_sharding_constraint(batch, over_data),
-    **normalisation,
-  )
+
+  def step_of(method, update):
+    return make_step(
+      method,
+      task,
+      update,
+      augmentation,
+      shard=lambda batch: jax.lax.with_sharding_constraint(batch, over_data),
+      **normalisation,
+    )
+
+  def compiled(method, rate, trains=None):
+    update = make_update(
+      method,
+      model,
+      transform,
+      rate,
+      live=answers.live,
+      trains=trains,
+      **normalisation,
+    )
+    step = step_of(method, update)
+    return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+
+  def reached(method, state):
+    gradients = make_gradients(
+      method, model, live=answers.live, **normalisation
+    )
+    gradient, _ = jax.jit(step_of(method, gradients))(state, examples, key)
+    return jax.tree.map(lambda leaf: bool(np.any(np.asarray(leaf))), gradient)
+
   init_key, key = jax.random.split(jax.random.key(config.seed))
   try:
     state = init_state(
@@ -144,7 +169,12 @@ def assemble(
     index = method.sample(key, 0, task, state.method)
   except ValueError as error:
     raise UserError(f"method {config.method}: {error}") from error
+  seen_batch = jax.eval_shape(method.prepare, key, gather(examples, index))
   check_finite(config, method, state, model, examples, index)
+  state = jax.device_put(state, everywhere)
+  staged, state = stages.phases(
+    method, state, transform, task.steps_per_epoch, compiled, reached
+  )
 
   target = method.offset_target(
     Batch(index=None, images=None, labels=labels, teachers=teachers)
@@ -158,7 +188,9 @@ def assemble(
     "test": (dataset.test.images, dataset.test.labels),
   }
   return Fit(
-    step=jax.jit(step, donate_argnums=0, out_shardings=everywhere),
+    step=compiled(method, rate),
+    stages=staged,
+    transform=transform,
     examples=examples,
     key=key,
     state=jax.device_put(state, everywhere),
@@ -174,7 +206,7 @@ def assemble(
     primary=config.hyper.get("offset", "none"),
     num_train=len(labels),
     num_classes=task.num_classes,
-    images_per_step=index.size,
+    images_per_step=math.prod(seen_batch.images.shape[:2]),
     mesh=mesh,
     everywhere=everywhere,
   )

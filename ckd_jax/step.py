@@ -90,6 +90,7 @@ def make_update(
   live: Live | None = None,
   mean=(),
   std=(),
+  trains=None,
 ) -> Callable:
   """update(state, batch, (prepare_key, method_key, model_key)).
 
@@ -101,10 +102,48 @@ def make_update(
     live: a teacher to ask inside the step, in place of the table's answers.
     mean: normalisation of batch.images; needed for `live` only.
     std: likewise.
+    trains: tree of bools, as params: what moves at all; None is everything.
 
   Returns:
     A pure function to (state, metrics), a dict of scalars.
   """
+  gradients = make_gradients(method, model, live=live, mean=mean, std=std)
+
+  def update(state: State, batch: Batch, keys):
+    gradient, (model_state, method_state, metrics) = gradients(
+      state, batch, keys
+    )
+    direction, momentum = transform.update(
+      gradient, state.optimizer, state.params
+    )
+    rate = state.level * schedule(state.step)
+    params = sgd.apply(state.params, direction, rate)
+    if trains is not None:
+      params = jax.tree.map(
+        lambda moves, new, old: new if moves else old,
+        trains,
+        params,
+        state.params,
+      )
+      if not any(jax.tree.leaves(trains["student"])):
+        model_state = state.model  # nor do its batch statistics
+    new_state = State(
+      step=state.step + 1,
+      params=params,
+      model=model_state,
+      method=method_state,
+      optimizer=momentum,
+      level=state.level,
+    )
+    return new_state, {**metrics, "learning_rate": rate}
+
+  return update
+
+
+def make_gradients(
+  method: Method, model: Model, *, live: Live | None = None, mean=(), std=()
+) -> Callable:
+  """(state, batch, keys) -> (gradient, (batch statistics, memory, metrics))."""
 
   def ask(images):
     images = augmentation.renormalise(
@@ -115,7 +154,7 @@ def make_update(
     lead = images.shape[:2]
     return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), outputs)
 
-  def update(state: State, batch: Batch, keys):
+  def gradients(state: State, batch: Batch, keys):
     prepare_key, method_key, model_key = keys
     batch = method.prepare(prepare_key, batch)
     if live is not None:
@@ -138,24 +177,9 @@ def make_update(
       metrics = {"loss": value, "train_accuracy": 100 * hits.mean(), **metrics}
       return value, (model_state, method_state, metrics)
 
-    gradient, (model_state, method_state, metrics) = jax.grad(
-      objective, has_aux=True
-    )(state.params)
-    direction, momentum = transform.update(
-      gradient, state.optimizer, state.params
-    )
-    rate = state.level * schedule(state.step)
-    new_state = State(
-      step=state.step + 1,
-      params=sgd.apply(state.params, direction, rate),
-      model=model_state,
-      method=method_state,
-      optimizer=momentum,
-      level=state.level,
-    )
-    return new_state, {**metrics, "learning_rate": rate}
+    return jax.grad(objective, has_aux=True)(state.params)
 
-  return update
+  return gradients
 
 
 def make_step(

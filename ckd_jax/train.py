@@ -16,6 +16,7 @@ from ckd_jax import (
   logger,
   methods,
   selection,
+  stages,
   summary,
 )
 from ckd_jax import config as configuration
@@ -151,7 +152,7 @@ def loop(config, fit: Fit, workdir) -> tuple[State, dict, dict]:
     The last state, the best weights by mode, and the record of `selection`.
   """
   record = selection.start(selection.modes(fit))
-  state = fit.state
+  state = stages.run(config, fit, workdir)
   best = {mode: selection.snapshot(fit, state) for mode in record["modes"]}
   folder = workdir / "checkpoints"
   first = 0

@@ -1,4 +1,4 @@
-"""Learned heads as plain dicts of arrays, with PyTorch's default initial values."""
+"""Learned heads as plain dicts of arrays, initialised as PyTorch does."""
 
 import jax
 import jax.numpy as jnp

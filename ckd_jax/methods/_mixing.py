@@ -1,0 +1,144 @@
+"""Mixing the images of a group, and the loss of what was mixed."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method
+from ckd_jax.methods.kd import kd
+from ckd_jax.numerics import constant, cross_entropy, float32
+
+
+def blend(images: jax.Array, weights: jax.Array) -> jax.Array:
+  """[batch, group, h, w, c] and [batch, group] to [batch, 1, h, w, c]."""
+  weights = weights[:, :, None, None, None].astype(images.dtype)
+  return jnp.sum(weights * images, axis=1, keepdims=True)
+
+
+def box(key: jax.Array, shape, sides) -> jax.Array:
+  """A box around a random pixel, cut off at the border.
+
+  Args:
+    key: of the pixel.
+    shape: (height, width) of the image.
+    sides: (height, width) of the box, int; odd ones lose a pixel.
+
+  Returns:
+    bool[height, width], true inside; the same for the whole batch.
+  """
+  inside = []
+  for axis_key, size, side in zip(
+    jax.random.split(key), shape, sides, strict=True
+  ):
+    position, centre = (
+      jnp.arange(size),
+      jax.random.randint(axis_key, (), 0, size),
+    )
+    half = side // 2
+    inside.append((position >= centre - half) & (position < centre + half))
+  return inside[0][:, None] & inside[1][None]
+
+
+def paste(
+  key: jax.Array, images: jax.Array, lam: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """A box of about 1 - lam of the second image laid over the first.
+
+  Args:
+    key: of the box, one for the batch.
+    images: [batch, 2, h, w, c].
+    lam: share to keep, in [0, 1].
+
+  Returns:
+    [batch, 1, h, w, c], and the share of pixels that was kept.
+  """
+  shape = images.shape[2:4]
+  sides = [(jnp.sqrt(1 - lam) * size).astype(jnp.int32) for size in shape]
+  hole = box(key, shape, sides)
+  mixed = jnp.where(hole[None, None, :, :, None], images[:, 1:], images[:, :1])
+  return mixed, 1 - jnp.mean(hole.astype(jnp.float32))
+
+
+def soft_cross_entropy(
+  student_logits: jax.Array, teacher_logits: jax.Array
+) -> jax.Array:
+  """-sum_c softmax(teacher)_c log softmax(student)_c, no teacher gradient.
+
+  Args:
+    student_logits: [..., classes].
+    teacher_logits: [..., classes]; -inf rules a class out.
+
+  Returns:
+    float32[...], in nats.
+  """
+  (student,) = float32(student_logits)
+  (teacher,) = constant(teacher_logits)
+  return -jnp.sum(
+    jax.nn.softmax(teacher) * jax.nn.log_softmax(student), axis=-1
+  )
+
+
+def mixing(
+  group: int,
+  prepare: Callable,
+  *,
+  weight: float,
+  cross_entropy_weight: float,
+  kd_weight: float,
+  temperature: float,
+  max_groups: int,
+) -> Method:
+  """A method on mixed images, against the answers to the images before mixing.
+
+  Every term is the sum over the group of batch.weights times the term of that
+  member, averaged over the batch. A live teacher has seen the mixed image
+  itself: its one answer then stands for every member.
+
+  Args:
+    group: images mixed into one.
+    prepare: (key, batch) -> batch, with images [batch, 1, h, w, c] and weights
+      [batch, group].
+    weight: of the cross-entropy with the teacher's probabilities.
+    cross_entropy_weight: of the cross-entropy with the labels.
+    kd_weight: of the KD term.
+    temperature: of the KD term.
+    max_groups: length of the fixed list from which groups are taken.
+  """
+
+  def init(key, task, student, teacher):
+    rows, num_rows = sampling.distinct_groups(
+      key, task.num_examples, task.labels.shape[0], 1, group - 1, max_groups
+    )
+    return {}, {"groups": rows, "num_groups": num_rows}
+
+  def sample(key, step, task, state):
+    return sampling.from_list(
+      key, step, task.batch_size, state["groups"], state["num_groups"]
+    )
+
+  def loss(params, state, student, batch, key, step):
+    shape = *batch.labels.shape, student.logits.shape[-1]
+    logits, answers = (
+      jnp.broadcast_to(x, shape)
+      for x in (student.logits, batch.teachers[0].logits)
+    )
+
+    def mixed(values):
+      return jnp.mean(jnp.sum(batch.weights * values, axis=1))
+
+    terms = {}
+    if cross_entropy_weight:
+      value = mixed(cross_entropy(logits, batch.labels))
+      terms["cross_entropy"] = (cross_entropy_weight, value)
+    if weight:
+      terms["teacher"] = (weight, mixed(soft_cross_entropy(logits, answers)))
+    if kd_weight:
+      value = mixed(kd(logits, answers, temperature=temperature))
+      terms["kd"] = (kd_weight, value)
+    value = sum(weight * value for weight, value in terms.values())
+    metrics = {name: value for name, (_, value) in terms.items()}
+    return value, (state, jax.lax.stop_gradient(metrics))
+
+  return Method(sample=sample, init=init, loss=loss, prepare=prepare)

@@ -1,0 +1,68 @@
+"""Attention transfer: be active where the teacher is active."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._maps import attention, pairs, same_size
+from ckd_jax.methods._terms import combined
+from ckd_jax.numerics import constant
+
+
+def attention_transfer(
+  student_map: jax.Array, teacher_map: jax.Array, *, power: int = 2
+) -> jax.Array:
+  """The mean squared difference of two attention maps, per example.
+
+  Attention is the mean over channels of x^power at every position, as one
+  vector of length 1. The larger map is averaged down first. Channels may
+  differ in number.
+
+  Args:
+    student_map: [n, h, w, c].
+    teacher_map: [n, h', w', c']. No gradient.
+    power: 1 or more; an odd one keeps the sign of what is negative.
+
+  Returns:
+    float32[n]; an attention map of zeros stays zero.
+
+  References:
+    Zagoruyko and Komodakis, arXiv 1612.03928, equation 2, squared and as a mean
+    over positions.
+  """
+  student, teacher = same_size(student_map, *constant(teacher_map))
+  gap = attention(student, power) - attention(teacher, power)
+  return jnp.mean(jnp.square(gap), axis=1)
+
+
+def make(
+  *,
+  weight: float = 1000.0,
+  power: int = 2,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
+) -> Method:
+  """AT (arXiv 1612.03928), RepDistiller's weight, all maps but the stem's."""
+  total = combined(
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+
+  def loss(params, state, student, batch, key, step):
+    del params, key, step
+    value = sum(
+      jnp.mean(attention_transfer(*pair, power=power))
+      for pair in pairs(student, batch.teachers[0])[1:]
+    )
+    value, metrics = total(student, batch, at=(weight, value))
+    return value, (state, metrics)
+
+  return Method(
+    sample=sampling.batches,
+    init=stateless,
+    loss=loss,
+    needs=frozenset({"logits", "maps"}),
+  )

@@ -1,0 +1,77 @@
+"""Correlation congruence: gaps of embeddings, multiplied along the batch."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method
+from ckd_jax.methods._heads import apply_linear, linear
+from ckd_jax.methods._terms import combined
+from ckd_jax.numerics import constant, float32
+
+
+def correlation_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:
+  """With d = |student - teacher|: the mean over i of d[i] . d[i + 1].
+
+  Neighbours are whoever stand side by side in the batch, so the value depends
+  on the order of the examples.
+
+  Args:
+    student: [n, ...], after its head.
+    teacher: [n, ...] as student, after its head, which is trained: this
+      argument carries a gradient, the teacher's own embedding does not.
+
+  Returns:
+    float32 scalar; 0 for one example, which has no neighbour.
+
+  References:
+    Peng et al., arXiv 1904.01802, in the form of its authors' code.
+  """
+  student, teacher = float32(student, teacher)
+  gap = jnp.abs(student - teacher)
+  return jnp.sum(gap[:-1] * gap[1:]) / max(len(gap) - 1, 1)
+
+
+def make(
+  *,
+  weight: float = 0.02,
+  dim: int = 128,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
+) -> Method:
+  """CC (arXiv 1904.01802) with RepDistiller's weights and heads.
+
+  Both heads are trained, the teacher's too; nothing but weight decay and the
+  labels speaks against heads that answer the same to everything.
+  """
+  total = combined(
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+
+  def init(key, task, student, teacher):
+    student_key, teacher_key = jax.random.split(key)
+    params = {
+      "student": linear(student_key, student.embedding.shape[-1], dim),
+      "teacher": linear(teacher_key, teacher.embedding.shape[-1], dim),
+    }
+    return params, {}
+
+  def loss(params, state, student, batch, key, step):
+    del key, step
+    (teacher,) = batch.teachers
+    value = correlation_congruence(
+      apply_linear(params["student"], student.embedding[:, 0]),
+      apply_linear(params["teacher"], *constant(teacher.embedding[:, 0])),
+    )
+    value, metrics = total(student, batch, cc=(weight, value))
+    return value, (state, metrics)
+
+  return Method(
+    sample=sampling.batches,
+    init=init,
+    loss=loss,
+    needs=frozenset({"logits", "embedding"}),
+  )

@@ -1,0 +1,98 @@
+"""DIST: correlate the student's probabilities with the teacher's."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._terms import combined
+from ckd_jax.numerics import constant, float32, safe_sqrt
+
+_EPSILON = 1e-8  # added to the product of the two lengths, as published
+
+
+def dist(
+  student_logits: jax.Array,
+  teacher_logits: jax.Array,
+  *,
+  beta: float = 1.0,
+  gamma: float = 1.0,
+  temperature: float = 4.0,
+) -> jax.Array:
+  """T^2 (beta (1 - mean of row correlations) + gamma (1 - same of columns)).
+
+  Pearson's correlation of softmax(logits / T), along the classes of each
+  example and along the examples of each class. Where a side is constant it is
+  0, without a gradient; so one example leaves gamma T^2 for its columns.
+
+  Args:
+    student_logits: [n, classes].
+    teacher_logits: [n, classes]; -inf rules a class out. No gradient.
+    beta: weight of the relation between classes.
+    gamma: weight of the relation between examples.
+    temperature: T, above 0.
+
+  Returns:
+    float32 scalar.
+
+  References:
+    Huang et al., arXiv 2205.10536; T^2 and T = 4 as in the code of arXiv
+    2311.02253.
+  """
+  (student,) = float32(student_logits)
+  (teacher,) = constant(teacher_logits)
+  student = jax.nn.softmax(student / temperature)
+  teacher = jax.nn.softmax(teacher / temperature)
+  between_classes = 1 - jnp.mean(_correlation(student, teacher))
+  between_examples = 1 - jnp.mean(_correlation(student.T, teacher.T))
+  return temperature**2 * (beta * between_classes + gamma * between_examples)
+
+
+def _correlation(a: jax.Array, b: jax.Array) -> jax.Array:
+  a, b = _centred(a), _centred(b)
+  return jnp.sum(a * b, axis=1) / (_length(a) * _length(b) + _EPSILON)
+
+
+def _centred(x: jax.Array) -> jax.Array:
+  gap = x - jnp.mean(x, axis=1, keepdims=True)
+  # What is left of a constant row is rounding: its direction is noise, and a
+  # division by its length makes gradients that float16 cannot hold.
+  is_constant = _length(gap) <= 1e-6 * _length(x)
+  return jnp.where(is_constant[:, None], 0.0, gap)
+
+
+def _length(x: jax.Array) -> jax.Array:
+  return safe_sqrt(jnp.sum(jnp.square(x), axis=1))
+
+
+def make(
+  *,
+  weight: float = 2.0,
+  beta: float = 1.0,
+  gamma: float = 1.0,
+  temperature: float = 4.0,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 1.0,
+  ckd_weight: float = 0.0,
+) -> Method:
+  """DIST (arXiv 2205.10536) with the weights of arXiv 2311.02253's code."""
+  total = combined(
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+
+  def loss(params, state, student, batch, key, step):
+    del params, key, step
+    (teacher,) = batch.teachers
+    value = dist(
+      student.logits[:, 0],
+      teacher.logits[:, 0],
+      beta=beta,
+      gamma=gamma,
+      temperature=temperature,
+    )
+    value, metrics = total(student, batch, dist=(weight, value))
+    return value, (state, metrics)
+
+  return Method(sample=sampling.batches, init=stateless, loss=loss)

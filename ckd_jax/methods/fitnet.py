@@ -1,0 +1,79 @@
+"""FitNets: a regressor of the student's middle map is to hit the teacher's."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method, Outputs
+from ckd_jax.methods._maps import regress, regressor
+from ckd_jax.methods._terms import combined
+from ckd_jax.numerics import constant, float32
+
+
+def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
+  """The mean squared difference, per example.
+
+  Args:
+    student: [n, ...], after its regressor.
+    teacher: the same shape. No gradient.
+
+  Returns:
+    float32[n].
+
+  References:
+    Romero et al., arXiv 1412.6550, equation 3 (as a mean, without the 1/2).
+  """
+  (student,), (teacher,) = float32(student), constant(teacher)
+  chex.assert_equal_shape((student, teacher))
+  axes = tuple(range(1, student.ndim))
+  return jnp.mean(jnp.square(student - teacher), axis=axes)
+
+
+def make(
+  *,
+  weight: float = 100.0,
+  index: int = 2,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
+) -> Method:
+  """FitNets (arXiv 1412.6550) in one stage, with RepDistiller's regressor.
+
+  A convolution, batch norm and a ReLU on the student's map number `index`,
+  counted from the stem at 0. The ReLU keeps it from anything below zero, which
+  the maps of a wide ResNet hold.
+  """
+  total = combined(
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+
+  def pick(outputs: Outputs) -> jax.Array:
+    if not 0 <= index < len(outputs.maps):
+      raise ValueError(
+        f"fitnet's index {index} is not among {len(outputs.maps)} maps, which "
+        "are counted from 0: set hyper.index"
+      )
+    return outputs.maps[index]
+
+  def init(key, task, student, teacher):
+    del task
+    shapes = pick(student).shape, pick(teacher).shape
+    return {"regressor": regressor(key, *shapes)}, {}
+
+  def loss(params, state, student, batch, key, step):
+    del key, step
+    ours, theirs = pick(student)[:, 0], pick(batch.teachers[0])[:, 0]
+    guess = jax.nn.relu(regress(params["regressor"], ours, theirs.shape))
+    value = jnp.mean(hint(guess, theirs))
+    value, metrics = total(student, batch, hint=(weight, value))
+    return value, (state, metrics)
+
+  return Method(
+    sample=sampling.batches,
+    init=init,
+    loss=loss,
+    needs=frozenset({"logits", "maps"}),
+  )

@@ -1,0 +1,111 @@
+"""Flow of solution procedure: how the channels of two stages go together."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method, Stage
+from ckd_jax.methods._maps import pairs, same_size
+from ckd_jax.methods._terms import combined
+from ckd_jax.numerics import constant
+
+
+def fsp(
+  student_bottom: jax.Array,
+  student_top: jax.Array,
+  teacher_bottom: jax.Array,
+  teacher_top: jax.Array,
+) -> jax.Array:
+  """The mean squared difference of two FSP matrices, per example.
+
+  The matrix of a network is [i, j] = mean over positions of channel i of its
+  bottom map times channel j of its top map, the larger of the two averaged down
+  first.
+
+  Args:
+    student_bottom: [n, h, w, c].
+    student_top: [n, h', w', c'].
+    teacher_bottom: [n, ., ., c]. No gradient.
+    teacher_top: [n, ., ., c']. No gradient.
+
+  Returns:
+    float32[n].
+
+  Raises:
+    ValueError: the two networks differ in channels.
+
+  References:
+    Yim et al., A Gift from Knowledge Distillation, CVPR 2017, equations 1 and
+    2, as a mean over the matrix.
+  """
+  _check_channels((student_bottom, teacher_bottom), (student_top, teacher_top))
+  student = _matrix(student_bottom, student_top)
+  teacher = _matrix(*constant(teacher_bottom, teacher_top))
+  return jnp.mean(jnp.square(student - teacher), axis=(1, 2))
+
+
+def _matrix(bottom: jax.Array, top: jax.Array) -> jax.Array:
+  bottom, top = same_size(bottom, top)
+  positions = bottom.shape[1] * bottom.shape[2]
+  product = jnp.einsum("nhwi,nhwj->nij", bottom, top, precision="highest")
+  return product / positions
+
+
+def _check_channels(*maps) -> None:
+  student, teacher = ([pair[i].shape[-1] for pair in maps] for i in (0, 1))
+  if student != teacher:
+    raise ValueError(
+      f"fsp needs a teacher with the student's channels: {student} in the "
+      f"student, {teacher} in the teacher"
+    )
+
+
+def make(
+  *,
+  weight: float = 1.0,
+  stage_epochs: int = 30,
+  stage_learning_rate: float = 0.05,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
+) -> Method:
+  """FSP (Yim et al., CVPR 2017) by the schedule of arXiv 1910.10699's code.
+
+  In a first stage the student's trunk learns the matrices of neighbouring maps,
+  stem included; then it learns the labels alone. `weight` counts in the first
+  stage only: RepDistiller's -b 50 is never multiplied with anything.
+  """
+  total = combined(
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+
+  def init(key, task, student, teacher):
+    del key, task
+    _check_channels(*pairs(student, teacher))
+    return {}, {}
+
+  def imitate(params, state, student, batch, key, step):
+    del params, key, step
+    maps = pairs(student, batch.teachers[0])
+    value = sum(
+      jnp.mean(fsp(bottom[0], top[0], bottom[1], top[1]))
+      for bottom, top in itertools.pairwise(maps)
+    )
+    return weight * value, (state, {"fsp": jax.lax.stop_gradient(value)})
+
+  def loss(params, state, student, batch, key, step):
+    del params, key, step
+    value, metrics = total(student, batch)
+    return value, (state, metrics)
+
+  return Method(
+    sample=sampling.batches,
+    init=init,
+    loss=loss,
+    needs=frozenset({"logits", "maps"}),
+    stages=(Stage(stage_epochs, stage_learning_rate, imitate),),
+  )

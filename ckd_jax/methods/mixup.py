@@ -1,0 +1,65 @@
+"""mixup: two images blended into one, with the answers to both."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax.methods import Batch, Method
+from ckd_jax.methods._mixing import blend, mixing
+
+
+def mixup(key: jax.Array, batch: Batch, *, beta: float = 1.0) -> Batch:
+  """lam * first + (1 - lam) * second, one lam ~ Beta(beta, beta) per batch.
+
+  Args:
+    key: of lam.
+    batch: images [batch, 2, h, w, c].
+    beta: both parameters of the distribution.
+
+  Returns:
+    The batch with images [batch, 1, h, w, c] and weights [batch, 2]; labels and
+    teachers stay those of the two images.
+
+  References:
+    Zhang et al., arXiv 1710.09412.
+  """
+  lam = jax.random.beta(key, beta, beta)
+  weights = jnp.stack([lam, 1 - lam]).astype(jnp.float32)
+  weights = jnp.broadcast_to(weights[None], batch.index.shape)
+  return batch._replace(images=blend(batch.images, weights), weights=weights)
+
+
+def make(
+  *,
+  weight: float = 1.0,
+  beta: float = 1.0,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 0.0,
+  temperature: float = 4.0,
+  max_groups: int = 100_000,
+) -> Method:
+  """mixup with a teacher, the baseline of arXiv 2311.02253 (mixup: 1710.09412).
+
+  Pairs come from a list drawn once. weight=0.0 with kd_weight=1.0 is the form
+  with softened probabilities.
+
+  Args:
+    weight: of the cross-entropy with the teacher's probabilities at T = 1.
+    beta: both parameters of lam's distribution.
+    cross_entropy_weight: of the cross-entropy with the labels.
+    kd_weight: of the KD term.
+    temperature: of the KD term.
+    max_groups: length of the list.
+  """
+
+  def prepare(key, batch):
+    return mixup(key, batch, beta=beta)
+
+  return mixing(
+    2,
+    prepare,
+    weight=weight,
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    temperature=temperature,
+    max_groups=max_groups,
+  )

@@ -1,0 +1,68 @@
+"""Probabilistic Knowledge Transfer: similarities as probabilities."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._terms import combined
+from ckd_jax.numerics import constant, float32, gram, normalise
+
+_EPSILON = 1e-7  # added to probabilities before the logarithm, as published
+
+
+def pkt(student: jax.Array, teacher: jax.Array) -> jax.Array:
+  """Divergence of the two nets' similarities, each row a distribution.
+
+  A similarity is (cosine + 1) / 2; a zero row has cosine 0 with every other.
+
+  Args:
+    student: [n, ...].
+    teacher: [n, ...], of any other shape. No gradient.
+
+  Returns:
+    float32 scalar: the sum over rows of KL(teacher || student), over n^2.
+
+  References:
+    Passalis and Tefas, arXiv 1803.10837, with the cosine kernel.
+  """
+  student = _probabilities(*float32(student))
+  teacher = _probabilities(*constant(teacher))
+  ratio = jnp.log(teacher + _EPSILON) - jnp.log(student + _EPSILON)
+  return jnp.mean(teacher * ratio)
+
+
+def _probabilities(x: jax.Array) -> jax.Array:
+  cosine = gram(normalise(x.reshape(len(x), -1)))
+  # Rounding may take the cosine of opposite rows below -1.
+  similarity = jnp.maximum((cosine + 1) / 2, 0.0)
+  return similarity / jnp.sum(similarity, axis=1, keepdims=True)
+
+
+def make(
+  *,
+  weight: float = 30000.0,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
+) -> Method:
+  """PKT (arXiv 1803.10837) on embeddings, with RepDistiller's weights."""
+  total = combined(
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+
+  def loss(params, state, student, batch, key, step):
+    del params, key, step
+    (teacher,) = batch.teachers
+    value = pkt(student.embedding[:, 0], teacher.embedding[:, 0])
+    value, metrics = total(student, batch, pkt=(weight, value))
+    return value, (state, metrics)
+
+  return Method(
+    sample=sampling.batches,
+    init=stateless,
+    loss=loss,
+    needs=frozenset({"logits", "embedding"}),
+  )

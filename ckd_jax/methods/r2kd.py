@@ -1,0 +1,230 @@
+"""Robustness-Reinforced KD: correlated answers, on clean and altered images."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method, Outputs, stateless, unchanged
+from ckd_jax.methods._mixing import blend, box, paste
+from ckd_jax.methods._terms import combined
+from ckd_jax.numerics import constant, float32, safe_sqrt
+
+# How the second branch alters the image, and the published Beta(b, b) of lam.
+AUGMENTS = {"cutmix": 1.0, "mixup": 0.2, "cutout": 0.0, "none": 0.0}
+
+
+def r2kd_value(
+  student_logits: jax.Array,
+  teacher_logits: jax.Array,
+  *,
+  temperature: float = 4.0,
+) -> jax.Array:
+  """T^2 times 1 - cosine of the probabilities, over rows and over columns.
+
+  p = softmax(logits / T); the cosine is not centred, and of probabilities it is
+  never negative, so the published absolute value is left out. It is 1 - mean
+  over examples of cos(p_s[i, :], p_t[i, :]) plus 1 - mean over classes of
+  cos(p_s[:, c], p_t[:, c]).
+
+  Args:
+    student_logits: [n, classes].
+    teacher_logits: [n, classes]; -inf rules a class out. No gradient.
+    temperature: T.
+
+  Returns:
+    float32 scalar.
+
+  References:
+    arXiv 2311.13934, the value-based correlation distance.
+  """
+  (student,) = float32(student_logits)
+  (teacher,) = constant(teacher_logits)
+  student = jax.nn.softmax(student / temperature)
+  teacher = jax.nn.softmax(teacher / temperature)
+  rows = 1 - jnp.mean(_cosine(student, teacher))
+  columns = 1 - jnp.mean(_cosine(student.T, teacher.T))
+  return temperature**2 * (rows + columns)
+
+
+def r2kd_rank(
+  student_logits: jax.Array,
+  teacher_logits: jax.Array,
+  *,
+  soft: bool = False,
+  softness: float = 1.0,
+) -> jax.Array:
+  """1 - Spearman's correlation of the classes' order, mean over examples.
+
+  As published the ranks come from a sort: THE TERM HAS NO GRADIENT and only
+  adds to the number that is logged. `soft` counts with sigmoids instead how
+  many classes a class exceeds, at O(classes^2) an example; that is not in the
+  paper.
+
+  Args:
+    student_logits: [n, classes].
+    teacher_logits: [n, classes]. No gradient.
+    soft: differentiable ranks of the student.
+    softness: of the sigmoids, in units of the logits.
+
+  Returns:
+    float32 scalar.
+
+  References:
+    arXiv 2311.13934, the rank-based correlation distance.
+  """
+  (student,) = float32(student_logits)
+  (teacher,) = constant(teacher_logits)
+  if soft:
+    gap = student[:, :, None] - student[:, None, :]
+    student = jnp.sum(jax.nn.sigmoid(gap / softness), axis=2)
+  else:
+    student = _ranks(student)
+  return 1 - jnp.mean(_cosine(_centred(student), _centred(_ranks(teacher))))
+
+
+def _ranks(x):
+  order = jnp.argsort(jnp.argsort(x, axis=1), axis=1)
+  return jax.lax.stop_gradient(order.astype(jnp.float32))
+
+
+def _centred(x):
+  return x - jnp.mean(x, axis=1, keepdims=True)
+
+
+def _cosine(x, y):
+  """[n, dim] twice -> [n]; 0 where a row is (almost) zero, as published."""
+  length = safe_sqrt(jnp.sum(x * x, axis=1)) * safe_sqrt(jnp.sum(y * y, axis=1))
+  return jnp.sum(x * y, axis=1) / (length + 1e-8)
+
+
+def make(
+  *,
+  value_weight: float = 2.0,
+  rank_weight: float = 2.0,
+  soft_rank: bool = False,
+  softness: float = 1.0,
+  temperature: float = 4.0,
+  pruned_weight: float = 0.3,
+  augment: str = "cutmix",
+  hole: int = 8,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
+) -> Method:
+  """R2KD (arXiv 2311.13934) on a clean and on an altered branch.
+
+  The branches go through the student separately. Labels, KD and CKD belong to
+  the clean branch. The target is (1 - pruned_weight) * teacher + pruned_weight
+  * pruned teacher, where the batch holds a second teacher (a copy without the
+  10 % smallest weights of each layer), and else the teacher alone.
+
+  A live teacher answers about the altered image, as published. Answers from a
+  table cannot: there the target of the altered branch is the mixture of the
+  probabilities of both images, by the share of each; this is our stand-in.
+
+  The published rank term has no gradient; see `r2kd_rank` and `soft_rank`.
+
+  Args:
+    value_weight: of `r2kd_value`, summed over branches.
+    rank_weight: of `r2kd_rank`, summed over branches.
+    soft_rank: differentiable ranks; not in the paper.
+    softness: of those ranks, in units of the logits.
+    temperature: of the value term.
+    pruned_weight: share of the second teacher's logits.
+    augment: "cutmix", "mixup", "cutout", or "none" for the clean branch alone.
+    hole: side of the box of cutout, in pixels.
+    cross_entropy_weight: of the cross-entropy with the labels.
+    kd_weight: of the KD term.
+    ckd_weight: of the comparative term.
+
+  Raises:
+    ValueError: an unknown way to augment.
+  """
+  if augment not in AUGMENTS:
+    raise ValueError(
+      f"augment must be one of {tuple(AUGMENTS)}, not {augment!r}"
+    )
+  total = combined(
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+
+  def sample(key, step, task, state):
+    """Every image with the one before it in the batch, to be mixed with."""
+    index = sampling.batches(key, step, task)
+    return jnp.concatenate([index, jnp.roll(index, 1, axis=0)], axis=1)
+
+  def prepare(key, batch):
+    altered, weights = _alter(key, batch.images, augment, hole)
+    return batch._replace(
+      # The second branch is a version of the first image.
+      labels=jnp.concatenate([batch.labels[:, :1]] * 2, axis=1),
+      images=jnp.concatenate([batch.images[:, :1], altered], axis=1),
+      teachers=tuple(_mixture(teacher, weights) for teacher in batch.teachers),
+    )
+
+  def target(teachers):
+    logits, *pruned = constant(*(teacher.logits for teacher in teachers))
+    if not pruned or not pruned_weight:
+      return logits
+    return (1 - pruned_weight) * logits + pruned_weight * pruned[0]
+
+  def loss(params, state, student, batch, key, step):
+    answers = target(batch.teachers)
+    branches = [
+      (student.logits[:, branch], answers[:, branch])
+      for branch in range(student.logits.shape[1])
+    ]
+    value = sum(
+      r2kd_value(mine, theirs, temperature=temperature)
+      for mine, theirs in branches
+    )
+    rank = sum(
+      r2kd_rank(mine, theirs, soft=soft_rank, softness=softness)
+      for mine, theirs in branches
+    )
+    value, metrics = total(
+      Outputs(student.logits[:, :1]),
+      batch._replace(
+        labels=batch.labels[:, :1],
+        teachers=(Outputs(batch.teachers[0].logits[:, :1]),),
+      ),
+      value=(value_weight, value),
+      rank=(rank_weight, rank),
+    )
+    return value, (state, metrics)
+
+  one_branch = augment == "none"
+  return Method(
+    sample=sampling.batches if one_branch else sample,
+    init=stateless,
+    loss=loss,
+    prepare=unchanged if one_branch else prepare,
+    passes=() if one_branch else (1, 1),
+  )
+
+
+def _alter(key, images, augment: str, hole: int):
+  """[batch, 2, h, w, c] to [batch, 1, h, w, c], and both images' shares."""
+  lam_key, box_key = jax.random.split(key)
+  if augment == "cutout":
+    inside = box(box_key, images.shape[2:4], (hole, hole))
+    altered = jnp.where(inside[None, None, :, :, None], 0, images[:, :1])
+    return altered, jnp.array([1.0, 0.0])
+  lam = jax.random.beta(lam_key, AUGMENTS[augment], AUGMENTS[augment])
+  if augment == "cutmix":
+    altered, lam = paste(box_key, images, lam)
+    return altered, jnp.stack([lam, 1 - lam])
+  weights = jnp.stack([lam, 1 - lam])
+  rows = jnp.broadcast_to(weights[None], images.shape[:2])
+  return blend(images, rows), weights
+
+
+def _mixture(teacher: Outputs, weights) -> Outputs:
+  """The answer to the first image, and the mixture of the answers to both."""
+  (logits,) = float32(teacher.logits)
+  # A share of 0 is -inf here, and a class that both rule out stays ruled out.
+  parts = jax.nn.log_softmax(logits) + jnp.log(weights)[None, :, None]
+  mixed = jax.nn.logsumexp(parts, axis=1, keepdims=True)
+  return Outputs(jnp.concatenate([logits[:, :1], mixed], axis=1))

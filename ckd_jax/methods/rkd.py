@@ -1,0 +1,137 @@
+"""Relational KD: match distances between examples and angles of triplets."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._terms import combined
+from ckd_jax.numerics import (
+  constant,
+  distances,
+  float32,
+  gram,
+  map_rows,
+  normalise,
+)
+
+
+def rkd(
+  student: jax.Array,
+  teacher: jax.Array,
+  *,
+  distance_weight: float = 25.0,
+  angle_weight: float = 50.0,
+) -> jax.Array:
+  """The weighted sum of `rkd_distance` and `rkd_angle`.
+
+  Args:
+    student: [n, dim].
+    teacher: [n, another dim]. No gradient.
+    distance_weight: of the distances.
+    angle_weight: of the angles.
+
+  Returns:
+    float32 scalar; 0 for one example.
+
+  References:
+    Park et al., arXiv 1904.05068.
+  """
+  (student,) = float32(student)
+  distance = rkd_distance(student, teacher)
+  angle = rkd_angle(student, teacher)
+  return distance_weight * distance + angle_weight * angle
+
+
+def rkd_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
+  """Huber gap of all distances, each net's in units of its own mean.
+
+  The mean is over distances above 0: two equal examples count no more than an
+  example and itself.
+
+  Args:
+    student: [n, dim].
+    teacher: [n, another dim]. No gradient.
+
+  Returns:
+    float32 scalar, the mean over all n^2 ordered pairs.
+
+  References:
+    arXiv 1904.05068, the distance-wise loss.
+  """
+  student = _in_units_of_the_mean(distances(student))
+  teacher = _in_units_of_the_mean(distances(*constant(teacher)))
+  return jnp.mean(optax.huber_loss(student, teacher))
+
+
+def rkd_angle(student: jax.Array, teacher: jax.Array) -> jax.Array:
+  """Huber gap of the cosines at every vertex of every triplet.
+
+  Where two corners coincide the direction, and with it the cosine, is 0.
+
+  Args:
+    student: [n, dim].
+    teacher: [n, another dim]. No gradient.
+
+  Returns:
+    float32 scalar, the mean over all n^3 ordered triplets.
+
+  References:
+    arXiv 1904.05068, the angle-wise loss.
+  """
+  (student,) = float32(student)
+  (teacher,) = constant(teacher)
+
+  def at_vertex(corners):
+    cosines = [
+      gram(normalise(points - corner[None]))
+      for points, corner in zip((student, teacher), corners, strict=True)
+    ]
+    return jnp.mean(optax.huber_loss(*cosines))
+
+  width = max(len(student), student.shape[1], teacher.shape[1])
+  gaps = map_rows(at_vertex, (student, teacher), floats=len(student) * width)
+  return jnp.mean(gaps)
+
+
+def _in_units_of_the_mean(distance: jax.Array) -> jax.Array:
+  count = jnp.maximum(jnp.sum(distance > 0), 1)
+  mean = jnp.sum(distance) / count
+  return distance / jnp.where(mean > 0, mean, 1.0)
+
+
+def make(
+  *,
+  weight: float = 1.0,
+  distance_weight: float = 25.0,
+  angle_weight: float = 50.0,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
+) -> Method:
+  """RKD (arXiv 1904.05068) on embeddings, with RepDistiller's weights."""
+  total = combined(
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+
+  def loss(params, state, student, batch, key, step):
+    del params, key, step
+    (teacher,) = batch.teachers
+    value = rkd(
+      student.embedding[:, 0],
+      teacher.embedding[:, 0],
+      distance_weight=distance_weight,
+      angle_weight=angle_weight,
+    )
+    value, metrics = total(student, batch, rkd=(weight, value))
+    return value, (state, metrics)
+
+  return Method(
+    sample=sampling.batches,
+    init=stateless,
+    loss=loss,
+    needs=frozenset({"logits", "embedding"}),
+  )

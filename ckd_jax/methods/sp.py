@@ -1,0 +1,65 @@
+"""Similarity-preserving distillation: who resembles whom inside a batch."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import sampling
+from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._terms import combined
+from ckd_jax.numerics import constant, float32, gram, normalise
+
+
+def similarity_preserving(student: jax.Array, teacher: jax.Array) -> jax.Array:
+  """Mean square gap of the two [n, n] similarity matrices.
+
+  A similarity matrix is the inner products of all flattened examples, each of
+  its rows scaled to length 1 (a zero row stays zero).
+
+  Args:
+    student: [n, ...], maps for instance.
+    teacher: [n, ...], of any other shape. No gradient.
+
+  Returns:
+    float32 scalar, the sum of squares over n^2.
+
+  References:
+    Tung and Mori, arXiv 1907.09682.
+  """
+  student = _similarities(*float32(student))
+  teacher = _similarities(*constant(teacher))
+  return jnp.mean(jnp.square(student - teacher))
+
+
+def _similarities(x: jax.Array) -> jax.Array:
+  return normalise(gram(x.reshape(len(x), -1)))
+
+
+def make(
+  *,
+  weight: float = 3000.0,
+  cross_entropy_weight: float = 1.0,
+  kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
+) -> Method:
+  """SP (arXiv 1907.09682) on the last map, with RepDistiller's weights."""
+  total = combined(
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+
+  def loss(params, state, student, batch, key, step):
+    del params, key, step
+    (teacher,) = batch.teachers
+    value = similarity_preserving(
+      student.maps[-1][:, 0], teacher.maps[-1][:, 0]
+    )
+    value, metrics = total(student, batch, sp=(weight, value))
+    return value, (state, metrics)
+
+  return Method(
+    sample=sampling.batches,
+    init=stateless,
+    loss=loss,
+    needs=frozenset({"logits", "maps"}),
+  )

@@ -1,0 +1,120 @@
+"""Information flow: the formula in float64, its weights by epoch, hazards."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from ckd_jax import methods
+from ckd_jax.methods import Batch, Outputs, Task
+from ckd_jax.methods.infoflow import infoflow
+
+
+def draw(*shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape).astype("f4")
+
+
+def kernels(x):
+  x = np.asarray(x, np.float64).reshape(len(x), -1)
+  n = len(x)
+  cosine, near = np.zeros((n, n)), np.zeros((n, n))
+  for i in range(n):
+    for j in range(n):
+      lengths = np.linalg.norm(x[i]) * np.linalg.norm(x[j])
+      cosine[i, j] = (x[i] @ x[j] / lengths + 1) / 2
+      near[i, j] = 1 / (1 + np.sqrt(((x[i] - x[j]) ** 2).sum() + 1e-6))
+  return cosine, near
+
+
+def twin(student, teacher):
+  total = 0.0
+  for s, t in zip(kernels(student), kernels(teacher), strict=True):
+    s, t = (k / k.sum(1, keepdims=True) for k in (s, t))
+    total += ((t - s) * (np.log(t) - np.log(s))).mean()
+  return total
+
+
+@pytest.mark.parametrize("offset", [0.0, 50.0])
+def test_the_formula_for_layers_of_different_widths(offset):
+  student, teacher = draw(6, 3, 3, 2) + offset, draw(6, 4, seed=1) + offset
+  value = jax.jit(infoflow)(student, teacher)
+  assert value.shape == () and value.dtype == jnp.float32
+  np.testing.assert_allclose(value, twin(student, teacher), rtol=1e-4)
+  check_grads(
+    lambda s: infoflow(s, teacher), (student - offset,), 1, ["rev"], 2e-2, 2e-2
+  )
+
+
+def test_it_is_symmetric_zero_at_the_teacher_and_blind_to_the_order():
+  student, teacher = draw(6, 5), draw(6, 5, seed=1)
+  value = infoflow(student, teacher)
+  np.testing.assert_allclose(infoflow(teacher, student), value, rtol=1e-5)
+  np.testing.assert_allclose(
+    infoflow(student[::-1], teacher[::-1]), value, rtol=1e-5
+  )
+  assert infoflow(teacher, teacher) == 0
+  assert infoflow(student[:1], teacher[:1]) == 0
+  assert not np.any(jax.grad(infoflow, 1)(student, teacher))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize(
+  "kind", ["zero", "equal", "duplicate", "opposite", "large", "one"]
+)
+def test_hazards(kind, dtype):
+  student, teacher = draw(4, 6), draw(4, 6, seed=1)
+  if kind == "zero":
+    student[0], teacher[1] = 0, 0
+  elif kind == "equal":
+    student = teacher
+  elif kind == "duplicate":
+    student[:], teacher[:2] = student[0], teacher[0]
+  elif kind == "opposite":
+    student[1], teacher[3] = -student[0], -2 * teacher[0]
+  elif kind == "large":
+    student, teacher = 1e4 * student, 1e4 * teacher
+  elif kind == "one":
+    student, teacher = student[:1], teacher[:1]
+  value, gradient = jax.value_and_grad(infoflow)(
+    jnp.asarray(student, dtype), jnp.asarray(teacher, dtype)
+  )
+  assert np.isfinite(value) and value >= 0
+  assert np.isfinite(gradient.astype(jnp.float32)).all()
+
+
+def outputs(seed, maps=2):
+  shapes = [(4, 1, 2, 2, 3), (4, 1, 1, 1, 5)][:maps]
+  return Outputs(
+    draw(4, 1, 3, seed=seed),
+    draw(4, 1, 6, seed=seed + 1),
+    tuple(draw(*shape, seed=seed + 2) for shape in shapes),
+  )
+
+
+def test_maps_fade_over_epochs_and_labels_have_no_part():
+  method = methods.make("infoflow")
+  student, teacher = outputs(0), outputs(10)
+  labels = np.zeros((4, 1), np.int32)
+  batch = Batch(labels, None, labels, teachers=(teacher,))
+  task = Task(20, 3, 4, 5, jnp.zeros(20, jnp.int32))
+  params, state = method.init(jax.random.key(0), task, student, teacher)
+  embedding = twin(student.embedding, teacher.embedding)
+  maps = sum(map(twin, student.maps, teacher.maps))
+  loss = jax.jit(
+    lambda student, step: method.loss(params, state, student, batch, None, step)
+  )
+  for step, epoch in ((0, 0), (4, 0), (5, 1), (52, 10)):
+    value, (_, metrics) = loss(student, step)
+    expected = embedding + 100 * 0.7**epoch * maps
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    assert set(metrics) == {"embedding", "maps"}
+  gradient = jax.grad(lambda student: loss(student, 0)[0])(student)
+  assert not np.any(gradient.logits)
+  assert np.any(gradient.embedding) and all(map(np.any, gradient.maps))
+
+
+def test_a_teacher_of_another_depth_is_refused():
+  task = Task(20, 3, 4, 5, jnp.zeros(20, jnp.int32))
+  with pytest.raises(ValueError, match="2 maps and the teacher 1"):
+    methods.make("infoflow").init(None, task, outputs(0), outputs(0, maps=1))

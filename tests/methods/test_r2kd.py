@@ -1,0 +1,208 @@
+"""R2KD: both terms in float64, both branches, both teachers, hazards."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from ckd_jax import methods
+from ckd_jax.methods import Batch, Outputs, Task
+from ckd_jax.methods.r2kd import r2kd_rank, r2kd_value
+
+
+def draw(*shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape).astype("f4")
+
+
+def softmax(x):
+  x = np.asarray(x, np.float64)
+  e = np.exp(x - x.max(-1, keepdims=True))
+  return e / e.sum(-1, keepdims=True)
+
+
+def cosine(a, b):
+  return abs(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-8)
+
+
+def value_twin(student, teacher, t=4.0):
+  s, z = softmax(student / t), softmax(teacher / t)
+  rows = [cosine(a, b) for a, b in zip(s, z, strict=True)]
+  columns = [cosine(a, b) for a, b in zip(s.T, z.T, strict=True)]
+  return t**2 * (2 - np.mean(rows) - np.mean(columns))
+
+
+def rank_twin(student, teacher):
+  correlations = []
+  for s, z in zip(student, teacher, strict=True):
+    ranks = [[np.sum(x < y) for y in x] for x in (s, z)]
+    correlations.append(np.corrcoef(*ranks)[0, 1])
+  return 1 - np.mean(correlations)
+
+
+@pytest.mark.parametrize(("n", "classes"), [(6, 10), (1, 10), (6, 2)])
+def test_the_formulas(n, classes):
+  student, teacher = 3 * draw(n, classes), 3 * draw(n, classes, seed=1)
+  np.testing.assert_allclose(
+    jax.jit(r2kd_value)(student, teacher),
+    value_twin(student, teacher),
+    rtol=1e-4,
+    atol=1e-5,
+  )
+  np.testing.assert_allclose(
+    jax.jit(r2kd_rank)(student, teacher),
+    rank_twin(student, teacher),
+    rtol=1e-5,
+    atol=1e-6,
+  )
+
+
+def test_gradients_and_what_has_none():
+  student, teacher = 3 * draw(5, 6), 3 * draw(5, 6, seed=1)
+  check_grads(
+    lambda s: r2kd_value(s, teacher), (student,), 1, ["rev"], 2e-2, 2e-2
+  )
+  assert not np.any(jax.grad(r2kd_rank)(student, teacher))
+  soft = jax.grad(r2kd_rank)(student, teacher, soft=True)
+  assert np.abs(soft).max() > 1e-3
+  for loss in (r2kd_value, r2kd_rank):
+    assert not np.any(jax.grad(loss, 1)(student, teacher))
+
+
+def test_soft_ranks_become_the_ranks():
+  student, teacher = 3 * draw(5, 6), 3 * draw(5, 6, seed=1)
+  np.testing.assert_allclose(
+    r2kd_rank(student, teacher, soft=True, softness=1e-4),
+    rank_twin(student, teacher),
+    rtol=1e-4,
+  )
+
+
+def test_zero_at_the_teacher():
+  teacher = 3 * draw(5, 6)
+  assert abs(r2kd_value(teacher, teacher)) < 1e-4
+  assert abs(r2kd_rank(teacher, teacher)) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize(
+  "kind", ["zero", "equal", "duplicate", "large", "ruled_out", "binary", "one"]
+)
+def test_hazards(kind, dtype):
+  student, teacher = draw(4, 6), draw(4, 6, seed=1)
+  if kind == "zero":
+    student[:], teacher[1] = 0, 0
+  elif kind == "equal":
+    student = teacher
+  elif kind == "duplicate":
+    student[:], teacher[:] = student[0], teacher[0]
+  elif kind == "large":
+    student, teacher = 1e4 * np.sign(student), -1e4 * np.sign(student)
+  elif kind == "ruled_out":
+    teacher[:, 2] = -np.inf
+  elif kind == "binary":
+    student, teacher = 500 * student[:, :2], 500 * teacher[:, :2]
+  elif kind == "one":
+    student, teacher = student[:1], teacher[:1]
+  student, teacher = (jnp.asarray(x, dtype) for x in (student, teacher))
+  for loss in (
+    r2kd_value,
+    r2kd_rank,
+    lambda s, t: r2kd_rank(s, t, soft=True),
+  ):
+    value, gradient = jax.value_and_grad(loss)(student, teacher)
+    assert np.isfinite(value) and value > -1e-3
+    assert np.isfinite(gradient.astype(jnp.float32)).all()
+
+
+def make_batch(teachers=1):
+  method = methods.make("r2kd")
+  labels = jnp.arange(9, dtype=jnp.int32) % 3
+  task = Task(9, 3, 4, 2, labels)
+  index = method.sample(jax.random.key(0), 0, task, {})
+  table = [3 * draw(9, 3, seed=seed) for seed in range(teachers)]
+  return Batch(
+    index,
+    jnp.asarray(draw(9, 8, 8, 3))[index],
+    labels[index],
+    teachers=tuple(Outputs(jnp.asarray(x)[index]) for x in table),
+  )
+
+
+@pytest.mark.parametrize("augment", ["cutmix", "mixup", "cutout"])
+def test_the_altered_branch(augment):
+  method = methods.make("r2kd", augment=augment, hole=4)
+  before = make_batch()
+  after = jax.jit(method.prepare)(jax.random.key(5), before)
+  assert after.images.shape == before.images.shape and method.passes == (1, 1)
+  np.testing.assert_array_equal(after.images[:, 0], before.images[:, 0])
+  np.testing.assert_array_equal(after.labels[:, 1], before.labels[:, 0])
+  clean, partner = np.moveaxis(np.asarray(before.images, np.float64), 1, 0)
+  altered = np.asarray(after.images[:, 1], np.float64)
+  if augment == "cutout":
+    share = 1.0
+    np.testing.assert_array_equal(altered[altered != 0], clean[altered != 0])
+    assert 0 < (altered == 0).all((0, 3)).sum() <= 16
+  else:
+    # The least squares share of the clean image, pixel by pixel or over all.
+    share = ((altered - partner) * (clean - partner)).sum() / (
+      (clean - partner) ** 2
+    ).sum()
+    assert 0.01 < share < 0.99
+  if augment == "cutmix":
+    share = (altered == clean).all((0, 3)).mean()
+  answers = softmax(before.teachers[0].logits)
+  expected = share * answers[:, 0] + (1 - share) * answers[:, 1]
+  np.testing.assert_allclose(
+    softmax(after.teachers[0].logits[:, 1]), expected, rtol=1e-4
+  )
+  np.testing.assert_array_equal(
+    after.teachers[0].logits[:, 0], before.teachers[0].logits[:, 0]
+  )
+
+
+def test_a_class_that_both_images_rule_out_stays_ruled_out():
+  batch = make_batch()
+  logits = batch.teachers[0].logits.at[:, :, 1].set(-jnp.inf)
+  batch = batch._replace(teachers=(Outputs(logits),))
+  for augment in ("cutmix", "mixup", "cutout"):
+    method = methods.make("r2kd", augment=augment)
+    mixed = method.prepare(jax.random.key(5), batch).teachers[0].logits
+    assert np.all(np.isneginf(mixed[:, :, 1]))
+    assert np.isfinite(mixed[:, :, ::2]).all()
+
+
+@pytest.mark.parametrize("teachers", [1, 2])
+def test_the_sum_of_the_method(teachers):
+  method = methods.make("r2kd", kd_weight=0.5)
+  batch = method.prepare(jax.random.key(5), make_batch(teachers))
+  student = draw(4, 2, 3, seed=8)
+  value, (state, metrics) = jax.jit(method.loss)(
+    {}, {}, Outputs(student), batch, None, 0
+  )
+  answers = [np.asarray(x.logits, np.float64) for x in batch.teachers]
+  target = 0.7 * answers[0] + 0.3 * answers[1] if teachers == 2 else answers[0]
+  expected = {
+    name: sum(twin(student[:, b], target[:, b]) for b in range(2))
+    for name, twin in (("value", value_twin), ("rank", rank_twin))
+  }
+  rows = np.log(softmax(student[:, 0]))[np.arange(4), batch.labels[:, 0]]
+  expected["cross_entropy"] = -rows.mean()
+  s, z = softmax(student[:, 0] / 4), softmax(answers[0][:, 0] / 4)
+  expected["kd"] = 16 * (z * np.log(z / s)).sum(1).mean()
+  for name, want in expected.items():
+    np.testing.assert_allclose(metrics[name], want, rtol=2e-4, err_msg=name)
+  weights = {"value": 2, "rank": 2, "cross_entropy": 1, "kd": 0.5}
+  np.testing.assert_allclose(
+    value, sum(weights[k] * expected[k] for k in expected), rtol=1e-4
+  )
+  assert state == {}
+
+
+def test_the_clean_branch_alone():
+  method = methods.make("r2kd", augment="none")
+  task = Task(9, 3, 4, 2, jnp.zeros(9, jnp.int32))
+  index = method.sample(jax.random.key(0), 0, task, {})
+  assert index.shape == (4, 1) and method.passes == ()
+  with pytest.raises(ValueError, match="'autoaug'"):
+    methods.make("r2kd", augment="autoaug")
