@@ -110,6 +110,7 @@ def main() -> None:
     "jax": jax.__version__,
   }
   print(json.dumps(row, indent=2))
+  RESULTS.parent.mkdir(exist_ok=True)
   with open(RESULTS, "a") as file:
     file.write(json.dumps(row) + "\n")
 
