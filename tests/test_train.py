@@ -777,3 +777,52 @@ def test_the_embedded_default_beats_its_labels(tmp_path):
   summary = train.run(config, tmp_path)
   assert summary["teacher_calls"] == 320
   assert summary["test_accuracy"] > 95
+
+
+def no_bias(num_classes: int) -> Model:
+  """A student whose logits no offset can be folded into."""
+  init, apply = linear(num_classes)
+
+  def without(params, *args, **kwargs):
+    bias = jnp.zeros_like(params["bias"])
+    return apply({**params, "bias": bias}, *args, **kwargs)
+
+  return Model(init, without)
+
+
+def test_an_offset_that_cannot_be_kept_is_refused_before_the_first_step(
+  paid, tmp_path
+):
+  flags, arg = from_table(
+    paid, "--config.student=test_train:no_bias", method="ckd"
+  )
+  with pytest.raises(UserError, match=r"bias.*hyper\.offset"):
+    run(tmp_path, *flags, arg=arg)
+  assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_student_that_is_no_model_costs_no_call(tmp_path):
+  questions.clear()
+  for student in ("test_train:nowhere", "math:sqrt"):
+    with pytest.raises(UserError, match=student):
+      run(
+        tmp_path,
+        f"--config.student={student}",
+        arg=QUICK + "method=kd,teacher.source=callable,"
+        "teacher.path=test_train:oracle",
+      )
+  assert questions == []
+
+
+def test_a_batch_without_a_group_costs_no_call(tmp_path):
+  questions.clear()
+  for estimator in ("all", "batch_groups"):
+    with pytest.raises(UserError, match="group"):
+      run(
+        tmp_path,
+        LINEAR,
+        f"--config.hyper.estimator={estimator}",
+        arg=QUICK + "batch_size=1,teacher.source=callable,"
+        "teacher.path=test_train:oracle",
+      )
+  assert questions == []
