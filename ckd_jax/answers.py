@@ -127,16 +127,22 @@ def _read(config, path, split_name, dataset, workdir):
     raise UserError(f"no table at {path}: check teacher.path and table.*")
   if not path.is_dir():
     imported = workdir / ("table" if split_name == "train" else "table_test")
-    if not (imported / "table.json").exists():
-      table.import_file(
-        path,
-        split,
-        dataset.name,
-        split_name,
-        dataset.class_names,
-        imported,
-        kind=config.teacher.kind,
-      )
+    if table.exists(imported):
+      if not table.read_info(imported)["teacher"].startswith("file:"):
+        raise UserError(
+          f"{imported} holds answers that were paid for: choose another "
+          "--workdir for those of a file"
+        )
+      imported.rmtree()  # the file may have been mended since
+    table.import_file(
+      path,
+      split,
+      dataset.name,
+      split_name,
+      dataset.class_names,
+      imported,
+      kind=config.teacher.kind,
+    )
     path = imported
   answered = table.read(path)
   if answered.info["fingerprint"] != split.fingerprint:
@@ -159,6 +165,7 @@ def _open(config, dataset, needs, mesh) -> teacher.Teacher:
       concurrency=settings.concurrency,
       requests_per_second=settings.requests_per_second,
       request_size=settings.request_size,
+      kind=settings.kind,
     )
   if settings.source == "torch":
     asked = teacher.from_torch(
@@ -166,6 +173,7 @@ def _open(config, dataset, needs, mesh) -> teacher.Teacher:
       settings.name,
       mean=settings.mean,
       std=settings.std,
+      channels=dataset.train.images.shape[-1],
       mesh=mesh,
       needs=needs,
     )

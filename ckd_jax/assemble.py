@@ -10,12 +10,21 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ckd_jax import augment, evaluate, models, optimizer, stages, teacher
+from ckd_jax import (
+  augment,
+  evaluate,
+  export,
+  models,
+  optimizer,
+  stages,
+  teacher,
+)
 from ckd_jax.answers import Answers
 from ckd_jax.budget import Selection
 from ckd_jax.data import Dataset
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Batch, Method, Model, Task
+from ckd_jax.methods import Batch, Method, Model, Outputs, Stage, Task
+from ckd_jax.stages import Phase
 from ckd_jax.step import (
   Examples,
   State,
@@ -31,7 +40,7 @@ class Fit(NamedTuple):
   """What the loop works with and does not change."""
 
   step: Callable  # jitted (state, examples, key) -> (state, metrics)
-  stages: tuple[stages.Phase, ...]  # what comes before it
+  stages: tuple[Phase, ...]  # what comes before it
   transform: optax.GradientTransformation
   examples: Examples
   key: jax.Array
@@ -42,6 +51,7 @@ class Fit(NamedTuple):
   labels: dict[str, np.ndarray]  # int32[n], the same
   target: np.ndarray | None  # [classes]: the mean that a fitted offset meets
   primary: str  # "none" or "fit": how the reported student is judged
+  bias: tuple[str, ...] | None  # the leaf that takes up a fitted offset
   num_train: int
   num_classes: int
   images_per_step: int
@@ -76,33 +86,28 @@ def make_mesh(batch_size: int) -> Mesh:
   )
 
 
-def check_images(config, dataset: Dataset) -> None:
-  """Refuses a normalisation that does not fit the images' channels."""
-  channels = dataset.train.images.shape[-1]
-  for key in ("mean", "std"):
-    if len(config.dataset[key]) != channels:
-      raise UserError(
-        f"dataset.{key} has {len(config.dataset[key])} numbers, the images of "
-        f"{dataset.name} have {channels} channels"
-      )
+class Plan(NamedTuple):
+  """What is settled before the teacher is asked anything."""
+
+  method: Method
+  model: Model
+  task: Task
+  images: np.ndarray  # uint8[rows, h, w, c], as the student's step gets them
+  augment: Callable  # (key, images) -> images
+  transform: optax.GradientTransformation
+  schedule: Callable
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  bias: tuple[str, ...] | None  # the leaf that will take up a fitted offset
 
 
-def assemble(
-  config,
-  dataset: Dataset,
-  chosen: Selection,
-  method: Method,
-  answers: Answers,
-  mesh: Mesh,
-) -> Fit:
-  """Builds the step and puts the budgeted images and answers on the devices.
+def plan(config, dataset: Dataset, chosen: Selection, method: Method) -> Plan:
+  """Settles the run, and rehearses a step: no call is paid for a mistake.
 
   Raises:
-    UserError: the method cannot work with this batch or with these answers.
+    UserError: the student, the method and the batch do not fit together.
   """
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  over_data = NamedSharding(mesh, PartitionSpec("data"))
-  images = dataset.train.images[chosen.train]
+  check_images(config, dataset)
   labels = dataset.train.labels[chosen.train]
   task = Task(
     num_examples=len(labels),
@@ -111,76 +116,232 @@ def assemble(
     steps_per_epoch=math.ceil(len(labels) / config.batch_size),
     labels=labels,
   )
+  images, augmentation = student_view(config, dataset, chosen)
+  settled = Plan(
+    method=method,
+    model=models.load(
+      config.student, task.num_classes, dtype=jnp.dtype(config.dtype)
+    ),
+    task=task,
+    images=images,
+    augment=augmentation,
+    transform=optimizer.sgd(
+      config.optimizer.momentum, config.optimizer.weight_decay
+    ),
+    schedule=optimizer.schedule(
+      config.schedule,
+      config.optimizer.learning_rate,
+      config.steps,
+      config.schedule_hyper,
+    ),
+    mean=tuple(config.dataset.mean),
+    std=tuple(config.dataset.std),
+    bias=None,
+  )
+  try:
+    rehearse(settled)
+    if config.hyper.get("offset") == "fit":
+      settled = settled._replace(bias=find_bias(settled))
+  except (TypeError, ValueError) as error:
+    raise UserError(
+      f"student {config.student}, method {config.method}: {error}"
+    ) from error
+  return settled
+
+
+def check_images(config, dataset: Dataset) -> None:
+  """Refuses a normalisation that does not fit the images' channels."""
+  channels = dataset.train.images.shape[-1]
+  owners = ["dataset"]
+  if config.teacher.source in ("torch", "train"):
+    owners.append("teacher")
+  for owner in owners:
+    for key in ("mean", "std"):
+      found = len(config[owner][key])
+      if found != channels:
+        raise UserError(
+          f"{owner}.{key} has {found} numbers, the images of {dataset.name} "
+          f"have {channels} channels"
+        )
+
+
+def rehearse(settled: Plan) -> None:
+  """Traces the first step, with shapes in place of numbers.
+
+  What a teacher says beyond its logits has shapes that only it knows: such
+  methods are rehearsed when it has spoken.
+  """
+  needs = settled.method.needs
+  if needs - {"logits"}:
+    return
+  rows, classes = settled.task.num_examples, settled.task.num_classes
+  logits = jax.ShapeDtypeStruct((rows, classes), jnp.float16)
+  examples = Examples(
+    jax.ShapeDtypeStruct(settled.images.shape, jnp.uint8),
+    jax.ShapeDtypeStruct((rows,), jnp.int32),
+    (Outputs(logits),) if needs else (),
+  )
+
+  def first_step(key, examples):
+    state = begin(settled, key, examples)
+    for stage in settled.method.stages:
+      state, _ = step_of(staged(settled, stage))(state, examples, key)
+      state = stages.finish(stage, state, settled.transform)
+    return step_of(settled)(state, examples, key)
+
+  jax.eval_shape(first_step, jax.random.key(0), examples)
+
+
+def find_bias(settled: Plan) -> tuple[str, ...]:
+  """The classifier's bias, into which an offset can be folded at the end."""
+  images = jnp.zeros((4, *settled.images.shape[1:]), jnp.float32)
+  params, state = jax.jit(settled.model.init)(jax.random.key(0), images)
+  probe = augment.normalise(settled.images[:4], settled.mean, settled.std)
+  return export.classifier_bias(settled.model.apply, params, state, probe)
+
+
+def begin(settled: Plan, key, examples: Examples, live=None) -> State:
+  """The state before the first step."""
+  return init_state(
+    key,
+    settled.method,
+    settled.task,
+    settled.model,
+    settled.transform,
+    examples,
+    live=live,
+  )
+
+
+def _anywhere(batch: Batch) -> Batch:
+  return batch
+
+
+def step_of(settled: Plan, *, live=None, shard=_anywhere, trains=None):
+  """The step of a run, not yet jitted; `trains` as in `make_update`."""
+  update = make_update(
+    settled.method,
+    settled.model,
+    settled.transform,
+    settled.schedule,
+    live=live,
+    mean=settled.mean,
+    std=settled.std,
+    trains=trains,
+  )
+  return _fed(settled, update, shard)
+
+
+def gradients_of(settled: Plan, *, live=None, shard=_anywhere):
+  """(state, examples, key) -> what `make_gradients` gives for a batch."""
+  gradients = make_gradients(
+    settled.method,
+    settled.model,
+    live=live,
+    mean=settled.mean,
+    std=settled.std,
+  )
+  return _fed(settled, gradients, shard)
+
+
+def _fed(settled: Plan, work: Callable, shard: Callable) -> Callable:
+  return make_step(
+    settled.method,
+    settled.task,
+    work,
+    settled.augment,
+    mean=settled.mean,
+    std=settled.std,
+    shard=shard,
+  )
+
+
+def staged(settled: Plan, stage: Stage) -> Plan:
+  """The run as it is during a stage."""
+  return settled._replace(
+    method=settled.method._replace(loss=stage.loss),
+    schedule=lambda step: jnp.full((), stage.learning_rate, jnp.float32),
+  )
+
+
+def phases(settled: Plan, state: State, compiled, gradients):
+  """The stages, compiled, and the state that the main part begins with.
+
+  Args:
+    settled: the run.
+    state: before everything.
+    compiled: (plan, trains) -> jitted step.
+    gradients: (plan, state) -> gradient of its first batch.
+  """
+  made = []
+  for stage in settled.method.stages:
+    part = staged(settled, stage)
+    # What the loss does not reach must not be decayed either.
+    trains = jax.tree.map(
+      lambda leaf: bool(np.any(np.asarray(leaf))), gradients(part, state)
+    )
+    if not stage.trains_student:
+      student = jax.tree.map(lambda moves: False, trains["student"])
+      trains = {**trains, "student": student}
+    steps = stage.epochs * settled.task.steps_per_epoch
+    made.append(Phase(stage, compiled(part, trains), steps, state))
+    state = stages.finish(stage, state, settled.transform)
+  return tuple(made), state
+
+
+def assemble(
+  config,
+  dataset: Dataset,
+  chosen: Selection,
+  settled: Plan,
+  answers: Answers,
+  mesh: Mesh,
+) -> Fit:
+  """Jits the step and puts the budgeted images and answers on the devices.
+
+  Raises:
+    UserError: the method cannot work with these answers.
+  """
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  over_data = NamedSharding(mesh, PartitionSpec("data"))
+  method, model, task = settled.method, settled.model, settled.task
   teachers = () if answers.outputs is None else (answers.outputs,)
-  seen, augmentation = student_view(config, dataset, chosen)
-  examples = jax.device_put(Examples(seen, labels, teachers), everywhere)
-
-  dtype = jnp.dtype(config.dtype)
-  model = models.load(config.student, task.num_classes, dtype=dtype)
-  normalisation = {
-    "mean": tuple(config.dataset.mean),
-    "std": tuple(config.dataset.std),
+  examples = jax.device_put(
+    Examples(settled.images, task.labels, teachers), everywhere
+  )
+  init_key, key = jax.random.split(jax.random.key(config.seed))
+  where = {
+    "live": answers.live,
+    "shard": lambda batch: jax.lax.with_sharding_constraint(batch, over_data),
   }
-  transform = optimizer.sgd(
-    config.optimizer.momentum, config.optimizer.weight_decay
-  )
-  rate = optimizer.schedule(
-    config.schedule,
-    config.optimizer.learning_rate,
-    config.steps,
-    config.schedule_hyper,
-  )
 
-  def step_of(method, update):
-    return make_step(
-      method,
-      task,
-      update,
-      augmentation,
-      shard=lambda batch: jax.lax.with_sharding_constraint(batch, over_data),
-      **normalisation,
-    )
-
-  def compiled(method, rate, trains=None):
-    update = make_update(
-      method,
-      model,
-      transform,
-      rate,
-      live=answers.live,
-      trains=trains,
-      **normalisation,
-    )
-    step = step_of(method, update)
+  def compiled(settled, trains=None):
+    step = step_of(settled, trains=trains, **where)
     return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
 
-  def reached(method, state):
-    gradients = make_gradients(
-      method, model, live=answers.live, **normalisation
-    )
-    gradient, _ = jax.jit(step_of(method, gradients))(state, examples, key)
-    return jax.tree.map(lambda leaf: bool(np.any(np.asarray(leaf))), gradient)
+  def gradients(settled, state):
+    return jax.jit(gradients_of(settled, **where))(state, examples, key)[0]
 
-  init_key, key = jax.random.split(jax.random.key(config.seed))
   try:
-    state = init_state(
-      init_key, method, task, model, transform, examples, live=answers.live
+    state = jax.jit(
+      lambda key, examples: begin(settled, key, examples, answers.live),
+      out_shardings=everywhere,
+    )(init_key, examples)
+    index = jax.eval_shape(
+      lambda key: method.sample(key, 0, task, state.method), key
     )
-    index = method.sample(key, 0, task, state.method)
   except ValueError as error:
     raise UserError(f"method {config.method}: {error}") from error
-  seen_batch = jax.eval_shape(method.prepare, key, gather(examples, index))
-  check_finite(config, method, state, model, examples, index)
-  state = jax.device_put(state, everywhere)
-  staged, state = stages.phases(
-    method, state, transform, task.steps_per_epoch, compiled, reached
-  )
-
+  seen = jax.eval_shape(
+    lambda *x: method.prepare(key, gather(*x)), examples, index
+  ).images
+  check_finite(config, method, state, model, examples, index.shape)
+  before, state = phases(settled, state, compiled, gradients)
   target = method.offset_target(
-    Batch(index=None, images=None, labels=labels, teachers=teachers)
+    Batch(index=None, images=None, labels=task.labels, teachers=teachers)
   )
   places = {
-    "train": (images, labels),
+    "train": (dataset.train.images[chosen.train], task.labels),
     "validation": (
       dataset.train.images[chosen.validation],
       dataset.train.labels[chosen.validation],
@@ -188,14 +349,14 @@ def assemble(
     "test": (dataset.test.images, dataset.test.labels),
   }
   return Fit(
-    step=compiled(method, rate),
-    stages=staged,
-    transform=transform,
+    step=compiled(settled),
+    stages=before,
+    transform=settled.transform,
     examples=examples,
     key=key,
     state=jax.device_put(state, everywhere),
     model=model,
-    predict=evaluate.make_predict(model, **normalisation),
+    predict=evaluate.make_predict(model, mean=settled.mean, std=settled.std),
     images={
       name: evaluate.place(images, mesh)
       for name, (images, _) in places.items()
@@ -204,9 +365,10 @@ def assemble(
     labels={name: labels for name, (_, labels) in places.items()},
     target=None if target is None else np.asarray(target).mean(0),
     primary=config.hyper.get("offset", "none"),
-    num_train=len(labels),
+    bias=settled.bias,
+    num_train=task.num_examples,
     num_classes=task.num_classes,
-    images_per_step=math.prod(seen_batch.images.shape[:2]),
+    images_per_step=math.prod(seen.shape[:2]),
     mesh=mesh,
     everywhere=everywhere,
   )
@@ -230,19 +392,19 @@ def student_view(config, dataset: Dataset, chosen: Selection):
   return images, augment.make("none", 0)
 
 
-def check_finite(config, method, state, model, examples, index) -> None:
+def check_finite(config, method, state, model, examples, shape) -> None:
   """A loss that cannot take a class ruled out (-inf) says so before it runs."""
   if not examples.teachers:
     return
   finite = np.isfinite(np.asarray(examples.teachers[0].logits)).all(-1)
   if finite.all():
     return
-  rows = np.resize(np.flatnonzero(~finite), index.shape)
+  rows = np.resize(np.flatnonzero(~finite), shape)
 
   def grouped(array):
-    return array.reshape(*index.shape, *array.shape[1:])
+    return array.reshape(*shape, *array.shape[1:])
 
-  images = jnp.zeros((index.size, *examples.images.shape[1:]))
+  images = jnp.zeros((math.prod(shape), *examples.images.shape[1:]))
   student, _ = model.apply(
     state.params["student"], state.model, images, train=False
   )

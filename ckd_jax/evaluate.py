@@ -66,7 +66,11 @@ def measures(
     a teacher agreement: how often both name the same class.
   """
   best = logits.argmax(-1)
-  rank = (logits > np.take_along_axis(logits, labels[:, None], -1)).sum(-1)
+  own = np.take_along_axis(logits, labels[:, None], -1)
+  # Equal answers are ranked as argmax ranks them; NaN comes last.
+  later = np.arange(logits.shape[-1]) > labels[:, None]
+  behind = (logits < own) | ((logits == own) & later)
+  rank = logits.shape[-1] - 1 - behind.sum(-1)
   result = {
     "top1": percent(best == labels),
     "top5": percent(rank < 5),

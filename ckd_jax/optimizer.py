@@ -45,10 +45,11 @@ def schedule(
     lowers `State.level` instead, when the validation accuracy stands still.
   """
   if name == "cosine":
+    warmup_steps = math.ceil(hyper.warmup_fraction * steps)
     return optax.warmup_cosine_decay_schedule(
       init_value=0.0,
       peak_value=learning_rate,
-      warmup_steps=math.ceil(hyper.warmup_fraction * steps),
+      warmup_steps=min(warmup_steps, steps - 1),
       decay_steps=steps,
     )
   if name == "step":

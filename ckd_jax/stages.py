@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ckd_jax import checkpoint, logger
-from ckd_jax.methods import Method, Stage
+from ckd_jax.methods import Stage
 from ckd_jax.step import State
 
 
@@ -19,43 +18,6 @@ class Phase(NamedTuple):
   step: Callable  # jitted (state, examples, key) -> (state, metrics)
   steps: int
   begin: State  # before its first step, if nothing comes before it
-
-
-def phases(
-  method: Method,
-  state: State,
-  transform: optax.GradientTransformation,
-  steps_per_epoch: int,
-  compiled: Callable,
-  reached: Callable,
-) -> tuple[tuple[Phase, ...], State]:
-  """The stages of a method, and the state that the main part begins with.
-
-  Args:
-    method: whose stages they are.
-    state: before everything.
-    transform: of the optimizer, which begins anew with every stage.
-    steps_per_epoch: of the table.
-    compiled: (method, schedule, trains) -> jitted step.
-    reached: (method, state) -> tree of bools, as params: which of them the loss
-      has a gradient for.
-  """
-  made = []
-  for stage in method.stages:
-    part = method._replace(loss=stage.loss)
-    trains = reached(part, state)
-    if not stage.trains_student:
-      nothing = jax.tree.map(lambda moves: False, trains["student"])
-      trains = {**trains, "student": nothing}
-    rate = _constant(stage.learning_rate)
-    step = compiled(part, rate, trains)
-    made.append(Phase(stage, step, stage.epochs * steps_per_epoch, state))
-    state = finish(stage, state, transform)
-  return tuple(made), state
-
-
-def _constant(rate: float) -> Callable:
-  return lambda step: jnp.full((), rate, jnp.float32)
 
 
 def finish(stage: Stage, state: State, transform) -> State:

@@ -3,7 +3,6 @@
 import json
 
 import jax
-import numpy as np
 
 from ckd_jax import cost, evaluate, export, methods, selection
 from ckd_jax.answers import Answers
@@ -147,9 +146,7 @@ def export_best(config, dataset, fit: Fit, best: dict, workdir):
   best = jax.device_get(best[fit.primary])
   params, model_state = best["params"], best["model"]
   if fit.primary == "fit":
-    probe = np.asarray(fit.images["train"].batches[0][:4], np.float32) / 255
-    bias = export.classifier_bias(fit.model.apply, params, model_state, probe)
-    params = export.fold_offset(params, best["offset"], bias)
+    params = export.fold_offset(params, best["offset"], fit.bias)
   metadata = {
     "model": config.student,
     "classes": str(fit.num_classes),

@@ -73,8 +73,8 @@ def _values(columns, split_name, array) -> np.ndarray:
   found = next((key for key in wanted if key in columns), None)
   if found is None:
     raise UserError(
-      f"no array {' or '.join(map(repr, wanted))}: say --array=NAME, one of"
-      f" {', '.join(columns)}"
+      f"no array {' or '.join(map(repr, wanted))}: import it with"
+      f" --array=NAME, one of {', '.join(columns)}"
     )
   values = np.asarray(columns[found])
   if values.dtype.name == "bfloat16":

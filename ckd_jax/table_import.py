@@ -73,7 +73,7 @@ def import_file(
   place, values = place[order], values[order]
   if kind == "logits" and _looks_like_probs(values):
     print(
-      f"{name}: these look like probabilities; if so, say --kind=probs",
+      f"{name}: these look like probabilities; if so, say kind=probs",
       file=sys.stderr,
     )
   known = np.asarray(split.ids, str)
@@ -94,7 +94,7 @@ def _places(ids, count: int, split, split_name: str) -> np.ndarray:
   if ids is None and count != len(split.ids):
     raise UserError(
       f"there are {count} rows without ids and the {split_name} split has"
-      f" {len(split.ids)} images: add ids, or choose another --split"
+      f" {len(split.ids)} images: add ids, or choose another split"
     )
   if ids is None:
     return np.arange(count)

@@ -65,7 +65,7 @@ def validate(values: np.ndarray, kind: str, num_classes: int) -> None:
   if low < lowest or high > highest + 1e-3:
     raise UserError(
       f"{kind} lie in [{lowest}, {highest}] and these in [{low:.4g},"
-      f" {high:.4g}]: choose another --kind"
+      f" {high:.4g}]: choose another kind"
     )
   probs = values if kind == "probs" else np.exp(values.astype(np.float64))
   sums = probs.sum(1, dtype=np.float64)

@@ -20,7 +20,7 @@ from ckd_jax import (
   summary,
 )
 from ckd_jax import config as configuration
-from ckd_jax.assemble import Fit, assemble, check_images, make_mesh
+from ckd_jax.assemble import Fit, assemble, make_mesh, plan
 from ckd_jax.errors import UserError
 from ckd_jax.step import State
 
@@ -46,7 +46,6 @@ def run(config, workdir) -> dict:
     path=config.dataset.path,
     image_size=config.dataset.image_size,
   )
-  check_images(config, dataset)
   chosen = budget.select(
     len(dataset.train.labels),
     budget=config.budget,
@@ -54,6 +53,7 @@ def run(config, workdir) -> dict:
     seed=config.budget_seed,
   )
   method = methods.make(config.method, **config.hyper)
+  settled = plan(config, dataset, chosen, method)
   mesh = make_mesh(config.batch_size)
   informed = config
   if config.teacher.source == "train" and method.needs:
@@ -61,7 +61,7 @@ def run(config, workdir) -> dict:
   answers = teacher_answers.collect(
     informed, dataset, chosen.train, method.needs, mesh, workdir
   )
-  fit = assemble(config, dataset, chosen, method, answers, mesh)
+  fit = assemble(config, dataset, chosen, settled, answers, mesh)
   # Only now: a mistake that was found so far can be mended in the same place.
   durable.write(workdir / "config.json", as_json(configuration.to_json(config)))
   header = summary.header(config, dataset, answers, fit)

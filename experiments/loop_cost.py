@@ -48,7 +48,8 @@ def prepare(student: str, batch_size: int, steps: int):
   answers = Answers(methods.Outputs(logits.astype(np.float16)), teacher="noise")
   method = methods.make(config.method, **config.hyper)
   mesh = assemble.make_mesh(batch_size)
-  fit = assemble.assemble(config, dataset, chosen, method, answers, mesh)
+  settled = assemble.plan(config, dataset, chosen, method)
+  fit = assemble.assemble(config, dataset, chosen, settled, answers, mesh)
   return config, fit
 
 
@@ -110,6 +111,7 @@ def main() -> None:
     "jax": jax.__version__,
   }
   print(json.dumps(row, indent=2))
+  RESULTS.parent.mkdir(exist_ok=True)
   with open(RESULTS, "a") as file:
     file.write(json.dumps(row) + "\n")
 

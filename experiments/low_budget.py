@@ -104,6 +104,7 @@ def run_one(run: tuple, table: str, cores: queue.SimpleQueue, runs_dir) -> None:
   for key in ("table_path", "table_digest", "params_sha256"):
     summary.pop(key)
   row = {"schedule": schedule, **summary, "cores": len(mine)}
+  RESULTS.parent.mkdir(exist_ok=True)
   with open(RESULTS, "a") as file:
     file.write(json.dumps(row) + "\n")
   print(f"{name}: {summary['test_accuracy']:.2f} %", flush=True)

@@ -26,9 +26,7 @@ def kl(teacher, student):
 
 def test_kl_is_the_textbook_sum():
   teacher, student = draw(4, 3, 10), draw(4, 3, 10, seed=1)
-  value = jax.jit(numerics.kl_divergence)(
-    *numerics.float32(teacher, student)
-  )
+  value = jax.jit(numerics.kl_divergence)(*numerics.float32(teacher, student))
   np.testing.assert_allclose(value, kl(teacher, student), rtol=1e-5)
 
 
@@ -86,9 +84,7 @@ def test_cross_entropy_is_minus_the_log_probability(dtype):
   labels = np.random.default_rng(1).integers(9, size=(3, 2))
   value = numerics.cross_entropy(logits, jnp.asarray(labels))
   table = log_softmax(np.asarray(logits, np.float64))
-  expected = [
-    [-table[i, j, labels[i, j]] for j in range(2)] for i in range(3)
-  ]
+  expected = [[-table[i, j, labels[i, j]] for j in range(2)] for i in range(3)]
   assert value.dtype == jnp.float32
   np.testing.assert_allclose(value, expected, rtol=1e-5)
 

@@ -309,7 +309,8 @@ def _check(hyper: dict) -> None:
   for name in (*counts, "beta", "temperature"):
     if not hyper[name] > 0:
       raise ValueError(f"{name} must be above 0, not {hyper[name]!r}")
-  for name in ("teacher_weight", "label_weight", "mean_weight"):
+  weights = ("teacher", "label", "cross_entropy", "kd", "mean")
+  for name in (f"{term}_weight" for term in weights):
     if not (math.isfinite(hyper[name]) and hyper[name] >= 0):
       raise ValueError(f"{name} must be 0 or more, not {hyper[name]!r}")
   if hyper["estimator"] == "all" and hyper["divergence"] != "mse":

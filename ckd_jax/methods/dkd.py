@@ -71,7 +71,7 @@ def make(
 
   Published values of beta on CIFAR-100 are 2 (resnet110 to resnet32, resnet56
   to resnet20), 6 (wrn to wrn, vgg13 to anything) and 8. The first epoch is
-  number 0, without distillation; 0 warm-up epochs mean full weight throughout.
+  number 1, as mdistiller counts; 0 warm-up epochs mean full weight throughout.
   """
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
@@ -86,7 +86,7 @@ def make(
   def warmup(step, steps_per_epoch):
     if not warmup_epochs:
       return 1.0
-    return jnp.minimum((step // steps_per_epoch) / warmup_epochs, 1.0)
+    return jnp.minimum((step // steps_per_epoch + 1) / warmup_epochs, 1.0)
 
   def loss(params, state, student, batch, key, step):
     del params, key

@@ -50,7 +50,7 @@ def icd(
   scale = jnp.clip(jnp.exp(log_scale), 0.0, max_scale)
   # The constant is taken out of both softmaxes: 0 in place of a rounding error.
   del bias
-  scores = scale * student @ teacher.T
+  scores = scale * jnp.matmul(student, teacher.T, precision="highest")
   rows = jax.nn.log_softmax(scores, axis=1)
   columns = jax.nn.log_softmax(scores, axis=0).T
   contrast = -jnp.mean(jnp.diagonal(rows))

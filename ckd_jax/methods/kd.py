@@ -44,7 +44,14 @@ def make(
   """KD with labels: arXiv 1503.02531, with the weights of arXiv 2311.02253.
 
   RepDistiller's weights are cross_entropy_weight=0.1, kd_weight=0.9.
+
+  Raises:
+    ValueError: a temperature that is not above 0, or a weight below 0.
   """
+  if not temperature > 0:
+    raise ValueError(f"temperature must be above 0, not {temperature}")
+  if not (cross_entropy_weight >= 0 and kd_weight >= 0):
+    raise ValueError("weights must be 0 or more")
 
   def loss(params, state, student, batch, key, step):
     del params, key, step

@@ -34,7 +34,12 @@ def make(*, teacher_weight: float = 1.0, label_weight: float = 1.0) -> Method:
 
   The label term is the one of arXiv 2311.02253 without the comparison: raw
   logits are regressed to 0 and 1.
+
+  Raises:
+    ValueError: a weight below 0.
   """
+  if not (teacher_weight >= 0 and label_weight >= 0):
+    raise ValueError("weights must be 0 or more")
 
   def loss(params, state, student, batch, key, step):
     del params, key, step

@@ -25,19 +25,24 @@ CLASSES, EXAMPLES, ROWS, BATCH = 5, 22, 24, 8
 # Methods whose hyper-parameters change the computation; others need no entry.
 VARIANTS = {
   "ckd": [
-    {"max_groups": 200},
-    {"max_groups": 200, "positives": 3, "negatives": 2, "mix": "lam"},
-    {"max_groups": 200, "divergence": "kl", "kd_weight": 1.0},
-    {"estimator": "batch_groups", "groups_per_batch": 16, "positives": 2},
-    {"estimator": "all", "negatives": 2, "cross_entropy_weight": 1.0},
-  ]
+    {"estimator": "groups", "max_groups": 200},
+    {"estimator": "batch_groups", "positives": 2},
+    {"estimator": "all", "negatives": 2, "kd_weight": 1.0},
+  ],
+  "crd": [{"negatives": 16}],
+  "cutmix": [{"max_groups": 200}],
+  "mixup": [{"max_groups": 200}],
+  "mixup3": [{"max_groups": 200}],
+  "r2kd": [{}, {"augment": "mixup"}, {"augment": "cutout"}],
+  "rrd": [{"rows": 32}, {"rows": 32, "enqueue_at": "before"}],
 }
 # Leaves that METHODS give no gradient: a constant added to every similarity.
 UNTRAINED = {"icd": {"bias"}}
-CASES = [
-  (name, hyper)
+CASES = [  # a method with stages is one case for each, and one for the rest
+  (name, hyper, number)
   for name in methods.names()
   for hyper in VARIANTS.get(name, [{}])
+  for number in range(len(methods.make(name, **hyper).stages) + 1)
 ]
 ALLOWED = (
   *("jax", "numpy", "optax", "chex"),
@@ -51,7 +56,9 @@ class Case(NamedTuple):
   task: Task
   params: Any
   state: Any
+  sample: Callable  # jitted: (num_examples, step, state) -> index
   batch: Batch  # as the step prepares it
+  trains_student: bool
   loss: Callable  # (params, student, batch) -> (loss, (state, metrics))
   graded: Callable  # the same, jitted: (value, auxiliary), gradients of all
 
@@ -60,24 +67,33 @@ class Case(NamedTuple):
 def answer(images, seed, dtype="float32") -> Outputs:
   """A network of random linear maps: one answer per image, of every kind."""
   lead, flat = images.shape[:-3], images.reshape(*images.shape[:-3], -1)
-  keys = iter(jax.random.split(jax.random.key(seed), 6))
+  # NumPy's generator: jax.random would be most of the compilation time.
+  draw = np.random.default_rng(seed)
 
   def linear(*shape):
-    width = flat.shape[-1], math.prod(shape)
-    weight = jax.random.normal(next(keys), width)
-    return (3.0 * flat @ weight).reshape(*lead, *shape).astype(dtype)
+    weight = draw.normal(size=(flat.shape[-1], math.prod(shape)))
+    out = flat @ jnp.asarray(weight, jnp.float32)
+    return out.reshape(*lead, *shape).astype(dtype)
 
-  maps = tuple(linear(size, size, 6) for size in (4, 2))
-  preactivations = tuple(linear(size, size, 6) for size in (4, 2))
+  maps = tuple(linear(size, size, 6) for size in (4, 4, 2))
+  preactivations = tuple(linear(size, size, 6) for size in (4, 4, 2))
   return Outputs(linear(CLASSES), linear(7), maps, preactivations)
 
 
+def photographs(*lead):
+  size = (*lead, 2, 2, 3)
+  return jnp.asarray(np.random.default_rng(0).normal(size=size), jnp.float32)
+
+
 def begin(method, task):
-  """(params, state), as the step's set-up asks for them."""
+  """(params, state) after its stages, as the step's set-up asks for them."""
   image = jnp.ones((1, 1, 2, 2, 3))
-  return method.init(
+  heads = method.init(
     jax.random.key(2), task, answer(image, 5), answer(image, 6)
   )
+  for stage in method.stages:
+    heads = stage.finish(*heads)
+  return heads
 
 
 def show(method, task, index, images) -> Batch:
@@ -89,22 +105,34 @@ def show(method, task, index, images) -> Batch:
 @pytest.fixture(
   scope="module",
   params=CASES,
-  ids=lambda case: "-".join([case[0], *map(str, case[1].values())]),
+  ids=lambda case: "-".join(map(str, [case[0], *case[1].values(), case[2]])),
 )
 def case(request) -> Case:
-  name, hyper = request.param
+  name, hyper, number = request.param
   method = methods.make(name, **hyper)
+  trains_student = True
+  if number < len(method.stages):
+    stage = method.stages[number]
+    trains_student = stage.trains_student
+    method = method._replace(loss=stage.loss, stages=method.stages[:number])
   labels = jnp.arange(ROWS, dtype=jnp.int32) % CLASSES
   task = Task(EXAMPLES, CLASSES, BATCH, EXAMPLES // BATCH, labels)
 
-  @jax.jit
-  def prepare():
-    params, state = begin(method, task)
-    index = method.sample(jax.random.key(0), 0, task, state)
-    images = jax.random.normal(jax.random.key(0), (*index.shape, 2, 2, 3))
-    return params, state, show(method, task, index, images)
+  chex.clear_trace_counter()  # it counts by name and line, not by function
 
-  params, state, batch = prepare()
+  @jax.jit
+  def start(num_examples):
+    return begin(method, task._replace(num_examples=num_examples))
+
+  @jax.jit
+  @chex.assert_max_traces(n=1)
+  def sample(num_examples, step, state):
+    run = task._replace(num_examples=num_examples)
+    return method.sample(jax.random.key(0), step, run, state)
+
+  params, state = start(EXAMPLES)
+  index = sample(EXAMPLES, 0, state)
+  batch = show(method, task, index, photographs(*index.shape))
 
   def loss(params, student, batch):
     key, step = jax.random.key(4), jnp.zeros((), jnp.int32)
@@ -120,7 +148,18 @@ def case(request) -> Case:
   def graded(params, student, batch):
     return jitted(params, student, batch.teachers, batch)
 
-  return Case(name, method, task, params, state, batch, loss, graded)
+  return Case(
+    name,
+    method,
+    task,
+    params,
+    state,
+    sample,
+    batch,
+    trains_student,
+    loss,
+    graded,
+  )
 
 
 def test_the_same_number_with_and_without_jit(case):
@@ -146,7 +185,8 @@ def test_value_and_gradient_are_finite(case, dtype, hazard):
   assert all(leaf.shape == () for leaf in jax.tree.leaves(metrics))
   if hazard == "none":
     assert value > 0
-    assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient[1]))
+    moves = any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient[1]))
+    assert moves == case.trains_student
 
 
 def test_the_gradient_reaches_every_head_and_no_teacher(case):
@@ -159,28 +199,17 @@ def test_the_gradient_reaches_every_head_and_no_teacher(case):
 
 
 def test_the_number_of_examples_may_be_traced(case):
-  @jax.jit
-  def first(num_examples, steps_per_epoch):
-    task = case.task._replace(
-      num_examples=num_examples, steps_per_epoch=steps_per_epoch
-    )
-    params, state = begin(case.method, task)
-    return params, state, case.method.sample(jax.random.key(0), 0, task, state)
-
-  params, state, index = first(EXAMPLES, case.task.steps_per_epoch)
+  params, state = jax.jit(lambda: begin(case.method, case.task))()
+  index = case.method.sample(jax.random.key(0), 0, case.task, state)
   chex.assert_trees_all_close(
-    (params, state), (case.params, case.state), rtol=1e-6
+    (case.params, case.state), (params, state), rtol=1e-6
   )
-  np.testing.assert_array_equal(index, case.batch.index)
+  np.testing.assert_array_equal(case.batch.index, index)
 
 
 def test_a_group_holds_distinct_images_of_the_table(case):
-  sample = jax.jit(
-    lambda step: case.method.sample(
-      jax.random.key(8), step, case.task, case.state
-    )
-  )
-  drawn = np.stack([sample(step) for step in range(12)])
+  drawn = [case.sample(EXAMPLES, step, case.state) for step in range(12)]
+  drawn = np.stack(drawn)
   chex.assert_shape(drawn, (12, BATCH, None))
   assert drawn.dtype == np.int32
   assert drawn.min() >= 0 and drawn.max() < EXAMPLES
@@ -193,21 +222,21 @@ def test_a_group_holds_distinct_images_of_the_table(case):
 
 
 def test_three_steps_are_traced_once(case):
-  chex.clear_trace_counter()  # it counts by name and line, not by function
-  images = jax.random.normal(jax.random.key(0), (ROWS, 2, 2, 3))
+  chex.clear_trace_counter()
 
   @jax.jit
   @chex.assert_max_traces(n=1)
-  def step(params, state, key, number):
-    index = case.method.sample(key, number, case.task, state)
-    batch = show(case.method, case.task, index, images[index])
+  def step(params, state, index, key, number):
+    batch = show(case.method, case.task, index, photographs(*index.shape))
     student = answer(batch.images, 7)
     return case.method.loss(params, state, student, batch, key, number)
 
   state = case.state
   for number in range(3):
+    index = case.sample(EXAMPLES, number, state)
     number = jnp.asarray(number, jnp.int32)
-    value, (state, _) = step(case.params, state, jax.random.key(0), number)
+    key = jax.random.key(0)
+    value, (state, _) = step(case.params, state, index, key, number)
     assert jnp.isfinite(value)
 
 

@@ -1,0 +1,45 @@
+"""One line and a status for people; the whole traceback for developers."""
+
+import pytest
+
+from ckd_jax import errors
+
+
+def fail(argv):
+  raise errors.UserError(f"two\n  lines of {argv}")
+
+
+def test_a_user_error_is_one_line(capsys):
+  assert errors.command(fail, ["x"]) == 2
+  captured = capsys.readouterr()
+  assert captured.err == "ckd_jax: error: two lines of ['x']\n"
+  assert captured.out == ""
+
+
+def test_debug_shows_where_and_is_not_passed_on(capsys):
+  assert errors.command(fail, ["x", "--debug"]) == 2
+  captured = capsys.readouterr().err
+  assert "in fail" in captured
+  assert captured.endswith("ckd_jax: error: two lines of ['x']\n")
+
+
+def test_success_and_interruption(capsys):
+  def interrupt(argv):
+    raise KeyboardInterrupt
+
+  assert errors.command(lambda argv: None, []) == 0
+  assert capsys.readouterr().err == ""
+  assert errors.command(interrupt, []) == 130
+  assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_bug_of_ours_is_not_hidden():
+  with pytest.raises(ZeroDivisionError):
+    errors.command(lambda argv: 1 / 0, [])
+
+
+def test_the_nearest_name_or_all():
+  names = ["resnet8", "resnet20", "vgg8"]
+  assert errors.nearest("resnet9", names) == "did you mean 'resnet8'?"
+  assert errors.nearest("vg8", iter(names)) == "did you mean 'vgg8'?"
+  assert errors.nearest("x", names) == "choose one of resnet20, resnet8, vgg8"
