@@ -22,6 +22,9 @@ class Answers(NamedTuple):
   calls: int = 0  # answers of the table that this run uses: within the budget
   paid: int = 0  # of them, bought by this run
   repeated: int = 0  # asked again after a kill, outside the budget
+  view: str = "clean"  # what it was asked about
+  view_seed: int | None = None
+  view_pad: int | None = None
   path: str | None = None
   digest: str | None = None
   test_outputs: Outputs | None = None  # for evaluation alone
@@ -84,6 +87,7 @@ def collect(
   )
   return known._replace(
     outputs=_logits(table.rows(answered, dataset.train.ids[rows]), answered),
+    **_view(answered.info),
     calls=len(rows),
     paid=paid,
     repeated=repeated,
@@ -112,6 +116,7 @@ def _from_table(config, dataset, rows, needs, workdir) -> Answers:
   return Answers(
     outputs=outputs,
     teacher=answered.info["teacher"],
+    **_view(answered.info),
     calls=len(rows),
     path=str(path),
     digest=table.digest(answered.info),
@@ -184,6 +189,12 @@ def _open(config, dataset, needs, mesh) -> teacher.Teacher:
       f"the teacher {asked.name} knows {asked.classes} classes, "
       f"{dataset.name} has {len(dataset.class_names)}"
     )
+  channels = dataset.train.images.shape[-1]
+  if len(asked.mean) != channels:
+    raise UserError(
+      f"the teacher {asked.name} sees {len(asked.mean)} channels, the images "
+      f"of {dataset.name} have {channels}"
+    )
   return asked
 
 
@@ -194,6 +205,10 @@ def _logits(outputs: Outputs, answered: table.Table) -> Outputs:
   print("teacher answers are probabilities p: using log(max(p, 1e-8))")
   floor = np.maximum(outputs.logits.astype(np.float32), 1e-8)
   return outputs._replace(logits=np.log(floor))
+
+
+def _view(info: dict) -> dict:
+  return {key: info[key] for key in ("view", "view_seed", "view_pad")}
 
 
 def _tested(test: Outputs, dataset: Dataset) -> dict:

@@ -92,7 +92,7 @@ class Plan(NamedTuple):
   method: Method
   model: Model
   task: Task
-  images: np.ndarray  # uint8[rows, h, w, c], as the student's step gets them
+  images: np.ndarray  # uint8[rows, h, w, c], as they are
   augment: Callable  # (key, images) -> images
   transform: optax.GradientTransformation
   schedule: Callable
@@ -116,15 +116,17 @@ def plan(config, dataset: Dataset, chosen: Selection, method: Method) -> Plan:
     steps_per_epoch=math.ceil(len(labels) / config.batch_size),
     labels=labels,
   )
-  images, augmentation = student_view(config, dataset, chosen)
+  fresh = config.student_view == "fresh"
   settled = Plan(
     method=method,
     model=models.load(
       config.student, task.num_classes, dtype=jnp.dtype(config.dtype)
     ),
     task=task,
-    images=images,
-    augment=augmentation,
+    images=dataset.train.images[chosen.train],
+    augment=augment.make(
+      config.augment if fresh else "none", config.augment_padding
+    ),
     transform=optimizer.sgd(
       config.optimizer.momentum, config.optimizer.weight_decay
     ),
@@ -142,9 +144,13 @@ def plan(config, dataset: Dataset, chosen: Selection, method: Method) -> Plan:
     rehearse(settled)
     if config.hyper.get("offset") == "fit":
       settled = settled._replace(bias=find_bias(settled))
-  except (TypeError, ValueError) as error:
+  except UserError:
+    raise
+  except Exception as error:  # a student of one's own may raise anything
+    reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     raise UserError(
-      f"student {config.student}, method {config.method}: {error}"
+      f"student {config.student} with method {config.method} cannot make a "
+      f"step: {reason}"
     ) from error
   return settled
 
@@ -306,8 +312,14 @@ def assemble(
   over_data = NamedSharding(mesh, PartitionSpec("data"))
   method, model, task = settled.method, settled.model, settled.task
   teachers = () if answers.outputs is None else (answers.outputs,)
+  ids = dataset.train.ids[chosen.train]
   examples = jax.device_put(
-    Examples(settled.images, task.labels, teachers), everywhere
+    Examples(
+      student_images(config, settled.images, ids, answers),
+      task.labels,
+      teachers,
+    ),
+    everywhere,
   )
   init_key, key = jax.random.split(jax.random.key(config.seed))
   where = {
@@ -337,11 +349,13 @@ def assemble(
   ).images
   check_finite(config, method, state, model, examples, index.shape)
   before, state = phases(settled, state, compiled, gradients)
-  target = method.offset_target(
-    Batch(index=None, images=None, labels=task.labels, teachers=teachers)
-  )
+  target = None
+  if answers.live is None:
+    target = method.offset_target(
+      Batch(index=None, images=None, labels=task.labels, teachers=teachers)
+    )
   places = {
-    "train": (dataset.train.images[chosen.train], task.labels),
+    "train": (settled.images, task.labels),
     "validation": (
       dataset.train.images[chosen.validation],
       dataset.train.labels[chosen.validation],
@@ -374,22 +388,13 @@ def assemble(
   )
 
 
-def student_view(config, dataset: Dataset, chosen: Selection):
-  """The training images that the student sees, and how each step changes them.
-
-  `table` is what the teacher was asked about, unchanged from step to step.
-  """
-  images = dataset.train.images[chosen.train]
-  if config.student_view == "fresh":
-    return images, augment.make(config.augment, config.augment_padding)
-  if config.teacher.view == "augmented":
-    images = teacher.augmented(
-      images,
-      dataset.train.ids[chosen.train],
-      seed=config.budget_seed,
-      pad=config.augment_padding,
-    )
-  return images, augment.make("none", 0)
+def student_images(config, images, ids, answers: Answers) -> np.ndarray:
+  """What the student's step begins with: the images, or the teacher's view."""
+  if config.student_view == "fresh" or answers.view == "clean":
+    return images
+  return teacher.augmented(
+    images, ids, seed=answers.view_seed, pad=answers.view_pad
+  )
 
 
 def check_finite(config, method, state, model, examples, shape) -> None:

@@ -192,6 +192,16 @@ def _conflicts(config, needs) -> Iterator[str]:
     not config.teacher.path
   ):
     yield f"teacher.source {source!r} needs teacher.path"
+  if source == "table" and config.table.path:
+    yield (
+      "table.path is where a teacher's answers are kept, and teacher.source"
+      " 'table' asks none: name the table as teacher.path alone"
+    )
+  if config.teacher.live and config.hyper.get("offset") == "fit":
+    yield (
+      "hyper.offset='fit' needs the answers of a table: a live teacher's are"
+      " not kept, set hyper.offset=none"
+    )
   if config.teacher.live and source in ("callable", "table"):
     yield (
       f"teacher.live needs a local teacher: {source!r} cannot answer in a step"

@@ -172,7 +172,7 @@ def run(run_dir, out) -> str:
     )
   if (out / "summary.json").exists():
     raise UserError(f"{out} is the folder of a run; give another --out")
-  wanted = json.loads((run_dir / "summary.json").read_text())["params_sha256"]
+  wanted = _read(run_dir / "summary.json").get("params_sha256", "nothing")
   params, state, metadata = _load_checked(run_dir / STUDENT, wanted)
   known = {name: _from_json(text) for name, text in metadata.items()}
   labels = _labels(run_dir, known)
@@ -185,7 +185,12 @@ def run(run_dir, out) -> str:
     "image_size": _image_size(run_dir, known),
     "params_sha256": wanted,
   }
-  out.mkdir(parents=True, exist_ok=True)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(
+      f"cannot make the folder {out}: {error.strerror}: give another --out"
+    ) from error
   save(out / STUDENT, params, state, metadata)
   _load_checked(out / STUDENT, wanted)  # what was written, not what was read
   durable.write(out / "config.json", json.dumps(config, indent=2).encode())
@@ -219,7 +224,10 @@ def _image_size(run_dir, known: dict[str, Any]) -> int | None:
 
 
 def _read(path) -> dict[str, Any]:
-  return json.loads(path.read_text()) if path.exists() else {}
+  try:
+    return json.loads(path.read_text()) if path.exists() else {}
+  except ValueError as error:
+    raise UserError(f"{path} is damaged: run it again") from error
 
 
 def _from_json(text: str) -> Any:

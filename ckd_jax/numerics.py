@@ -51,7 +51,8 @@ def kl_divergence(
   """
   student = jax.nn.log_softmax(student_logits)
   teacher = jax.nn.log_softmax(teacher_logits)
-  possible = jnp.isfinite(teacher)
+  # Only -inf: what is not a number must not pass for a class ruled out.
+  possible = teacher != -jnp.inf
   # The inner where keeps 0 * inf out of the gradient as well as of the value.
   teacher = jnp.where(possible, teacher, 0.0)
   probability = jnp.where(possible, jnp.exp(teacher), 0.0)

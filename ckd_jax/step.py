@@ -267,6 +267,11 @@ def init_state(
     return jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), outputs)
 
   student = sample_of(model, params, model_state)
+  if student.logits.shape[-1] != task.num_classes:
+    raise ValueError(
+      f"the student has {student.logits.shape[-1]} logits and there are "
+      f"{task.num_classes} classes"
+    )
   if live is not None:
     teacher = sample_of(live.model, live.params, live.state)
   elif examples.teachers:

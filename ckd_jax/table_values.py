@@ -59,6 +59,12 @@ def validate(values: np.ndarray, kind: str, num_classes: int) -> None:
     raise UserError(
       f"{len(bad)} of {len(values)} rows hold NaN or +inf, row {bad[0]} first"
     )
+  empty = np.flatnonzero((values == -np.inf).all(1))
+  if len(empty):
+    raise UserError(
+      f"{len(empty)} of {len(values)} rows rule every class out, row"
+      f" {empty[0]} first"
+    )
   if kind == "logits":
     return
   lowest, highest = (0, 1) if kind == "probs" else (-np.inf, 0)

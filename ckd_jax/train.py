@@ -5,6 +5,7 @@ import math
 import time
 
 import jax
+import ml_collections
 from etils import epath
 
 from ckd_jax import answers as teacher_answers
@@ -25,17 +26,22 @@ from ckd_jax.errors import UserError
 from ckd_jax.step import State
 
 
-def run(config, workdir) -> dict:
+def run(config, workdir, *, place: str = "--workdir") -> dict:
   """Distils a student as `config` says; returns what summary.json holds.
 
   The same call resumes an unfinished run from its newest checkpoint and ends
   with the same student, bit for bit; for a finished one it returns the result.
 
+  Args:
+    config: of the run, complete and checked.
+    workdir: where everything that it makes is kept.
+    place: what the user calls that directory, for messages.
+
   Raises:
     UserError: anything that the user can mend.
   """
   workdir = epath.Path(workdir)
-  finished = look_into(workdir, config)
+  finished = look_into(workdir, config, place)
   if finished is not None:
     print(f"{workdir} is finished")
     print(logger.header(summary.result(finished)))
@@ -77,7 +83,7 @@ def run(config, workdir) -> dict:
   return results
 
 
-def look_into(workdir, config) -> dict | None:
+def look_into(workdir, config, place: str) -> dict | None:
   """The summary of a finished run, or None if there is something to do.
 
   Raises:
@@ -91,18 +97,18 @@ def look_into(workdir, config) -> dict | None:
     finished = json.loads(done.read_text()) if done.exists() else None
   except OSError as error:
     raise UserError(
-      f"cannot use {workdir}: {error.strerror}: choose another --workdir"
+      f"cannot use {workdir}: {error.strerror}: choose another {place}"
     ) from error
   except json.JSONDecodeError as error:
     raise UserError(
-      f"a .json file in {workdir} is damaged: choose another --workdir"
+      f"a .json file in {workdir} is damaged: choose another {place}"
     ) from error
   new = configuration.to_json(config)
   changes = configuration.differences(old, new) if old else []
   if changes:
     raise UserError(
       f"{workdir} holds a run of another config ({'; '.join(changes)}): "
-      "choose another --workdir or the old values"
+      f"choose another {place} or the old values"
     )
   return finished
 
@@ -134,10 +140,13 @@ def train_teacher(config, workdir, num_examples: int):
     recipe[key] = config.teacher[key]
   recipe.eval_every = config.teacher.steps
   recipe.optimizer.learning_rate = config.teacher.learning_rate
-  recipe.teacher.source = "none"
-  recipe.teacher.path = recipe.table.path = recipe.table.test_path = None
+  recipe.dtype = "float32"
+  # What has no influence on it must not tell one teacher from another.
+  recipe.log_every, recipe.checkpoint_every = 50, 1000
+  recipe.teacher = ml_collections.ConfigDict({"source": "none"})
+  recipe.table = ml_collections.ConfigDict()
   print(f"the teacher, {config.teacher.name}, is trained in {path}")
-  run(recipe, path)
+  run(recipe, path, place="teacher.path")
   print()
   informed = config.copy_and_resolve_references()
   informed.teacher.source = "checkpoint"
@@ -181,13 +190,15 @@ def loop(config, fit: Fit, workdir) -> tuple[State, dict, dict]:
     # The numbers of the step before are read while this one runs.
     if pending is not None:
       show.training(*pending)
-    pending = (step, metrics) if step % config.log_every == 0 else None
+    judged = step % eval_every == 0 or step == steps
+    saved = step % config.checkpoint_every == 0
+    # A loss that is not a number must not reach a checkpoint.
+    logged = judged or saved or step % config.log_every == 0
+    pending = (step, metrics) if logged else None
     if step == first + 1:
       jax.block_until_ready(state.step)
       record["train_seconds"] += time.perf_counter() - clock
       clock, timed_from = time.perf_counter(), step
-    judged = step % eval_every == 0 or step == steps
-    saved = step % config.checkpoint_every == 0
     if not (judged or saved):
       continue
     jax.block_until_ready(state.step)
@@ -196,12 +207,12 @@ def loop(config, fit: Fit, workdir) -> tuple[State, dict, dict]:
     record["timed_seconds"] += seconds
     record["timed_steps"] += step - timed_from
     clock = time.perf_counter()
-    if pending is not None:
-      show.training(*pending)
-      pending = None
+    show.training(*pending)
+    pending = None
     if judged:
       show.accuracies(step, selection.validate(fit, state, step, record, best))
-      if plateau and selection.plateau(record, plateau.patience):
+      falls = plateau and selection.plateau(record, plateau.patience)
+      if falls and record["level"] < plateau.levels:
         level = plateau.factor ** record["level"]
         state = selection.reload(state, best[fit.primary], level)
     if saved:

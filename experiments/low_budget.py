@@ -23,7 +23,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "low_budget.jsonl"
 
-# Both families are divided by the factor 1/p + 1/n = 2 of pairs, or they would
+# The family is divided by the factor 1/p + 1/n = 2 of pairs, or it would
 # differ from plain logit matching in the size of their steps as well.
 _HALF = {"hyper.teacher_weight": 0.5, "hyper.label_weight": 0.5}
 _ALL = {"method": "ckd", "hyper.estimator": "all", "batch_size": 128}
@@ -31,6 +31,7 @@ ARMS = {
   "groups": {"method": "ckd", "batch_size": 64},
   "batch_groups": _ALL | {"hyper.estimator": "batch_groups"},
   "all": _ALL,
+  "all, mean_weight 0": _ALL | _HALF,
   "all, mean_weight 0.1": _ALL | _HALF | {"hyper.mean_weight": 0.1},
   "all, mean_weight 1": _ALL | _HALF | {"hyper.mean_weight": 1.0},
   "logit_mse": {"method": "logit_mse", "batch_size": 128},
@@ -164,13 +165,18 @@ def main() -> None:
       for run in plan()
       if run not in finished() and flags.only in " ".join(map(str, run))
     ]
-    with concurrent.futures.ThreadPoolExecutor(flags.jobs) as pool:
-      done = [
-        pool.submit(run_one, run, flags.table, cores, flags.runs)
-        for run in missing
-      ]
+    pool = concurrent.futures.ThreadPoolExecutor(flags.jobs)
+    done = [
+      pool.submit(run_one, run, flags.table, cores, flags.runs)
+      for run in missing
+    ]
+    try:
       for future in done:
         future.result()
+    except subprocess.CalledProcessError as error:
+      print(f"stopped: a run failed, see its .log ({error})", file=sys.stderr)
+    finally:  # Ctrl-C too: nothing that has not begun begins
+      pool.shutdown(cancel_futures=True)
   print(table_of_results())
 
 

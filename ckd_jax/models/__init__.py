@@ -45,7 +45,8 @@ def get(name: str, num_classes: int, *, dtype=jnp.float32) -> Model:
   """
   if name not in _builders():
     raise UserError(f"unknown model {name!r}: {nearest(name, names())}")
-  return linen.model(_builders()[name](num_classes=num_classes), dtype=dtype)
+  module = _builders()[name](num_classes=num_classes)
+  return linen.model(module, dtype=dtype, collection="state")
 
 
 def load(student: str, num_classes: int, *, dtype=jnp.float32) -> Model:

@@ -9,14 +9,16 @@ import jax.numpy as jnp
 from ckd_jax.methods import Model, Outputs
 
 
-def model(module: nn.Module, *, dtype=jnp.float32) -> Model:
+def model(
+  module: nn.Module, *, dtype=jnp.float32, collection: str = "batch_stats"
+) -> Model:
   """Wraps a module that is called with (images, train) and returns `Outputs`.
 
   Args:
-    module: keeps what it remembers (batch statistics) in the collection
-      "state" and draws its dropout from the stream "dropout".
+    module: draws its dropout from the stream "dropout".
     dtype: what the images are cast to; parameters stay as the module makes
       them.
+    collection: where the module keeps what it remembers.
 
   Returns:
     `init(key, images)`, which looks at the shape of the images only, and
@@ -28,7 +30,7 @@ def model(module: nn.Module, *, dtype=jnp.float32) -> Model:
   @partial(jax.jit, static_argnames="shape")
   def make(key: jax.Array, shape: tuple[int, ...]) -> tuple[dict, dict]:
     variables = module.init(key, jnp.zeros(shape, dtype), train=False)
-    return variables["params"], variables.get("state", {})
+    return variables["params"], variables.get(collection, {})
 
   def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
     return make(key, images.shape)
@@ -42,12 +44,12 @@ def model(module: nn.Module, *, dtype=jnp.float32) -> Model:
     key: jax.Array | None = None,
   ) -> tuple[Outputs, dict]:
     outputs, updates = module.apply(
-      {"params": params, "state": state},
+      {"params": params, collection: state},
       images.astype(dtype),
       train=train,
       rngs=None if key is None else {"dropout": key},
-      mutable=["state"] if train else [],
+      mutable=[collection] if train else [],
     )
-    return outputs, updates.get("state", state)
+    return outputs, updates.get(collection, state)
 
   return Model(init, apply)
