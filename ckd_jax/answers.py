@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from ckd_jax import cost, table, teacher
+from ckd_jax import cost, methods, table, teacher
 from ckd_jax.data import Dataset
 from ckd_jax.errors import UserError
 from ckd_jax.evaluate import percent
@@ -102,9 +102,10 @@ def _from_table(config, dataset, rows, needs, workdir) -> Answers:
   outputs = _logits(table.rows(answered, split.ids[rows]), answered)
   for field in needs - {"logits"}:
     if getattr(outputs, field) is None or len(getattr(outputs, field)) == 0:
+      work = ", ".join(methods.working_with(frozenset({"logits"})))
       raise UserError(
         f"method {config.method!r} needs the teacher's {field}, which the "
-        f"table {path} does not hold: ckd, kd, logit_mse and supervised work"
+        f"table {path} does not hold: of the methods {work} work without"
       )
   tested = {}
   if config.table.test_path:

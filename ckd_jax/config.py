@@ -26,6 +26,12 @@ def hyper(method: str) -> ml_collections.ConfigDict:
     raise UserError(str(error)) from error
 
 
+def student_view(method: str) -> str:
+  """`table` for methods on maps: a cached map matches no other view."""
+  maps = {"maps", "preactivations"} & methods.make(method).needs
+  return "table" if maps else "fresh"
+
+
 def parse(arg: str, **defaults: str) -> dict[str, str]:
   """`method=icd,budget=4000` after the colon of --config, over `defaults`."""
   options = dict(defaults)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ckd_jax import durable, table
+from ckd_jax import durable, methods, table
 from ckd_jax.errors import UserError
 from ckd_jax.journal import Journal
 from ckd_jax.methods import Outputs
@@ -106,9 +106,10 @@ def build(
   if view not in VIEWS:
     raise UserError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
   if teacher.request_size is not None and needs - {"logits"}:
+    work = ", ".join(methods.working_with(frozenset({"logits"})))
     raise UserError(
       f"{teacher.name} is a black box and gives logits only, not"
-      f" {', '.join(sorted(needs - {'logits'}))}: choose another method"
+      f" {', '.join(sorted(needs - {'logits'}))}: of the methods {work} work"
     )
   path = epath.Path(table_path)
   rows = {str(split.ids[row]): int(row) for row in wanted_rows}

@@ -55,8 +55,6 @@ def get_config(arg: str = "") -> ConfigDict:
   config.augment = "crop_flip"
   # Pixels of black border from which a crop is taken.
   config.augment_padding = 4
-  # fresh: the student sees new augmentations. table: what the teacher saw.
-  config.student_view = "fresh"
 
   # A name of ckd_jax.models.names(), or package.module:function: called with
   # the number of classes, it returns a ckd_jax.methods.Model.
@@ -65,6 +63,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.method = options.pop("method")
   # Keyword arguments of its make(), at the published defaults.
   config.hyper = configuration.hyper(config.method)
+  # fresh: the student sees new augmentations. table: what the teacher saw, for
+  # methods on maps, since a cached map matches no other view.
+  config.student_view = configuration.student_view(config.method)
 
   config.teacher = ConfigDict()
   # train: here, on all training labels. checkpoint: of a finished run of ours.

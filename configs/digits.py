@@ -33,11 +33,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
   config.augment = "none"  # a mirrored digit is no digit
   config.augment_padding = 1
-  config.student_view = "fresh"
 
   config.student = "cnn"
   config.method = options.pop("method")
   config.hyper = configuration.hyper(config.method)
+  config.student_view = configuration.student_view(config.method)
   if config.method == "ckd":
     config.hyper.estimator = "all"
     config.hyper.offset = "fit"

@@ -55,7 +55,8 @@ def test_the_rules_know_exactly_the_keys_of_a_config(path):
   ],
 )
 def test_text_after_the_colon_takes_the_type_of_its_key(key, text, value):
-  extra = ",hyper.offset=none" if key.startswith("hyper") else ""
+  free = key.startswith(("hyper", "teacher"))
+  extra = ",hyper.offset=none" if free else ""
   source = ",teacher.source=train"
   found = configuration.flatten(read(arg=f"{key}={text}{extra}{source}")[0])
   assert found[key] == value and type(found[key]) is type(value)
@@ -67,7 +68,11 @@ def test_text_after_the_colon_takes_the_type_of_its_key(key, text, value):
     (["--config.budget=40"], "budget", 40),
     (["--config.budget", "40"], "budget", 40),
     (["--config.budget=40", "--config.budget=50"], "budget", 50),
-    (["--config.teacher.live"], "teacher.live", True),
+    (
+      ["--config.teacher.live", "--config.hyper.offset=none"],
+      "teacher.live",
+      True,
+    ),
     (["--noconfig.teacher.live"], "teacher.live", False),
     (["--config.dataset.mean=(0.5,)"], "dataset.mean", (0.5,)),
     (["--config.dataset.path=x"], "dataset.path", "x"),

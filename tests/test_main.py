@@ -149,7 +149,11 @@ MISTAKES = {
   "student of no function": ("--config.student=math:net", "math:net"),
   "student that is no model": ("--config.student=math:sqrt", "float"),
   "student without a function": ("--config.student=math:", "math:"),
-  "live black box": ("--config.teacher.live", "teacher.live"),
+  "live black box": (
+    "--config.teacher.live --config.hyper.offset=none",
+    "teacher.live",
+  ),
+  "live offset": ("--config.teacher.live", "hyper.offset=none"),
   "teacher of no module": (
     "--config.teacher.source=callable --config.teacher.path=nowhere:ask",
     "nowhere",

@@ -125,7 +125,11 @@ def small_run(method, batch_size=16, rows=40, mesh=None, live=None):
     everywhere = NamedSharding(mesh, PartitionSpec())
     examples = jax.device_put(examples, everywhere)
   key = jax.random.key(3)
-  state = init_state(key, method, task, model, transform, examples, live=live)
+  state = jax.jit(
+    lambda key: init_state(
+      key, method, task, model, transform, examples, live=live
+    )
+  )(key)
   if mesh is not None:
     state = jax.device_put(state, everywhere)
   step = make_step(

@@ -509,6 +509,35 @@ def test_a_live_teacher_makes_no_table(teacher_run, tmp_path):
   assert not list(tmp_path.rglob("table*"))
 
 
+def test_a_live_teacher_is_compared_with_too(teacher_run, tmp_path):
+  """ckd, whose offset is not fitted where answers are not kept."""
+  summary = run(
+    tmp_path,
+    LINEAR,
+    "--config.teacher.source=checkpoint",
+    f"--config.teacher.path={teacher_run}",
+    "--config.teacher.live",
+    "--config.hyper.offset=none",
+    arg=QUICK + "method=ckd",
+  )
+  assert summary["live_calls"] == 20 * 16 and summary["offset"] is None
+
+
+@pytest.mark.parametrize("log_every", [3, 1000])
+def test_a_loss_that_is_no_number_is_never_saved(tmp_path, log_every):
+  with pytest.raises(UserError, match=r"loss is (nan|inf) at step"):
+    run(
+      tmp_path,
+      LINEAR,
+      "--config.optimizer.learning_rate=1e30",
+      "--config.schedule=constant",
+      f"--config.log_every={log_every}",
+      arg=QUICK + "method=supervised,teacher.source=none",
+    )
+  assert not (tmp_path / "checkpoints").exists()
+  assert not (tmp_path / "summary.json").exists()
+
+
 def test_a_clean_live_teacher_says_what_its_table_says(
   teacher_run, paid, tmp_path
 ):
@@ -633,7 +662,7 @@ def test_a_plateau_reloads_the_best_and_ends(paid, tmp_path, monkeypatch):
     "--config.steps=5000",
   )
   summary = run(tmp_path / "run", *flags, arg=arg)
-  np.testing.assert_allclose(seen, [0.1, 0.01, 0.001], rtol=1e-5)
+  np.testing.assert_allclose(seen, [0.1, 0.01], rtol=1e-5)
   lines = logger.read_metrics(tmp_path / "run" / "metrics.jsonl")
   val = [(x["step"], x["val_accuracy"]) for x in lines if "val_accuracy" in x]
   # A simulated epoch is 80 / 16 steps, whatever eval_every says.

@@ -142,6 +142,11 @@ def defaults(name: str) -> dict[str, Any]:
   return {key: value.default for key, value in signature.parameters.items()}
 
 
+def working_with(fields: frozenset[str]) -> list[str]:
+  """The methods that, at their defaults, need no more than these fields."""
+  return [name for name in names() if make(name).needs <= fields]
+
+
 def make(name: str, **hyper) -> Method:
   """Builds a method; hyper-parameters not given keep the published defaults."""
   return get(name).make(**hyper)

@@ -42,9 +42,12 @@ def dkd(
   (teacher,) = constant(teacher_logits)
   # The student's floor is finite: 0 times minus infinity is not a number.
   student = _split(student / temperature, labels, floor=-1e30)
-  teacher = _split(teacher / temperature, labels, floor=-jnp.inf)
-  target, others = map(kl_divergence, teacher, student)
-  return temperature**2 * (alpha * target + beta * others)
+  pair, others = _split(teacher / temperature, labels, floor=-jnp.inf)
+  alone = pair[..., 1] == -jnp.inf
+  others = jnp.where(alone[..., None], 0.0, others)
+  target = kl_divergence(pair, student[0])
+  rest = jnp.where(alone, 0.0, kl_divergence(others, student[1]))
+  return temperature**2 * (alpha * target + beta * rest)
 
 
 def _split(logits, labels, floor):
