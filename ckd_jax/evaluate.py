@@ -92,8 +92,11 @@ def calibration_error(
   """Expected calibration error in percent (Guo et al., arXiv 1706.04599, 3).
 
   The distance between confidence and accuracy, averaged over `bins` equal
-  intervals of confidence, weighted by how many images fall into each.
+  intervals of confidence, weighted by how many images fall into each; NaN where
+  a logit is not finite.
   """
+  if not np.isfinite(logits).all():
+    return float("nan")
   shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
   probabilities = np.exp(shifted) / np.exp(shifted).sum(-1, keepdims=True)
   confidence = probabilities.max(-1)

@@ -130,6 +130,10 @@ def conv_norm(
 
 def pool(x: jax.Array) -> jax.Array:
   """The mean over the image: [n, h, w, c] -> [n, c]."""
+  if x.dtype != jnp.float32:
+    # jaxlib 0.12 fuses this mean on CPU with what comes before it, and in
+    # bfloat16 the result is not a number.
+    x = jax.lax.optimization_barrier(x)
   return x.mean((1, 2))
 
 

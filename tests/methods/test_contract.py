@@ -162,6 +162,7 @@ def case(request) -> Case:
   )
 
 
+@pytest.mark.slow  # without jit every operation is compiled on its own
 def test_the_same_number_with_and_without_jit(case):
   arguments = case.params, answer(case.batch.images, 7), case.batch
   plain, _ = case.loss(*arguments)

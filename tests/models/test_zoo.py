@@ -223,3 +223,22 @@ def test_own_model(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=message) as caught:
       models.load(student, 7)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet8", "wrn_16_1"])
+def test_bfloat16_is_near_float32(name):
+  """Of a whole batch, in both modes, with nothing but the logits asked for."""
+  r = np.random.default_rng(0)
+  images = r.normal(size=(90, 16, 16, 3)).astype(np.float32)
+  exact = models.get(name, 10)
+  params, state = exact.init(jax.random.key(1), images)
+  for train in (False, True):
+
+    def logits(model, train=train):
+      return jax.jit(
+        lambda p, s, x: model.apply(p, s, x, train=train)[0].logits
+      )(params, state, images)
+
+    half = logits(models.get(name, 10, dtype=jnp.bfloat16))
+    full = logits(exact)
+    np.testing.assert_allclose(half, full, atol=0.05 * np.abs(full).max())
