@@ -23,6 +23,7 @@ def start(modes) -> dict:
     "level": 0,
     "train_seconds": 0.0,
     "evaluation_seconds": 0.0,
+    "processor_seconds": 0.0,
     "timed_steps": 0,
     "timed_seconds": 0.0,
   }

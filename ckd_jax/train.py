@@ -181,7 +181,7 @@ def loop(config, fit: Fit, workdir) -> tuple[State, dict, dict]:
     steps = min(steps, plateau.max_epochs * eval_every)
   step = timed_from = first
   pending = None
-  clock = time.perf_counter()
+  clock, processor = time.perf_counter(), time.process_time()
   while step < steps and not (plateau and record["level"] >= plateau.levels):
     state, metrics = fit.step(state, fit.examples, fit.key)
     step += 1
@@ -218,6 +218,8 @@ def loop(config, fit: Fit, workdir) -> tuple[State, dict, dict]:
     if saved:
       checkpoint.save(folder, step, {"state": state, "best": best}, record)
     record["evaluation_seconds"] += time.perf_counter() - clock
-    clock, timed_from = time.perf_counter(), step
+    record["processor_seconds"] += time.process_time() - processor
+    clock, processor = time.perf_counter(), time.process_time()
+    timed_from = step
   record["steps"] = step
   return state, best, record

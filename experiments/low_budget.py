@@ -124,8 +124,8 @@ def table_of_results() -> str:
   rows = finished()
   lines = [
     "| schedule | loss | test accuracy % | with fitted offset % | "
-    "last step % | last step, offset % | calls | seconds |",
-    "|---|---|---|---|---|---|---|---|",
+    "last step % | last step, offset % | calls | seconds | processor seconds |",
+    "|---|---|---|---|---|---|---|---|---|",
   ]
   for schedule in ("constant", "cosine"):
     for arm in ARMS:
@@ -142,6 +142,10 @@ def table_of_results() -> str:
       cells.append(str(max(row["teacher_calls"] for row in group)))
       seconds = statistics.mean(row["train_seconds"] for row in group)
       cells.append(f"{seconds:.0f}")
+      spent = [
+        row["processor_seconds"] for row in group if "processor_seconds" in row
+      ]
+      cells.append(f"{statistics.mean(spent):.0f}" if spent else "-")
       lines.append(" | ".join([f"| {schedule} | {arm}", *cells]) + " |")
   return "\n".join(lines)
 
