@@ -167,7 +167,8 @@ def loop(config, fit: Fit, workdir) -> tuple[State, dict, dict]:
   first = 0
   restored = checkpoint.restore(folder, {"state": state, "best": best})
   if restored is not None:
-    first, trees, record = restored
+    first, trees, kept = restored
+    record |= kept
     state, best = trees["state"], trees["best"]
     print(f"resuming at step {first}", flush=True)
   show = logger.Display(
