@@ -2,26 +2,31 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 
-from ckd_jax import cost, methods, table, teacher
+from ckd_jax import cost, hosts, methods, table, teacher
 from ckd_jax.data import Dataset
 from ckd_jax.errors import UserError
 from ckd_jax.evaluate import percent
 from ckd_jax.methods import Outputs
+from ckd_jax.plan import Plan, answers_of, refusing, rehearse
 from ckd_jax.step import Live
 
 
 class Answers(NamedTuple):
   """What the teacher said about the training rows, and what it cost."""
 
-  outputs: Outputs | None = None  # NumPy, aligned with the training rows
-  live: Live | None = None  # a teacher that answers inside the step instead
+  outputs: tuple[Outputs, ...] = ()
+  # NumPy, aligned with the training rows; of the teacher, then of its pruned
+  # copy if there is one
+  live: Live | None = None  # teachers that answer inside the step instead
   teacher: str = "none"
   calls: int = 0  # answers of the table that this run uses: within the budget
   paid: int = 0  # of them, bought by this run
   repeated: int = 0  # asked again after a kill, outside the budget
+  pruned_calls: int = 0  # answers of the pruned copy, which nobody charges for
   view: str = "clean"  # what it was asked about
   view_seed: int | None = None
   view_pad: int | None = None
@@ -35,7 +40,7 @@ class Answers(NamedTuple):
 
 
 def collect(
-  config, dataset: Dataset, rows: np.ndarray, needs: frozenset, mesh, workdir
+  config, dataset: Dataset, rows: np.ndarray, settled: Plan, mesh, workdir
 ) -> Answers:
   """Reads, imports or asks for the answers about `rows` of the training set.
 
@@ -43,21 +48,29 @@ def collect(
     config: of the run; teacher.source says where answers come from.
     dataset: whose images are asked about.
     rows: int[n], the training part of the budget.
-    needs: fields of Outputs that the method uses; none means no teacher.
+    settled: is rehearsed with answers of these shapes before any is asked for.
     mesh: over which a local teacher's batches are sharded.
     workdir: where a table lies that belongs to this run alone.
 
   Raises:
     UserError: the answers cannot be had, or do not belong to this data set.
   """
-  source = config.teacher.source
+  source, needs = config.teacher.source, settled.method.needs
   if source == "none" or not needs:
     return Answers()
   if source == "table":
-    return _from_table(config, dataset, rows, needs, workdir)
+    answers = _from_table(config, dataset, rows, needs, workdir)
+    with refusing(config):
+      rehearse(settled, _shapes(answers.outputs[0]))
+    return answers
   asked = _open(config, dataset, needs, mesh)
   known = Answers(teacher=asked.name)
   if asked.model is not None:
+    with refusing(config):
+      weights = asked.params, asked.state
+      shapes = answers_of(asked.model, settled.images, weights)
+      teacher.require(asked.name, shapes, needs)
+      rehearse(settled, shapes)
     logits_only = frozenset({"logits"})
     test = asked.ask(dataset.test.images, needs=logits_only)
     shape = dataset.test.images.shape[1:]
@@ -66,11 +79,39 @@ def collect(
       parameters=cost.parameters(asked.params),
       flops=cost.flops(asked.model, asked.params, asked.state, shape),
     )
+  all_asked = [asked]
+  if config.teacher.pruned:
+    all_asked.append(teacher.pruned(asked, config.teacher.pruned, mesh=mesh))
   if config.teacher.live:
-    live = Live(asked.model, asked.params, asked.state, asked.mean, asked.std)
+    weights = tuple((one.params, one.state) for one in all_asked)
+    live = Live(asked.model, weights, asked.mean, asked.std)
     return known._replace(live=live)
   path = epath.Path(config.table.path or workdir / "table")
-  answered, paid, repeated = teacher.build(
+  places = [path, path.parent / f"{path.name}-pruned"]
+  built = [
+    _build(config, one, dataset, rows, needs, place)
+    for one, place in zip(all_asked, places, strict=False)
+  ]
+  answered, paid, repeated = built[0]
+  ids = dataset.train.ids[rows]
+  return known._replace(
+    outputs=tuple(_usable(one, ids, needs) for one, *_ in built),
+    **_view(answered.info),
+    calls=len(rows),
+    paid=paid,
+    repeated=repeated,
+    pruned_calls=len(rows) * (len(built) - 1),
+    path=str(path),
+    digest=table.digest(answered.info),
+  )
+
+
+def _shapes(outputs: Outputs) -> Outputs:
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), outputs)
+
+
+def _build(config, asked, dataset, rows, needs, path):
+  return teacher.build(
     asked,
     dataset.train,
     rows,
@@ -85,37 +126,27 @@ def collect(
     needs=needs,
     part_size=config.teacher.part_size,
   )
-  return known._replace(
-    outputs=_logits(table.rows(answered, dataset.train.ids[rows]), answered),
-    **_view(answered.info),
-    calls=len(rows),
-    paid=paid,
-    repeated=repeated,
-    path=str(path),
-    digest=table.digest(answered.info),
-  )
 
 
 def _from_table(config, dataset, rows, needs, workdir) -> Answers:
   split = dataset.train
   answered, path = _read(config, config.teacher.path, "train", dataset, workdir)
-  outputs = _logits(table.rows(answered, split.ids[rows]), answered)
-  for field in needs - {"logits"}:
-    if getattr(outputs, field) is None or len(getattr(outputs, field)) == 0:
-      work = ", ".join(methods.working_with(frozenset({"logits"})))
-      raise UserError(
-        f"method {config.method!r} needs the teacher's {field}, which the "
-        f"table {path} does not hold: of the methods {work} work without"
-      )
+  held = table.fields(answered.info)
+  if lacking := ", ".join(sorted(needs - held)):
+    work = ", ".join(methods.working_with(held))
+    raise UserError(
+      f"method {config.method!r} needs the teacher's {lacking}, which the "
+      f"table {path} does not hold: of the methods {work} work without"
+    )
+  outputs = _usable(answered, split.ids[rows], needs)
   tested = {}
   if config.table.test_path:
     answered_test, _ = _read(
       config, config.table.test_path, "test", dataset, workdir
     )
-    test = table.rows(answered_test, dataset.test.ids)
-    tested = _tested(_logits(test, answered_test), dataset)
+    tested = _tested(_usable(answered_test, dataset.test.ids), dataset)
   return Answers(
-    outputs=outputs,
+    outputs=(outputs,),
     teacher=answered.info["teacher"],
     **_view(answered.info),
     calls=len(rows),
@@ -133,22 +164,24 @@ def _read(config, path, split_name, dataset, workdir):
     raise UserError(f"no table at {path}: check teacher.path and table.*")
   if not path.is_dir():
     imported = workdir / ("table" if split_name == "train" else "table_test")
-    if table.exists(imported):
+    imported_now = not hosts.first()  # by the process that is first
+    if not imported_now and table.exists(imported):
       if not table.read_info(imported)["teacher"].startswith("file:"):
         raise UserError(
           f"{imported} holds answers that were paid for: choose another "
           "--workdir for those of a file"
         )
       imported.rmtree()  # the file may have been mended since
-    table.import_file(
-      path,
-      split,
-      dataset.name,
-      split_name,
-      dataset.class_names,
-      imported,
-      kind=config.teacher.kind,
-    )
+    if not imported_now:
+      table.import_file(
+        path,
+        split,
+        dataset.name,
+        split_name,
+        dataset.class_names,
+        imported,
+        kind=config.teacher.kind,
+      )
     path = imported
   answered = table.read(path)
   if answered.info["fingerprint"] != split.fingerprint:
@@ -199,8 +232,14 @@ def _open(config, dataset, needs, mesh) -> teacher.Teacher:
   return asked
 
 
-def _logits(outputs: Outputs, answered: table.Table) -> Outputs:
-  """Probabilities become their logarithms; logits stay as they are."""
+def _usable(answered: table.Table, ids, needs=frozenset()) -> Outputs:
+  """The rows of `ids`: logits or their like, and what else is needed.
+
+  Probabilities become their logarithms; logits stay as they are.
+  """
+  outputs = table.rows(answered, ids)
+  fields = {"logits"} | needs
+  outputs = Outputs(**{field: getattr(outputs, field) for field in fields})
   if answered.info["kind"] != "probs":
     return outputs
   print("teacher answers are probabilities p: using log(max(p, 1e-8))")

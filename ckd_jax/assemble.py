@@ -1,5 +1,7 @@
 """Everything that the loop needs: the jitted step, and its table on devices."""
 
+import functools
+import hashlib
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,53 +12,73 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ckd_jax import (
-  augment,
-  evaluate,
-  export,
-  models,
-  optimizer,
-  stages,
-  teacher,
-)
+from ckd_jax import data, evaluate, hosts, stages, stream, teacher
 from ckd_jax.answers import Answers
 from ckd_jax.budget import Selection
-from ckd_jax.data import Dataset
+from ckd_jax.data import Dataset, subset
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Batch, Method, Model, Outputs, Stage, Task
+from ckd_jax.methods import Batch, Model
+from ckd_jax.plan import Plan, begin, gradients_of, staged, step_of
 from ckd_jax.stages import Phase
 from ckd_jax.step import (
   Examples,
   State,
+  capacity,
+  forward,
   gather,
-  init_state,
-  make_gradients,
-  make_step,
-  make_update,
+  pad,
+  repeat,
 )
+
+_LAUNCH = 32  # steps a launch on an accelerator, which then never waits for us
+
+
+class Programs(NamedTuple):
+  """What is compiled; runs that differ in seed, budget or rate share it."""
+
+  begin: Callable  # jitted (key, examples) -> State
+  step: Callable  # (state, examples, key) -> (state, metrics), not jitted
+  launch: Callable
+  # (times) -> jitted (state, examples, key) -> (state, metrics of [times])
+  forward: Callable  # (params, state, uint8 images) -> logits, not jitted
+  predict: Callable  # (params, state, evaluate.Images) -> logits on the host
+  learning_rate: float  # of the schedule in it
 
 
 class Fit(NamedTuple):
   """What the loop works with and does not change."""
 
-  step: Callable  # jitted (state, examples, key) -> (state, metrics)
+  programs: Programs
+  scale: float  # of the learning rate, over that of the programs
+  longest: int  # steps in a launch, at most
+  feed: Callable | None
+  # (key, state of the method, step) -> the Examples of each step from there on,
+  # where images do not lie on the devices
   stages: tuple[Phase, ...]  # what comes before it
   transform: optax.GradientTransformation
   examples: Examples
   key: jax.Array
   state: State  # before the first step
   model: Model
-  predict: Callable  # (params, state, evaluate.Images) -> logits on the host
   images: dict[str, evaluate.Images]  # train, validation (if any), test
   labels: dict[str, np.ndarray]  # int32[n], the same
   target: np.ndarray | None  # [classes]: the mean that a fitted offset meets
   primary: str  # "none" or "fit": how the reported student is judged
   bias: tuple[str, ...] | None  # the leaf that takes up a fitted offset
+  origin: dict[str, str]  # what the images and the answers are
   num_train: int
   num_classes: int
   images_per_step: int
   mesh: Mesh
   everywhere: NamedSharding  # a copy on every device
+
+  @property
+  def launch(self) -> Callable:
+    return self.programs.launch
+
+  @property
+  def predict(self) -> Callable:
+    return self.programs.predict
 
   @property
   def one_at_a_time(self) -> bool:
@@ -68,206 +90,206 @@ class Fit(NamedTuple):
     return self.mesh.size > 1 and self.mesh.devices.flat[0].platform == "cpu"
 
 
-def make_mesh(batch_size: int) -> Mesh:
-  """All devices, or as many as divide the batch, on one axis `data`.
+def streams(config, images) -> bool:
+  """Whether these images stay with the host."""
+  if config.dataset.placement != "auto":
+    return config.dataset.placement == "stream"
+  limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+  limit = limit or data.memory()  # a CPU shares it with the host
+  return math.prod(images.shape) > limit / 2
+
+
+def default_launch() -> int:
+  """Steps a launch: a loop inside a program costs a CPU dearly."""
+  return 1 if jax.default_backend() == "cpu" else _LAUNCH
+
+
+def make_mesh(batch_size: int, students: int = 1) -> Mesh:
+  """All devices, or as many as divide the batch, as (students, data).
+
+  Args:
+    batch_size: of one student, divided over the axis `data`.
+    students: trained at once; as many devices as divide their number make the
+      axis `students`.
 
   Raises:
     UserError: on several hosts every device must have its share.
   """
   devices = jax.devices()
-  count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
-  if count < len(devices) and jax.process_count() > 1:
+  rows = math.gcd(students, len(devices))
+  each = len(devices) // rows
+  count = max(n for n in range(1, each + 1) if batch_size % n == 0)
+  if count < each and jax.process_count() > 1:
     raise UserError(
       f"batch_size {batch_size} is not a multiple of the {len(devices)} devices"
     )
   # Explicit axes, the default, break Linen convolutions.
   return jax.make_mesh(
-    (count,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:count]
+    (rows, count),
+    ("students", "data"),
+    axis_types=(AxisType.Auto,) * 2,
+    devices=devices[: rows * count],
   )
 
 
-class Plan(NamedTuple):
-  """What is settled before the teacher is asked anything."""
+def assemble(
+  config,
+  dataset: Dataset,
+  chosen: Selection,
+  settled: Plan,
+  answers: Answers,
+  mesh: Mesh,
+  *,
+  like: Fit | None = None,
+) -> Fit:
+  """Jits the step and puts the budgeted images and answers on the devices.
 
-  method: Method
-  model: Model
-  task: Task
-  images: np.ndarray  # uint8[rows, h, w, c], as they are
-  augment: Callable  # (key, images) -> images
-  transform: optax.GradientTransformation
-  schedule: Callable
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  bias: tuple[str, ...] | None  # the leaf that will take up a fitted offset
-
-
-def plan(config, dataset: Dataset, chosen: Selection, method: Method) -> Plan:
-  """Settles the run, and rehearses a step: no call is paid for a mistake.
+  Args:
+    config: of the run.
+    dataset: of the run.
+    chosen: which of its images are used.
+    settled: from `plan`.
+    answers: of the teacher.
+    mesh: the devices.
+    like: a run that differs in seed, budget or rate alone: nothing of its
+      programs is compiled again.
 
   Raises:
-    UserError: the student, the method and the batch do not fit together.
+    UserError: the method cannot work with these answers.
   """
-  check_images(config, dataset)
-  labels = dataset.train.labels[chosen.train]
-  task = Task(
-    num_examples=len(labels),
-    num_classes=len(dataset.class_names),
-    batch_size=config.batch_size,
-    steps_per_epoch=math.ceil(len(labels) / config.batch_size),
-    labels=labels,
-  )
-  fresh = config.student_view == "fresh"
-  settled = Plan(
-    method=method,
-    model=models.load(
-      config.student, task.num_classes, dtype=jnp.dtype(config.dtype)
-    ),
-    task=task,
-    images=dataset.train.images[chosen.train],
-    augment=augment.make(
-      config.augment if fresh else "none", config.augment_padding
-    ),
-    transform=optimizer.sgd(
-      config.optimizer.momentum, config.optimizer.weight_decay
-    ),
-    schedule=optimizer.schedule(
-      config.schedule,
-      config.optimizer.learning_rate,
-      config.steps,
-      config.schedule_hyper,
-    ),
-    mean=tuple(config.dataset.mean),
-    std=tuple(config.dataset.std),
-    bias=None,
-  )
-  try:
-    rehearse(settled)
-    if config.hyper.get("offset") == "fit":
-      settled = settled._replace(bias=find_bias(settled))
-  except UserError:
-    raise
-  except Exception as error:  # a student of one's own may raise anything
-    reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    raise UserError(
-      f"student {config.student} with method {config.method} cannot make a "
-      f"step: {reason}"
-    ) from error
-  return settled
-
-
-def check_images(config, dataset: Dataset) -> None:
-  """Refuses a normalisation that does not fit the images' channels."""
-  channels = dataset.train.images.shape[-1]
-  owners = ["dataset"]
-  if config.teacher.source in ("torch", "train"):
-    owners.append("teacher")
-  for owner in owners:
-    for key in ("mean", "std"):
-      found = len(config[owner][key])
-      if found != channels:
-        raise UserError(
-          f"{owner}.{key} has {found} numbers, the images of {dataset.name} "
-          f"have {channels} channels"
-        )
-
-
-def rehearse(settled: Plan) -> None:
-  """Traces the first step, with shapes in place of numbers.
-
-  What a teacher says beyond its logits has shapes that only it knows: such
-  methods are rehearsed when it has spoken.
-  """
-  needs = settled.method.needs
-  if needs - {"logits"}:
-    return
-  rows, classes = settled.task.num_examples, settled.task.num_classes
-  logits = jax.ShapeDtypeStruct((rows, classes), jnp.float16)
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  over_data = NamedSharding(mesh, PartitionSpec("data"))
+  method, model, task = settled.method, settled.model, settled.task
+  ids = dataset.train.ids[chosen.train]
+  streamed = streams(config, settled.images)
+  images = settled.images[:1] if streamed else settled.images[:]
+  if not streamed:
+    images = student_images(config, images, ids, answers)
   examples = Examples(
-    jax.ShapeDtypeStruct(settled.images.shape, jnp.uint8),
-    jax.ShapeDtypeStruct((rows,), jnp.int32),
-    (Outputs(logits),) if needs else (),
+    images,
+    task.labels,
+    answers.outputs,
+    () if answers.live is None else answers.live.weights,
+  )
+  examples = pad(examples, capacity(task.num_examples))
+  examples = hosts.put(examples, everywhere)
+  keys = jax.random.split(jax.random.key(config.seed))
+  init_key, key = hosts.put(tuple(keys), everywhere)
+  where = {
+    "live": answers.live,
+    "shard": lambda batch: jax.lax.with_sharding_constraint(batch, over_data),
+  }
+
+  def compiled(settled, trains=None):
+    step = step_of(settled, trains=trains, **where)
+
+    @functools.cache
+    def launch(times: int):
+      return jax.jit(
+        repeat(step, times), donate_argnums=0, out_shardings=everywhere
+      )
+
+    return launch
+
+  def gradients(settled, state):
+    part = jax.jit(gradients_of(settled, **where), out_shardings=everywhere)
+    return part(state, examples, key)[0]
+
+  def programs():
+    forward = evaluate.make_forward(model, mean=settled.mean, std=settled.std)
+    return Programs(
+      begin=jax.jit(
+        lambda key, examples: begin(settled, key, examples, answers.live),
+        out_shardings=everywhere,
+      ),
+      step=step_of(settled, **where),
+      launch=compiled(settled),
+      forward=forward,
+      predict=evaluate.make_predict(forward, everywhere),
+      learning_rate=config.optimizer.learning_rate,
+    )
+
+  shared = like.programs if like else programs()
+  scale = config.optimizer.learning_rate / shared.learning_rate
+  try:
+    state = shared.begin(init_key, examples)
+    index = jax.eval_shape(
+      lambda key: method.sample(key, 0, task, state.method), key
+    )
+  except ValueError as error:
+    raise UserError(f"method {config.method}: {error}") from error
+  seen = jax.eval_shape(
+    lambda *x: method.prepare(key, gather(*x)), examples, index
+  ).images
+  check_finite(config, method, state, model, examples, index.shape)
+  before, state = phases(settled, state, compiled, gradients)
+
+  def feed(key, method_state, first):
+    copy = jax.device_get((jax.random.key_data(key), method_state))
+    key, method_state = jax.tree.map(jnp.asarray, copy)  # of this host alone
+    key = jax.random.wrap_key_data(key)
+    draw = jax.jit(lambda step: method.sample(key, step, task, method_state))
+
+    def fetch(rows):
+      images = settled.images[rows]
+      return student_images(config, images, ids[rows], answers)
+
+    return stream.batches(examples, first, draw, fetch, over_data, everywhere)
+
+  target = None
+  if answers.live is None:
+    target = method.offset_target(
+      Batch(None, None, labels=task.labels, teachers=answers.outputs)
+    )
+  places = {
+    "train": (settled.images, task.labels),
+    "validation": (
+      subset(dataset.train.images, chosen.validation),
+      dataset.train.labels[chosen.validation],
+    ),
+    "test": (dataset.test.images, dataset.test.labels),
+  }
+  placed = {
+    name: evaluate.place(
+      images, mesh, stream=streamed or streams(config, images)
+    )
+    for name, (images, _) in places.items()
+    if len(images) and not (like and name == "test")
+  }
+  return Fit(
+    programs=shared,
+    scale=scale,
+    longest=1 if streamed else config.steps_per_launch or default_launch(),
+    feed=feed if streamed else None,
+    stages=before,
+    transform=settled.transform,
+    examples=examples,
+    key=key,
+    state=hosts.put(state._replace(level=np.float32(scale)), everywhere),
+    model=model,
+    images=placed | ({"test": like.images["test"]} if like else {}),
+    labels={name: labels for name, (_, labels) in places.items()},
+    target=None if target is None else np.asarray(target).mean(0),
+    primary=config.hyper.get("offset", "none"),
+    bias=settled.bias,
+    origin={
+      "images": dataset.train.fingerprint,
+      "answers": fingerprint(answers),
+    },
+    num_train=task.num_examples,
+    num_classes=task.num_classes,
+    images_per_step=math.prod(seen.shape[:2]),
+    mesh=mesh,
+    everywhere=everywhere,
   )
 
-  def first_step(key, examples):
-    state = begin(settled, key, examples)
-    for stage in settled.method.stages:
-      state, _ = step_of(staged(settled, stage))(state, examples, key)
-      state = stages.finish(stage, state, settled.transform)
-    return step_of(settled)(state, examples, key)
 
-  jax.eval_shape(first_step, jax.random.key(0), examples)
-
-
-def find_bias(settled: Plan) -> tuple[str, ...]:
-  """The classifier's bias, into which an offset can be folded at the end."""
-  images = jnp.zeros((4, *settled.images.shape[1:]), jnp.float32)
-  params, state = jax.jit(settled.model.init)(jax.random.key(0), images)
-  probe = augment.normalise(settled.images[:4], settled.mean, settled.std)
-  return export.classifier_bias(settled.model.apply, params, state, probe)
-
-
-def begin(settled: Plan, key, examples: Examples, live=None) -> State:
-  """The state before the first step."""
-  return init_state(
-    key,
-    settled.method,
-    settled.task,
-    settled.model,
-    settled.transform,
-    examples,
-    live=live,
-  )
-
-
-def _anywhere(batch: Batch) -> Batch:
-  return batch
-
-
-def step_of(settled: Plan, *, live=None, shard=_anywhere, trains=None):
-  """The step of a run, not yet jitted; `trains` as in `make_update`."""
-  update = make_update(
-    settled.method,
-    settled.model,
-    settled.transform,
-    settled.schedule,
-    live=live,
-    mean=settled.mean,
-    std=settled.std,
-    trains=trains,
-  )
-  return _fed(settled, update, shard)
-
-
-def gradients_of(settled: Plan, *, live=None, shard=_anywhere):
-  """(state, examples, key) -> what `make_gradients` gives for a batch."""
-  gradients = make_gradients(
-    settled.method,
-    settled.model,
-    live=live,
-    mean=settled.mean,
-    std=settled.std,
-  )
-  return _fed(settled, gradients, shard)
-
-
-def _fed(settled: Plan, work: Callable, shard: Callable) -> Callable:
-  return make_step(
-    settled.method,
-    settled.task,
-    work,
-    settled.augment,
-    mean=settled.mean,
-    std=settled.std,
-    shard=shard,
-  )
-
-
-def staged(settled: Plan, stage: Stage) -> Plan:
-  """The run as it is during a stage."""
-  return settled._replace(
-    method=settled.method._replace(loss=stage.loss),
-    schedule=lambda step: jnp.full((), stage.learning_rate, jnp.float32),
-  )
+def fingerprint(answers: Answers) -> str:
+  """Of what is learned from: a resumed run must not learn from another."""
+  digest = hashlib.sha256(answers.teacher.encode())
+  for leaf in jax.tree.leaves(answers.outputs):
+    digest.update(np.ascontiguousarray(leaf))
+  return digest.hexdigest()
 
 
 def phases(settled: Plan, state: State, compiled, gradients):
@@ -282,9 +304,11 @@ def phases(settled: Plan, state: State, compiled, gradients):
   made = []
   for stage in settled.method.stages:
     part = staged(settled, stage)
-    # What the loss does not reach must not be decayed either.
+    # What the loss does not reach must not be decayed either. Judged at random
+    # weights: a zero among the first ones may hide what is reached later.
+    elsewhere = state._replace(params=jitter(state.params))
     trains = jax.tree.map(
-      lambda leaf: bool(np.any(np.asarray(leaf))), gradients(part, state)
+      lambda leaf: bool(np.any(np.asarray(leaf))), gradients(part, elsewhere)
     )
     if not stage.trains_student:
       student = jax.tree.map(lambda moves: False, trains["student"])
@@ -295,97 +319,15 @@ def phases(settled: Plan, state: State, compiled, gradients):
   return tuple(made), state
 
 
-def assemble(
-  config,
-  dataset: Dataset,
-  chosen: Selection,
-  settled: Plan,
-  answers: Answers,
-  mesh: Mesh,
-) -> Fit:
-  """Jits the step and puts the budgeted images and answers on the devices.
-
-  Raises:
-    UserError: the method cannot work with these answers.
-  """
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  over_data = NamedSharding(mesh, PartitionSpec("data"))
-  method, model, task = settled.method, settled.model, settled.task
-  teachers = () if answers.outputs is None else (answers.outputs,)
-  ids = dataset.train.ids[chosen.train]
-  examples = jax.device_put(
-    Examples(
-      student_images(config, settled.images, ids, answers),
-      task.labels,
-      teachers,
-    ),
-    everywhere,
-  )
-  init_key, key = jax.random.split(jax.random.key(config.seed))
-  where = {
-    "live": answers.live,
-    "shard": lambda batch: jax.lax.with_sharding_constraint(batch, over_data),
-  }
-
-  def compiled(settled, trains=None):
-    step = step_of(settled, trains=trains, **where)
-    return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
-
-  def gradients(settled, state):
-    return jax.jit(gradients_of(settled, **where))(state, examples, key)[0]
-
-  try:
-    state = jax.jit(
-      lambda key, examples: begin(settled, key, examples, answers.live),
-      out_shardings=everywhere,
-    )(init_key, examples)
-    index = jax.eval_shape(
-      lambda key: method.sample(key, 0, task, state.method), key
-    )
-  except ValueError as error:
-    raise UserError(f"method {config.method}: {error}") from error
-  seen = jax.eval_shape(
-    lambda *x: method.prepare(key, gather(*x)), examples, index
-  ).images
-  check_finite(config, method, state, model, examples, index.shape)
-  before, state = phases(settled, state, compiled, gradients)
-  target = None
-  if answers.live is None:
-    target = method.offset_target(
-      Batch(index=None, images=None, labels=task.labels, teachers=teachers)
-    )
-  places = {
-    "train": (settled.images, task.labels),
-    "validation": (
-      dataset.train.images[chosen.validation],
-      dataset.train.labels[chosen.validation],
-    ),
-    "test": (dataset.test.images, dataset.test.labels),
-  }
-  return Fit(
-    step=compiled(settled),
-    stages=before,
-    transform=settled.transform,
-    examples=examples,
-    key=key,
-    state=jax.device_put(state, everywhere),
-    model=model,
-    predict=evaluate.make_predict(model, mean=settled.mean, std=settled.std),
-    images={
-      name: evaluate.place(images, mesh)
-      for name, (images, _) in places.items()
-      if len(images)
-    },
-    labels={name: labels for name, (_, labels) in places.items()},
-    target=None if target is None else np.asarray(target).mean(0),
-    primary=config.hyper.get("offset", "none"),
-    bias=settled.bias,
-    num_train=task.num_examples,
-    num_classes=task.num_classes,
-    images_per_step=math.prod(seen.shape[:2]),
-    mesh=mesh,
-    everywhere=everywhere,
-  )
+def jitter(params):
+  """The same tree with noise added to every leaf."""
+  leaves, structure = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(0), len(leaves))
+  noisy = [
+    leaf + 0.1 * jax.random.normal(key, leaf.shape, leaf.dtype)
+    for leaf, key in zip(leaves, keys, strict=True)
+  ]
+  return jax.tree.unflatten(structure, noisy)
 
 
 def student_images(config, images, ids, answers: Answers) -> np.ndarray:
@@ -405,27 +347,16 @@ def check_finite(config, method, state, model, examples, shape) -> None:
   if finite.all():
     return
   rows = np.resize(np.flatnonzero(~finite), shape)
-
-  def grouped(array):
-    return array.reshape(*shape, *array.shape[1:])
-
-  images = jnp.zeros((math.prod(shape), *examples.images.shape[1:]))
-  student, _ = model.apply(
-    state.params["student"], state.model, images, train=False
-  )
-  batch = Batch(
-    index=rows,
-    images=grouped(images),
-    labels=examples.labels[rows],
-    teachers=jax.tree.map(lambda x: x[rows], examples.teachers),
+  # Of this host, and indexed as the devices do where images are streamed.
+  state, examples = jax.tree.map(jnp.asarray, jax.device_get((state, examples)))
+  batch = gather(examples, rows)
+  batch = batch._replace(images=jnp.zeros(batch.images.shape))
+  batch = method.prepare(jax.random.key(0), batch)
+  student, _ = forward(
+    model, state.params["student"], state.model, batch.images, method.passes
   )
   value, _ = method.loss(
-    state.params["method"],
-    state.method,
-    jax.tree.map(grouped, student),
-    batch,
-    jax.random.key(0),
-    0,
+    state.params["method"], state.method, student, batch, jax.random.key(0), 0
   )
   if not np.isfinite(value):
     raise UserError(

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 
 # The names that config.augment may take: (random crop, random flip).
 CHOICES = {
-  "none": (False, False),
-  "crop": (True, False),
-  "flip": (False, True),
-  "crop_flip": (True, True),
+  "none": (None, False),
+  "crop": ("padded", False),
+  "flip": (None, True),
+  "crop_flip": ("padded", True),
+  "resized_crop_flip": ("resized", True),
 }
 
 
@@ -31,8 +32,10 @@ def make(
 
   def augment(key: jax.Array, images: jax.Array) -> jax.Array:
     crop_key, flip_key = jax.random.split(key)
-    if crop:
+    if crop == "padded":
       images = random_crop(crop_key, images, padding)
+    if crop == "resized":
+      images = random_resized_crop(crop_key, images)
     if flip:
       images = random_flip(flip_key, images)
     return images
@@ -52,6 +55,42 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
     return jax.lax.dynamic_slice(image, start, (height, width, channels))
 
   return jax.vmap(cut)(padded, corner)
+
+
+def random_resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Cuts a random part of each image and resizes it to the whole.
+
+  A part has 8 to 100 % of the area and an aspect ratio, relative to the image,
+  of 3/4 to 4/3 (Szegedy et al., arXiv 1409.4842); bilinear, with antialiasing.
+
+  Args:
+    key: of all images.
+    images: uint8[n, h, w, c].
+
+  Returns:
+    uint8[n, h, w, c].
+  """
+  size = jnp.asarray(images.shape[1:3], jnp.float32)
+
+  def cut(key, image):
+    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    area = jax.random.uniform(area_key, minval=0.08, maxval=1.0)
+    bound = jnp.log(4 / 3)
+    ratio = jnp.exp(jax.random.uniform(ratio_key, minval=-bound, maxval=bound))
+    share = jnp.sqrt(area) * jnp.stack([1 / jnp.sqrt(ratio), jnp.sqrt(ratio)])
+    share = jnp.minimum(share, 1.0)  # of height and width
+    corner = jax.random.uniform(place_key, (2,)) * (1 - share) * size
+    part = jax.image.scale_and_translate(
+      image.astype(jnp.float32),
+      image.shape,
+      spatial_dims=(0, 1),
+      scale=1 / share,
+      translation=-corner / share,
+      method="linear",
+    )
+    return jnp.clip(jnp.round(part), 0, 255).astype(images.dtype)
+
+  return jax.vmap(cut)(jax.random.split(key, len(images)), images)
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from ckd_jax import durable
+from ckd_jax import durable, hosts
 from ckd_jax.errors import UserError
 
 _MANIFEST = "manifest.json"
@@ -119,7 +119,7 @@ def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
     else:
       value = np.zeros(leaf.shape, leaf.dtype)
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
-      value = jax.device_put(value, leaf.sharding)
+      value = hosts.put(value, leaf.sharding)
     if _is_key(leaf):
       value = jax.random.wrap_key_data(value, impl=manifest["keys"][name])
     return value

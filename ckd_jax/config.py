@@ -32,6 +32,11 @@ def student_view(method: str) -> str:
   return "table" if maps else "fresh"
 
 
+def pruned(method: str) -> float:
+  """R2KD's share of weights to leave out, for methods with a second teacher."""
+  return 0.1 if methods.make(method).max_teachers > 1 else 0.0
+
+
 def parse(arg: str, **defaults: str) -> dict[str, str]:
   """`method=icd,budget=4000` after the colon of --config, over `defaults`."""
   options = dict(defaults)
@@ -134,6 +139,8 @@ def from_flags(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
     raise UserError(f"{strange[0]!r} is not a flag: use --config.key=value")
   check(config)
   workdir = values.workdir
+  if workdir == "":
+    raise UserError("--workdir= is empty: name a directory, or leave it out")
   if workdir is None:
     workdir = f"runs/{pathlib.Path(path).stem}-{digest(config)}"
   return config, workdir
@@ -216,4 +223,4 @@ def check(config: ml_collections.ConfigDict) -> None:
     method = methods.make(config.method, **config.hyper)
   except (TypeError, ValueError) as error:
     raise UserError(f"method {config.method}: {error}") from error
-  config_rules.check_together(config, method.needs)
+  config_rules.check_together(config, method)

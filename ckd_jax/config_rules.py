@@ -64,6 +64,7 @@ RULES: dict[str, Rule | tuple[str, ...] | Callable[[], list[str]]] = {
   "val_fraction": _SHARE,
   "dataset.name": _TEXT,
   "dataset.path": _PATH,
+  "dataset.placement": ("auto", "device", "stream"),
   "dataset.image_size": Rule(
     lambda value: value is None or _COUNT.fits(value), "a size in pixels"
   ),
@@ -79,6 +80,7 @@ RULES: dict[str, Rule | tuple[str, ...] | Callable[[], list[str]]] = {
   "teacher.path": _PATH,
   "teacher.view": ("augmented", "clean"),
   "teacher.live": _SWITCH,
+  "teacher.pruned": _SHARE,
   "teacher.mean": _MEAN,
   "teacher.std": _STD,
   "teacher.steps": _COUNT,
@@ -99,6 +101,7 @@ RULES: dict[str, Rule | tuple[str, ...] | Callable[[], list[str]]] = {
   "eval_every": _COUNT,
   "checkpoint_every": _COUNT,
   "log_every": _COUNT,
+  "steps_per_launch": _whole(0),
   "optimizer.learning_rate": _RATE,
   "optimizer.momentum": _SHARE,
   "optimizer.weight_decay": _AMOUNT,
@@ -159,14 +162,14 @@ def _check_choice(key: str, found, choices) -> None:
     raise UserError(f"unknown {key} {found!r}: {nearest(str(found), choices)}")
 
 
-def check_together(config, needs: frozenset[str]) -> None:
+def check_together(config, method: methods.Method) -> None:
   """Refuses values that are right alone and wrong together.
 
   Args:
     config: whose values are each in their range.
-    needs: of the method: what it asks of a teacher.
+    method: which the config names.
   """
-  for conflict in _conflicts(config, needs):
+  for conflict in _conflicts(config, method):
     raise UserError(conflict)
   if config.teacher.source in ("torch", "train"):
     key, name = "teacher.name", config.teacher.name
@@ -174,7 +177,7 @@ def check_together(config, needs: frozenset[str]) -> None:
       _check_choice(key, name, models.names)
 
 
-def _conflicts(config, needs) -> Iterator[str]:
+def _conflicts(config, method) -> Iterator[str]:
   source = config.teacher.source
   held_out = int(config.budget * config.val_fraction)
   if config.schedule == "plateau" and not held_out:
@@ -182,7 +185,7 @@ def _conflicts(config, needs) -> Iterator[str]:
       "schedule 'plateau' watches the validation accuracy, and there are no"
       " validation images: raise val_fraction or the budget"
     )
-  if needs and source == "none":
+  if method.needs and source == "none":
     others = ", ".join(name for name in SOURCES if name != "none")
     yield (
       f"method {config.method!r} needs a teacher: set teacher.source to one of"
@@ -201,6 +204,16 @@ def _conflicts(config, needs) -> Iterator[str]:
     yield (
       "hyper.offset='fit' needs the answers of a table: a live teacher's are"
       " not kept, set hyper.offset=none"
+    )
+  if config.teacher.pruned and method.max_teachers < 2:
+    yield (
+      f"method {config.method!r} listens to one teacher: teacher.pruned makes a"
+      " second one for r2kd, set teacher.pruned=0.0"
+    )
+  if config.teacher.pruned and source not in ("checkpoint", "torch", "train"):
+    yield (
+      "teacher.pruned copies a local teacher without its smallest weights:"
+      f" {source!r} has no weights here, set teacher.pruned=0.0"
     )
   if config.teacher.live and source in ("callable", "table"):
     yield (

@@ -1,6 +1,6 @@
 """What a student knows: every image once, and the measures of its answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -8,40 +8,73 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ckd_jax import augment
+from ckd_jax import augment, hosts
 from ckd_jax.methods import Model, Outputs
 
 
 class Images(NamedTuple):
   """Images on the devices, in batches of one size."""
 
-  batches: list[jax.Array]  # uint8[batch, h, w, c], sharded over `data`
+  batches: Iterable[jax.Array]  # uint8[batch, h, w, c], sharded over `data`
   count: int  # how many of them are images; the rest is padding
 
 
-def place(images: np.ndarray, mesh, batch_size: int = 500) -> Images:
-  """Puts uint8[n, h, w, c] on the devices once, for every evaluation."""
-  batch_size = -(-min(batch_size, len(images)) // mesh.size) * mesh.size
+class _Streamed(NamedTuple):
+  """Batches that are decoded anew for every evaluation."""
+
+  put: Callable  # start -> uint8[batch, h, w, c]
+  starts: range
+
+  def __iter__(self):
+    return map(self.put, self.starts)
+
+
+def place(
+  images: np.ndarray, mesh, batch_size: int = 500, *, stream: bool = False
+) -> Images:
+  """Puts uint8[n, h, w, c] on the devices once, for every evaluation.
+
+  With `stream` they are put there a batch at a time, in every evaluation.
+  """
+  share = mesh.shape["data"]
+  batch_size = -(-min(batch_size, len(images)) // share) * share
   sharding = NamedSharding(mesh, PartitionSpec("data"))
-  batches = []
-  for start in range(0, len(images), batch_size):
+
+  def put(start):
     part = images[start : start + batch_size]
     padding = [(0, batch_size - len(part))] + [(0, 0)] * (part.ndim - 1)
-    batches.append(jax.device_put(np.pad(part, padding), sharding))
+    return hosts.put(np.pad(part, padding), sharding)
+
+  starts = range(0, len(images), batch_size)
+  batches = _Streamed(put, starts) if stream else list(map(put, starts))
   return Images(batches, len(images))
 
 
-def make_predict(model: Model, *, mean, std) -> Callable:
-  """(params, state, Images) -> float32[count, classes], on the host.
+def make_forward(model: Model, *, mean, std) -> Callable:
+  """(params, state, uint8[n, h, w, c]) -> float32[n, classes].
 
-  The network runs in evaluation mode; every image is answered exactly once.
+  The network runs in evaluation mode.
   """
 
-  @jax.jit
   def forward(params, state, images):
     images = augment.normalise(images, mean, std)
     outputs, _ = model.apply(params, state, images, train=False)
     return outputs.logits.astype(jnp.float32)
+
+  return forward
+
+
+def make_predict(forward: Callable, everywhere=None) -> Callable:
+  """(params, state, Images) -> float32[count, classes], on every host.
+
+  Args:
+    forward: from `make_forward`.
+    everywhere: the sharding of a copy on every device, if there are many.
+
+  Returns:
+    A function that answers every image exactly once.
+  """
+  forward = jax.jit(forward, out_shardings=everywhere)
 
   def predict(params, state, images: Images) -> np.ndarray:
     # All launched before the first is read: the devices never wait.

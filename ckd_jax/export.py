@@ -82,8 +82,8 @@ def load(path) -> tuple[dict, dict, dict[str, str]]:
       f"{STUDENT} of a finished run"
     ) from error
   length = int.from_bytes(data[:8], "little")
-  metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-  return trees["params"], trees["state"], metadata
+  metadata = json.loads(data[8 : 8 + length]).get("__metadata__")
+  return trees["params"], trees["state"], metadata or {}
 
 
 def _nest(tensors) -> dict[str, dict]:
@@ -172,17 +172,24 @@ def run(run_dir, out) -> str:
     )
   if (out / "summary.json").exists():
     raise UserError(f"{out} is the folder of a run; give another --out")
-  wanted = _read(run_dir / "summary.json").get("params_sha256", "nothing")
+  wanted = str(_read(run_dir / "summary.json").get("params_sha256", "nothing"))
   params, state, metadata = _load_checked(run_dir / STUDENT, wanted)
   known = {name: _from_json(text) for name, text in metadata.items()}
-  labels = _labels(run_dir, known)
+  try:
+    labels = _labels(run_dir, known)
+    image_size = _image_size(run_dir, known)
+  except (AttributeError, LookupError, TypeError) as error:
+    raise UserError(
+      f"{run_dir} is damaged, its classes or the size of its images cannot be "
+      f"told ({error}): run it again"
+    ) from error
   config = {
     "model": known.get("model"),
     "classes": known.get("classes", len(labels)),
     "class_names": labels,
     "mean": known.get("mean"),
     "std": known.get("std"),
-    "image_size": _image_size(run_dir, known),
+    "image_size": image_size,
     "params_sha256": wanted,
   }
   try:
@@ -214,7 +221,7 @@ def _labels(run_dir, known: dict[str, Any]) -> list[str]:
   names = known.get("class_names") or _read(run_dir / "table/table.json").get(
     "class_names"
   )
-  return [str(label) for label in names or range(known.get("classes") or 0)]
+  return [str(label) for label in names or range(known.get("classes", 0))]
 
 
 def _image_size(run_dir, known: dict[str, Any]) -> int | None:
@@ -225,9 +232,12 @@ def _image_size(run_dir, known: dict[str, Any]) -> int | None:
 
 def _read(path) -> dict[str, Any]:
   try:
-    return json.loads(path.read_text()) if path.exists() else {}
+    facts = json.loads(path.read_text()) if path.exists() else {}
+    if not isinstance(facts, dict):
+      raise ValueError("it holds no object")
   except ValueError as error:
     raise UserError(f"{path} is damaged: run it again") from error
+  return facts
 
 
 def _from_json(text: str) -> Any:
@@ -264,6 +274,8 @@ def main(argv: list[str]) -> None:
   parser.add_argument("--out", required=True, metavar="DIR")
   parser.error = refuse
   flags = parser.parse_args(argv)
+  if not flags.out:
+    raise UserError("--out names no folder: say --out=DIR")
   digest = run(flags.run, flags.out)
   print(f"{flags.out}: {STUDENT}, config.json, labels.txt")
   print(f"params_sha256 {digest}, as in {flags.run}/summary.json")

@@ -131,6 +131,10 @@ class Progress:
       print(line, file=self._stream, flush=True)
 
 
+class Diverged(UserError):
+  """The loss is not a number any more."""
+
+
 class Display:
   """A run's numbers: every one to metrics.jsonl, the telling ones to the bar.
 
@@ -139,34 +143,52 @@ class Display:
     steps: the last step of the run.
     images_per_step: student images, for the rate.
     first: the step that the run resumes from.
+    log: whether numbers are written.
+    bar: whether they are shown.
   """
 
-  def __init__(self, path, steps: int, images_per_step: int, *, first: int):
-    self._log = Logger(path, from_step=first or None)
-    self._bar = Progress(steps, images_per_step, first=first)
+  def __init__(
+    self,
+    path,
+    steps: int,
+    images_per_step: int,
+    *,
+    first: int,
+    log: bool = True,
+    bar: bool = True,
+  ):
+    self._log, self._bar = None, None
+    if log:
+      self._log = Logger(path, from_step=first or None)
+    if bar:
+      self._bar = Progress(steps, images_per_step, first=first)
     self._shown: dict[str, float] = {}
 
   def training(self, step: int, metrics: Mapping[str, Any]) -> None:
     """The metrics of a step that is finished.
 
     Raises:
-      UserError: the loss is not a number any more.
+      Diverged: the loss is not a number any more.
     """
     values = {name: float(value) for name, value in metrics.items()}
     if not math.isfinite(values["loss"]):
-      raise UserError(
+      raise Diverged(
         f"the loss is {values['loss']} at step {step}: lower "
         "optimizer.learning_rate; the checkpoints before it are whole"
       )
-    self._log.log(step, **values)
-    self._shown |= {key: values[key] for key in ("loss", "train_accuracy")}
-    self._bar.show(step, **self._shown)
+    shown = {key: values[key] for key in ("loss", "train_accuracy")}
+    self._tell(step, values, shown)
 
   def accuracies(self, step: int, values: Mapping[str, float]) -> None:
     """What a validation found, in percent."""
-    self._log.log(step, **values)
-    self._shown |= values
-    self._bar.show(step, **self._shown)
+    self._tell(step, values, values)
+
+  def _tell(self, step: int, values, shown) -> None:
+    self._shown |= shown
+    if self._log:
+      self._log.log(step, **values)
+    if self._bar:
+      self._bar.show(step, **self._shown)
 
 
 def progress_line(

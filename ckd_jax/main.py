@@ -9,9 +9,13 @@ from ckd_jax import errors
 HELP = """\
 python -m ckd_jax.main --config=FILE[:method=NAME,key=value,...]
                        [--config.key=value ...] [--workdir=DIR] [--debug]
+                       [--hosts=auto | --coordinator=HOST:PORT --processes=N
+                                       --process=I]
 
 Distils a student from a table of a teacher's answers. FILE is one of configs/.
 The same command resumes an unfinished run and prints a finished one's result.
+On many hosts every process runs it: with --hosts=auto where the cluster says
+who they are (TPU pods, SLURM), else with the first one's address.
 """
 
 
@@ -21,9 +25,12 @@ def main(argv: list[str]) -> None:
     print(HELP, end="")
     return
   use_every_core()
-  from ckd_jax import config, train  # after the devices are settled
+  # Only now that the devices are settled.
+  from ckd_jax import compilation, config, hosts, train
 
-  train.run(*config.from_flags(argv))
+  argv = hosts.join(argv)
+  with hosts.together(), compilation.kept():
+    train.run(*config.from_flags(argv))
 
 
 def use_every_core() -> None:
@@ -47,4 +54,7 @@ def use_every_core() -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(errors.command(main, sys.argv[1:]))
+  status = errors.command(main, sys.argv[1:])
+  from ckd_jax import hosts
+
+  hosts.leave(status)

@@ -34,6 +34,37 @@ def constant(*arrays: jax.Array) -> tuple[jax.Array, ...]:
   return tuple(jax.lax.stop_gradient(array) for array in float32(*arrays))
 
 
+def alike(
+  student: jax.Array, teacher: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Both in float32, the teacher's without a gradient.
+
+  Raises:
+    ValueError: their shapes differ: what would be broadcast is a mistake.
+  """
+  (student,), (teacher,) = float32(student), constant(teacher)
+  check_shapes(student, teacher)
+  return student, teacher
+
+
+def check_shapes(student: jax.Array, teacher: jax.Array) -> None:
+  """Raises ValueError where the two would be broadcast to one shape."""
+  if student.shape != teacher.shape:
+    raise ValueError(
+      f"student {student.shape} and teacher {teacher.shape} must have the same"
+      " shape"
+    )
+
+
+def check_rows(student: jax.Array, teacher: jax.Array) -> None:
+  """Raises ValueError where the two are not about the same examples."""
+  if len(student) != len(teacher):
+    raise ValueError(
+      f"student {student.shape} and teacher {teacher.shape} must be about the"
+      " same examples: as many rows"
+    )
+
+
 def kl_divergence(
   teacher_logits: jax.Array, student_logits: jax.Array
 ) -> jax.Array:
@@ -135,6 +166,7 @@ def map_rows(function: Callable, rows, *, floats: int) -> jax.Array:
   return jax.lax.map(jax.checkpoint(function), rows, batch_size=together)
 
 
+@jax.custom_jvp
 def gram(x: jax.Array) -> jax.Array:
   """Inner products of all rows, in full float32.
 
@@ -148,3 +180,11 @@ def gram(x: jax.Array) -> jax.Array:
     float32[..., n, n].
   """
   return jnp.matmul(x, x.mT, precision=jax.lax.Precision.HIGHEST)
+
+
+@gram.defjvp
+def _gram_tangent(x, tangent):
+  """One product: on the way back (g + g.mT) x, where autodiff makes two."""
+  (x,), (tangent,) = x, tangent
+  half = jnp.matmul(tangent, x.mT, precision=jax.lax.Precision.HIGHEST)
+  return gram(x), half + half.mT

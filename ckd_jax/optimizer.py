@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-SCHEDULES = ("constant", "cosine", "plateau", "step")
+# The numbers of `schedule_hyper` that a schedule looks at.
+SCHEDULE_NUMBERS = {
+  "constant": (),
+  "cosine": ("warmup_fraction",),
+  "plateau": ("patience", "levels", "max_epochs", "factor"),
+  "step": ("milestones", "epochs", "factor"),
+}
+SCHEDULES = tuple(SCHEDULE_NUMBERS)
 
 
 def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:

@@ -19,10 +19,18 @@ from etils import epath
 from ckd_jax import durable
 from ckd_jax.errors import UserError, command
 
-_KEYS = (
-  *("dataset", "teacher", "student", "method", "seed", "budget"),
-  *("test_accuracy", "teacher_calls", "train_seconds"),
-)
+# What is read of a summary, and of which type it is.
+_KEYS = {
+  "dataset": str,
+  "teacher": str,
+  "student": str,
+  "method": str,
+  "seed": int,
+  "budget": int | None,
+  "test_accuracy": int | float,
+  "teacher_calls": int | float,
+  "train_seconds": int | float,
+}
 
 
 class Cell(NamedTuple):
@@ -94,13 +102,18 @@ def read(run) -> dict[str, Any]:
   path = epath.Path(run) / "summary.json"
   try:
     summary = json.loads(path.read_text())
-    missing = [key for key in _KEYS if key not in summary]
+    missing = [
+      key
+      for key, kind in _KEYS.items()
+      if key not in summary or not isinstance(summary[key], kind)
+    ]
   except (ValueError, TypeError) as error:
     raise UserError(
       f"{path} is not JSON: {error}; remove it and rerun"
     ) from error
   if missing:
-    raise UserError(f"{path} lacks {', '.join(missing)}; remove it and rerun")
+    keys = ", ".join(missing)
+    raise UserError(f"{path} lacks a usable {keys}; remove it and rerun")
   return summary
 
 
@@ -126,7 +139,7 @@ def group(summaries: Sequence[dict[str, Any]]) -> Groups:
 
 def name(summary: dict[str, Any]) -> str:
   """The method and what `label` says of its variant."""
-  method, label = summary["method"], summary.get("label") or ""
+  method, label = summary["method"], str(summary.get("label") or "")
   return label if label.startswith(method) else f"{method} {label}".strip()
 
 

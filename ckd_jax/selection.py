@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ckd_jax import hosts
 from ckd_jax.assemble import Fit
 from ckd_jax.evaluate import percent
 from ckd_jax.step import State
@@ -66,23 +67,45 @@ def modes(fit: Fit) -> tuple[str, ...]:
   return ("none",) if fit.target is None else ("none", "fit")
 
 
-def validate(fit: Fit, state: State, step: int, record, best) -> dict:
+def watched(fit: Fit) -> tuple[str, ...]:
+  """The parts of the data set that a validation looks at."""
+  names = () if fit.target is None else ("train",)
+  return (*names, "validation") if "validation" in fit.images else names
+
+
+def look(fit: Fit, state: State) -> dict[str, np.ndarray]:
+  """What the student answers there, by name: float32[n, classes]."""
+  params, model_state = state.params["student"], state.model
+  return {
+    name: fit.predict(params, model_state, fit.images[name])
+    for name in watched(fit)
+  }
+
+
+def validate(fit: Fit, logits, step: int, record, best, keep) -> dict:
   """Validates, and keeps in `best` a copy of what is now at its best.
+
+  Args:
+    fit: the run.
+    logits: from `look`.
+    step: how many steps the weights have seen.
+    record: changed in place.
+    best: by mode; changed in place.
+    keep: (offset) -> a `snapshot` of these weights.
 
   Returns:
     The accuracies found, in percent, by name.
   """
-  params, model_state = state.params["student"], state.model
-  offsets = fitted_offsets(fit, params, model_state)
+  offsets = fitted_offsets(fit, logits)
   val = dict.fromkeys(offsets)
-  if "validation" in fit.images:
-    logits = fit.predict(params, model_state, fit.images["validation"])
+  if "validation" in logits:
     val = {
-      mode: _accuracy(logits + offset, fit.labels["validation"])
+      mode: _accuracy(logits["validation"] + offset, fit.labels["validation"])
       for mode, offset in offsets.items()
     }
-  for mode in judge(record, step, val, fit.primary):
-    best[mode] = snapshot(fit, state, offsets[mode])
+  # In one order, or the hosts of a run would wait for each other.
+  for mode in sorted(judge(record, step, val, fit.primary)):
+    best[mode] = keep(offsets[mode])
   return {
     "val_accuracy" if mode == fit.primary else f"offset_{mode}_val_accuracy": v
     for mode, v in val.items()
@@ -90,7 +113,7 @@ def validate(fit: Fit, state: State, step: int, record, best) -> dict:
   }
 
 
-def fitted_offsets(fit: Fit, params, model_state) -> dict[str, np.ndarray]:
+def fitted_offsets(fit: Fit, logits) -> dict[str, np.ndarray]:
   """What each mode adds to the logits: nothing, or the mean gap to the target.
 
   The target is what the loss would meet if it saw the mean; the images are the
@@ -98,19 +121,16 @@ def fitted_offsets(fit: Fit, params, model_state) -> dict[str, np.ndarray]:
   """
   offsets = {"none": np.zeros(fit.num_classes, np.float32)}
   if fit.target is not None:
-    logits = fit.predict(params, model_state, fit.images["train"])
-    offsets["fit"] = fit.target - logits.mean(0)
+    offsets["fit"] = fit.target - logits["train"].mean(0)
   return offsets
 
 
 def snapshot(fit: Fit, state: State, offset=0.0) -> dict:
   """A copy of the weights (the step donates its own), and their offset."""
-  tree = {
-    "params": state.params["student"],
-    "model": state.model,
-    "offset": np.full(fit.num_classes, offset, np.float32),
-  }
-  return jax.device_put(jax.tree.map(jnp.copy, tree), fit.everywhere)
+  weights = {"params": state.params["student"], "model": state.model}
+  kept = jax.tree.map(jnp.copy, weights)
+  kept["offset"] = np.full(fit.num_classes, offset, np.float32)
+  return hosts.put(kept, fit.everywhere)
 
 
 def reload(state: State, best: dict, level: float) -> State:
@@ -119,7 +139,7 @@ def reload(state: State, best: dict, level: float) -> State:
   return state._replace(
     params={**state.params, "student": copy["params"]},
     model=copy["model"],
-    level=jax.device_put(jnp.float32(level), state.level.sharding),
+    level=hosts.put(np.float32(level), state.level.sharding),
   )
 
 
@@ -127,7 +147,7 @@ def test(fit: Fit, state: State, best: dict, record: dict) -> None:
   """Enters the test accuracies of the best and of the last weights."""
   params, model_state = state.params["student"], state.model
   last = fit.predict(params, model_state, fit.images["test"])
-  for mode, offset in fitted_offsets(fit, params, model_state).items():
+  for mode, offset in fitted_offsets(fit, look(fit, state)).items():
     kept = best[mode]
     logits = fit.predict(kept["params"], kept["model"], fit.images["test"])
     record["modes"][mode].update(

@@ -1,13 +1,16 @@
 """What a method trains before the main part: an adapter, or the trunk alone."""
 
+import collections
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import checkpoint, logger
+from ckd_jax import checkpoint, hosts, logger
+from ckd_jax.errors import UserError
 from ckd_jax.methods import Stage
+from ckd_jax.rhythm import Launcher, Rhythm, Watch
 from ckd_jax.step import State
 
 
@@ -15,7 +18,7 @@ class Phase(NamedTuple):
   """A stage of a method, compiled for one run."""
 
   stage: Stage
-  step: Callable  # jitted (state, examples, key) -> (state, metrics)
+  launch: Callable  # as in `assemble.Fit`
   steps: int
   begin: State  # before its first step, if nothing comes before it
 
@@ -32,31 +35,52 @@ def finish(stage: Stage, state: State, transform) -> State:
   )
 
 
+def check_origin(fit, notes: dict, workdir) -> None:
+  """Refuses to go on with other images or answers than a run began with."""
+  before = notes.get("origin", fit.origin)
+  for what, digest in fit.origin.items():
+    if before[what] != digest:
+      raise UserError(
+        f"{workdir} was begun with other {what}: put them back, or give another"
+        " --workdir"
+      )
+
+
 def run(config, fit, workdir) -> State:
   """Runs or resumes every stage; returns what the main part begins with."""
+  watch = Watch(collections.defaultdict(float))  # not a part of the run's own
   state = fit.stages[0].begin if fit.stages else fit.state
   for number, phase in enumerate(fit.stages):
     folder = workdir / "checkpoints" / f"stage_{number}"
     restored = checkpoint.restore(folder, {"state": phase.begin})
     first = 0
     if restored is not None:
-      first, trees, _ = restored
+      first, trees, kept = restored
+      check_origin(fit, kept, workdir)
       state = trees["state"]
-    key = jax.random.fold_in(fit.key, number)
-    metrics_path = workdir / f"metrics_stage_{number}.jsonl"
-    show = None
-    for step in range(first + 1, phase.steps + 1):
-      show = show or logger.Display(
-        metrics_path, phase.steps, fit.images_per_step, first=first
-      )
-      state, metrics = phase.step(state, fit.examples, key)
-      if fit.one_at_a_time:
-        jax.block_until_ready(state.step)
-      if step % config.log_every == 0 or step == phase.steps:
-        show.training(step, metrics)
-      if step % config.checkpoint_every == 0 or step == phase.steps:
-        checkpoint.save(folder, step, {"state": state}, {})
-    state = jax.device_put(
-      finish(phase.stage, state, fit.transform), fit.everywhere
+    rhythm = Rhythm(
+      phase.steps, phase.steps, config.checkpoint_every, config.log_every
     )
+    if first < rhythm.steps:
+      show = logger.Display(
+        workdir / f"metrics_stage_{number}.jsonl",
+        phase.steps,
+        fit.images_per_step,
+        first=first,
+        log=hosts.first(),
+        bar=hosts.first(),
+      )
+      launcher = Launcher(
+        fit._replace(key=jax.random.fold_in(fit.key, number)),
+        phase.launch,
+        rhythm,
+        show.training,
+        watch,
+      )
+    while first < rhythm.steps:
+      stop = rhythm.stop(first)
+      state = launcher.run(state, first, stop)
+      first = stop
+      checkpoint.save(folder, first, {"state": state}, {"origin": fit.origin})
+    state = hosts.put(finish(phase.stage, state, fit.transform), fit.everywhere)
   return state

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ckd_jax import augment as augmentation
 from ckd_jax import optimizer as sgd
 from ckd_jax.methods import Batch, Method, Model, Outputs, Task
+
+_ROWS = 4096  # a table takes up a multiple of it
 
 
 class State(NamedTuple):
@@ -33,14 +36,44 @@ class Examples(NamedTuple):
   images: jax.Array  # uint8[rows, h, w, c]
   labels: jax.Array  # int32[rows]
   teachers: tuple[Outputs, ...] = ()  # of [rows, ...]
+  live: tuple = ()  # weights of the teachers that answer inside the step
+  count: jax.Array | None = None  # int32: rows in use; None: as the task says
+  index: jax.Array | None = None
+  # int32[batch, group]: who is compared, where the host streams; `images` are
+  # then theirs alone, [batch, group, h, w, c]
+
+
+def capacity(count: int) -> int:
+  """How many rows a table of `count` takes up: budgets share one program."""
+  return -(-count // _ROWS) * _ROWS
+
+
+def pad(examples: Examples, rows: int) -> Examples:
+  """The table with empty rows at its end, and `count`.
+
+  Args:
+    examples: NumPy arrays.
+    rows: how many there shall be.
+  """
+
+  def extend(array):
+    widths = [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1)
+    return np.pad(array, widths)
+
+  streamed = len(examples.images) < len(examples.labels)
+  return examples._replace(
+    images=examples.images if streamed else extend(examples.images),
+    labels=extend(examples.labels),
+    teachers=jax.tree.map(extend, examples.teachers),
+    count=np.int32(len(examples.labels)),
+  )
 
 
 class Live(NamedTuple):
-  """A local teacher that answers inside the step, on the student's view."""
+  """Local teachers that answer inside the step, on the student's view."""
 
-  model: Model
-  params: Any
-  state: Any
+  model: Model  # what they have in common
+  weights: tuple  # of (params, state), one for each
   mean: tuple[float, ...]
   std: tuple[float, ...]
 
@@ -92,14 +125,15 @@ def make_update(
   std=(),
   trains=None,
 ) -> Callable:
-  """update(state, batch, (prepare_key, method_key, model_key)).
+  """update(state, batch, (prepare_key, method_key, model_key), weights=()).
 
   Args:
     method: whose loss is descended.
     model: the student.
     transform: gradients to directions; the rate is applied after it.
     schedule: step -> learning rate.
-    live: a teacher to ask inside the step, in place of the table's answers.
+    live: teachers to ask inside the step, in place of the table's answers;
+      `update` takes their weights, which would be constants otherwise.
     mean: normalisation of batch.images; needed for `live` only.
     std: likewise.
     trains: tree of bools, as params: what moves at all; None is everything.
@@ -109,9 +143,9 @@ def make_update(
   """
   gradients = make_gradients(method, model, live=live, mean=mean, std=std)
 
-  def update(state: State, batch: Batch, keys):
+  def update(state: State, batch: Batch, keys, weights=()):
     gradient, (model_state, method_state, metrics) = gradients(
-      state, batch, keys
+      state, batch, keys, weights
     )
     direction, momentum = transform.update(
       gradient, state.optimizer, state.params
@@ -143,22 +177,24 @@ def make_update(
 def make_gradients(
   method: Method, model: Model, *, live: Live | None = None, mean=(), std=()
 ) -> Callable:
-  """(state, batch, keys) -> (gradient, (batch statistics, memory, metrics))."""
+  """As `make_update`; -> (gradient, (batch statistics, memory, metrics))."""
 
-  def ask(images):
+  def ask(images, weights):
     images = augmentation.renormalise(
       images, (mean, std), (live.mean, live.std)
     )
     flat = images.reshape(-1, *images.shape[2:])
-    outputs, _ = live.model.apply(live.params, live.state, flat, train=False)
     lead = images.shape[:2]
+    outputs = tuple(
+      live.model.apply(*one, flat, train=False)[0] for one in weights
+    )
     return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), outputs)
 
-  def gradients(state: State, batch: Batch, keys):
+  def gradients(state: State, batch: Batch, keys, weights=()):
     prepare_key, method_key, model_key = keys
     batch = method.prepare(prepare_key, batch)
     if live is not None:
-      batch = batch._replace(teachers=(ask(batch.images),))
+      batch = batch._replace(teachers=ask(batch.images, weights))
     batch = batch._replace(teachers=jax.lax.stop_gradient(batch.teachers))
 
     def objective(params):
@@ -209,8 +245,10 @@ def make_step(
   """
 
   def step(state: State, examples: Examples, key: jax.Array):
-    run = task._replace(labels=examples.labels)
-    index = method.sample(key, state.step, run, state.method)
+    index = examples.index
+    if index is None:
+      run = seen(task, examples)
+      index = method.sample(key, state.step, run, state.method)
     step_key = jax.random.fold_in(key, state.step)
     augment_key, *keys = jax.random.split(step_key, 4)
     batch = gather(examples, index)
@@ -218,16 +256,42 @@ def make_step(
     flat = batch.images.reshape(-1, *batch.images.shape[2:])
     images = augmentation.normalise(augment(augment_key, flat), mean, std)
     batch = batch._replace(images=images.reshape(batch.images.shape))
-    return update(state, batch, keys)
+    return update(state, batch, keys, examples.live)
 
   return step
 
 
+def repeat(step: Callable, times: int) -> Callable:
+  """`step`, `times` times in one program; its metrics are of [times]."""
+
+  def launch(state: State, examples: Examples, key: jax.Array):
+    if times == 1:  # a loop of one costs a CPU dearly
+      state, metrics = step(state, examples, key)
+      return state, jax.tree.map(lambda x: x[None], metrics)
+    return jax.lax.scan(
+      lambda state, _: step(state, examples, key), state, length=times
+    )
+
+  return launch
+
+
+def seen(task: Task, examples: Examples) -> Task:
+  """The run as a program sees it: what a budget changes is an argument."""
+  if examples.count is None:
+    return task._replace(labels=examples.labels)
+  return task._replace(
+    num_examples=examples.count,
+    steps_per_epoch=-(-examples.count // task.batch_size),
+    labels=examples.labels,
+  )
+
+
 def gather(examples: Examples, index: jax.Array) -> Batch:
   """The rows of the table that `index`, int32[batch, group], names."""
+  streamed = examples.index is not None
   return Batch(
     index=index,
-    images=examples.images[index],
+    images=examples.images if streamed else examples.images[index],
     labels=examples.labels[index],
     teachers=jax.tree.map(lambda x: x[index], examples.teachers),
   )
@@ -252,7 +316,7 @@ def init_state(
     model: the student.
     transform: of the optimizer.
     examples: for shapes, and for what the teacher answers.
-    live: the teacher inside the step, if there is one.
+    live: the teachers inside the step, if there are any.
   """
   model_key, method_key = jax.random.split(key)
   # float zeros: only the shape counts, and the group's size is 1 or more.
@@ -273,12 +337,14 @@ def init_state(
       f"{task.num_classes} classes"
     )
   if live is not None:
-    teacher = sample_of(live.model, live.params, live.state)
+    teacher = sample_of(live.model, *examples.live[0])
   elif examples.teachers:
     teacher = jax.tree.map(lambda x: x[:1][None], examples.teachers[0])
   else:
     teacher = Outputs(jnp.zeros_like(student.logits))
-  method_params, method_state = method.init(method_key, task, student, teacher)
+  method_params, method_state = method.init(
+    method_key, seen(task, examples), student, teacher
+  )
   params = {"student": params, "method": method_params}
   return State(
     step=jnp.zeros((), jnp.int32),

@@ -4,7 +4,7 @@ import json
 
 import jax
 
-from ckd_jax import cost, evaluate, export, methods, selection
+from ckd_jax import cost, evaluate, export, hosts, methods, selection
 from ckd_jax.answers import Answers
 from ckd_jax.assemble import Fit
 from ckd_jax.data import Dataset
@@ -27,6 +27,8 @@ def header(config, dataset: Dataset, answers: Answers, fit: Fit) -> list[tuple]:
       f"{answers.parameters / student:.1f} x parameters, "
       f"{answers.flops / flops:.1f} x FLOPs"
     )
+  if share := config.teacher.get("pruned"):
+    teacher += f"; and a copy without the {share:.0%} smallest weights"
   validation = len(fit.labels["validation"])
   left = fit.num_train - answers.calls
   spent = (
@@ -92,7 +94,7 @@ def finish(
   train = evaluate.measures(
     fit.predict(params, model_state, fit.images["train"]),
     fit.labels["train"],
-    answers.outputs,
+    answers.outputs[0] if answers.outputs else None,
   )
   chosen = record["modes"][fit.primary]
   steps = record["steps"]
@@ -112,7 +114,8 @@ def finish(
     "teacher_calls": answers.calls,
     "paid_calls": answers.paid,
     "repeated_calls": answers.repeated,
-    "live_calls": images if answers.live is not None else 0,
+    "pruned_calls": answers.pruned_calls,
+    "live_calls": images * len(answers.live.weights) if answers.live else 0,
     "evaluation_calls": answers.evaluation_calls,
     "steps": steps,
     "test_accuracy": chosen["test"],
@@ -157,7 +160,8 @@ def export_best(config, dataset, fit: Fit, best: dict, workdir):
     "std": json.dumps(list(config.dataset.std)),
     "image_shape": json.dumps(list(dataset.test.images.shape[1:])),
   }
-  export.save(workdir / export.STUDENT, params, model_state, metadata)
+  if hosts.first():
+    export.save(workdir / export.STUDENT, params, model_state, metadata)
   return params, model_state
 
 

@@ -27,6 +27,7 @@ from ckd_jax.table_store import (
   append,
   digest,
   exists,
+  fields,
   new_info,
   read,
   read_info,
@@ -42,6 +43,7 @@ __all__ = [
   "check",
   "digest",
   "exists",
+  "fields",
   "import_file",
   "main",
   "new_info",
@@ -152,6 +154,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _import(flags) -> None:
+  if not flags.out:
+    raise UserError("--out names no folder: say --out=DIR")
   dataset = _dataset(flags.dataset, flags)
   split = getattr(dataset, flags.split)
   info = import_file(

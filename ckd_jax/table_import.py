@@ -61,6 +61,8 @@ def import_file(
     raise UserError(f"cannot read {name}: {error.strerror or error}") from error
   try:
     ids, values = table_formats.read(data, name, split_name, class_names, array)
+    if not len(values):
+      raise UserError("there is no row of answers: export it again")
     with np.errstate(over="ignore"):  # what overflows is refused as infinite
       values = values.astype(np.float32)
     validate(values, kind, len(class_names))

@@ -21,6 +21,25 @@ from ckd_jax.methods import Outputs
 from ckd_jax.table_values import storage_dtype
 
 _TUPLES = ("maps", "preactivations")
+# What table.json says, and of which type it is.
+_FACTS = {
+  "dataset": str,
+  "split": str,
+  "fingerprint": str,
+  "class_names": list,
+  "teacher": str,
+  "kind": str,
+  "view": str,
+  "view_seed": int | None,
+  "view_pad": int | None,
+  "dtype": str | None,
+  "fields": list,
+  "calls": int,
+  "repeated_calls": int,
+  "missing": list,
+  "parts": list,
+}
+_PART = {"file": str, "sha256": str, "rows": int}
 
 
 class Table(NamedTuple):
@@ -78,6 +97,11 @@ def new_info(
   }
 
 
+def fields(info: dict[str, Any]) -> frozenset[str]:
+  """Fields of Outputs in a table: "maps_0" and "maps_1" are `maps`."""
+  return frozenset(field.split("_")[0] for field in info["fields"])
+
+
 def require(path: epath.PathLike, info: dict, **expected) -> None:
   """Refuses a table that was made for something else.
 
@@ -107,7 +131,7 @@ def read_info(path: epath.PathLike) -> dict[str, Any]:
   """Reads table.json and checks its digest.
 
   Raises:
-    UserError: the file is missing, cut or changed.
+    UserError: the file is missing, cut or changed, or describes no table.
   """
   file = epath.Path(path) / "table.json"
   try:
@@ -125,7 +149,31 @@ def read_info(path: epath.PathLike) -> dict[str, Any]:
     raise UserError(
       f"{file} was changed after it was written: restore it from a copy"
     )
+  _require_facts(file, info)
   return info
+
+
+def _require_facts(file, info: dict) -> None:
+  """Refuses what another program wrote, digest and all."""
+  wrong = _unlike(info, _FACTS) or [
+    key for part in info["parts"] for key in _unlike(part, _PART)
+  ]
+  if wrong:
+    raise UserError(
+      f"{file} lacks {wrong[0]!r} or has it of another type: it was not written"
+      " by ckd_jax; import the answers again"
+    )
+
+
+def _unlike(facts: Any, wanted: dict[str, Any]) -> list[str]:
+  """The keys of `wanted` that `facts` lacks or has of another type."""
+  if not isinstance(facts, dict):
+    return list(wanted)
+  return [
+    key
+    for key, kind in wanted.items()
+    if key not in facts or not isinstance(facts[key], kind)
+  ]
 
 
 def write_info(path: epath.PathLike, info: dict) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -20,6 +21,7 @@ from ckd_jax.teacher_sources import (
   from_model,
   from_run,
   from_torch,
+  pruned,
 )
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
   "from_model",
   "from_run",
   "from_torch",
+  "pruned",
 ]
 
 VIEWS = ("clean", "augmented")
@@ -160,18 +163,15 @@ def _existing(path, facts: dict, needs: frozenset[str]) -> Table | None:
   table.require(path, info, **facts)
   if not info["parts"]:
     return None
-  lacking = set(needs) - _fields(info)
-  if lacking:
+  held = table.fields(info)
+  if lacking := set(needs) - held:
+    work = ", ".join(methods.working_with(held))
     raise UserError(
-      f"the table {path} holds {', '.join(sorted(_fields(info)))}, and"
-      f" {', '.join(sorted(lacking))} is needed: choose another table.path"
+      f"the table {path} holds {', '.join(sorted(held))}, and"
+      f" {', '.join(sorted(lacking))} is needed: choose another table.path, or"
+      f" of the methods {work}"
     )
   return table.read(path)
-
-
-def _fields(info: dict) -> set[str]:
-  """Fields of Outputs in a table: "maps_0" and "maps_1" are `maps`."""
-  return {field.split("_")[0] for field in info["fields"]}
 
 
 def _fill(
@@ -182,7 +182,7 @@ def _fill(
   info = table.read_info(path) if table.exists(path) else None
   held = set(found.ids) if found else set()
   if found:
-    needs = _fields(info)  # every part of a table holds the same fields
+    needs = table.fields(info)  # every part of a table holds the same fields
   missing = [name for name in ids if name not in held]
   before = info or table.new_info(**facts, missing=[])
   promised = list(dict.fromkeys([*before["missing"], *missing]))
@@ -278,22 +278,28 @@ def _checked(answer, count, num_classes, needs, teacher) -> Outputs:
       f"the teacher {teacher.name} answered with shape {logits.shape}, not"
       f" ({count}, {num_classes}): one row per image, one column per class"
     )
-  lacking = [
-    field
-    for field in sorted(needs)
-    if getattr(answer, field) is None or len(getattr(answer, field)) == 0
-  ]
-  if lacking:
-    raise UserError(
-      f"the teacher {teacher.name} gives no {' and no '.join(lacking)}: choose"
-      " a method that needs logits only, or another teacher"
-    )
+  require(teacher.name, answer, needs)
   try:
     table.validate(logits, teacher.kind, num_classes)
   except UserError as error:
     raise UserError(f"the teacher {teacher.name}: {error}") from error
   stored = {field: getattr(answer, field) for field in needs}
   return Outputs(**stored | {"logits": logits})
+
+
+def require(name: str, answer: Outputs, needs) -> None:
+  """Refuses answers, or their shapes, that lack a field."""
+  given = {
+    field
+    for field in Outputs._fields
+    if jax.tree.leaves(getattr(answer, field))
+  }
+  if lacking := sorted(set(needs) - given):
+    work = ", ".join(methods.working_with(frozenset(given)))
+    raise UserError(
+      f"the teacher {name} gives no {' and no '.join(lacking)}: choose another"
+      f" teacher, or of the methods {work}"
+    )
 
 
 def augmented(

@@ -180,7 +180,8 @@ def from_run(run_dir: epath.PathLike, **options) -> Teacher:
     **options: see `from_model`.
 
   Raises:
-    UserError: there is no student, or it does not say what it is.
+    UserError: there is no student, it does not say what it is, or its tensors
+      are those of another network.
   """
   from ckd_jax import export, models
 
@@ -188,23 +189,79 @@ def from_run(run_dir: epath.PathLike, **options) -> Teacher:
   params, state, metadata = export.load(file)
   try:
     facts = {
-      key: json.loads(metadata[key]) for key in ("classes", "mean", "std")
+      key: json.loads(metadata[key])
+      for key in ("classes", "image_shape", "mean", "std")
     }
-    model = metadata["model"].strip('"')
-  except (KeyError, ValueError) as error:
+    name = metadata["model"].strip('"')
+    classes = int(facts["classes"])
+    shape = tuple(map(int, facts["image_shape"]))
+    mean, std = (np.asarray(facts[key], float) for key in ("mean", "std"))
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    if not mean.shape == std.shape == shape[2:] or min(classes, *std) <= 0:
+      raise ValueError("they do not belong together")
+  except (KeyError, OverflowError, TypeError, ValueError) as error:
     raise UserError(
-      f"{file} does not say its model, classes, mean and std: give the folder"
-      " of a finished run"
+      f"{file} lacks its model, classes, image_shape, mean or std, or they make"
+      " no sense: give the folder of a finished run"
     ) from error
-  classes = int(facts["classes"])
+  model = models.load(name, classes)
+  try:
+    outputs, _ = jax.eval_shape(
+      lambda images: model.apply(params, state, images, train=False), images
+    )
+    if outputs.logits.shape != (1, classes):
+      raise ValueError(f"{outputs.logits.shape[-1]} classes, not {classes}")
+  except Exception as error:  # a network of one's own may raise anything
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    raise UserError(
+      f"the tensors of {file} are not those of {name} ({reason}): give the"
+      " folder of a finished run"
+    ) from error
   return from_model(
-    f"run:{model}",
-    models.load(model, classes),
+    f"run:{name}",
+    model,
     params,
     state,
     mean=facts["mean"],
     std=facts["std"],
     classes=classes,
+    **options,
+  )
+
+
+def pruned(teacher: Teacher, share: float, **options) -> Teacher:
+  """A copy of a local teacher without its smallest weights.
+
+  In every convolution and every linear layer by itself the share of the weights
+  with the smallest magnitude is set to 0; biases and batch norm stay. There is
+  no training afterwards. (The published code leaves this copy in train mode;
+  here it answers from its running statistics, as the teacher does.)
+
+  Args:
+    teacher: with a model.
+    share: in [0, 1), of the weights of every layer.
+    **options: see `from_model`.
+
+  References:
+    R2KD, arXiv 2311.13934.
+  """
+
+  def prune(weight):
+    if np.ndim(weight) < 2:
+      return weight
+    weight = np.array(weight)
+    order = np.argsort(np.abs(weight), axis=None, kind="stable")
+    weight.flat[order[: round(share * weight.size)]] = 0
+    return weight
+
+  return from_model(
+    f"{teacher.name}:pruned",
+    teacher.model,
+    jax.tree.map(prune, teacher.params),
+    teacher.state,
+    mean=teacher.mean,
+    std=teacher.std,
+    classes=teacher.classes,
     **options,
   )
 
@@ -250,7 +307,7 @@ def from_callable(
         return Outputs(function(images))
       except UserError:
         raise
-      except Exception as error:
+      except (Exception, SystemExit) as error:  # a client may call sys.exit
         if attempt == retries:
           raise UserError(
             f"the teacher {spec} failed {retries + 1} times"
@@ -276,7 +333,7 @@ def _import(spec: str) -> Callable:
     )
   try:
     namespace = vars(importlib.import_module(module))
-  except Exception as error:  # the user's code may raise anything
+  except (Exception, SystemExit) as error:  # the user's code may do anything
     raise UserError(
       f"cannot import {module!r} of the teacher {spec!r}:"
       f" {type(error).__name__}: {error}"

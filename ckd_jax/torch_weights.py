@@ -5,6 +5,7 @@ path joined with dots is a tensor's name, and only the layout differs.
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 
 import jax
@@ -86,7 +87,8 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
   if not path.is_file():
     raise UserError(f"there is no file {path}")
   try:
-    with path.open("rb") as file:
+    with path.open("rb") as file, warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # a file that is refused needs one line
       content = torch.load(file, map_location="cpu", weights_only=True)
   except Exception as error:  # damaged bytes make the reader raise anything
     raise UserError(
@@ -97,7 +99,8 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if isinstance(content, Mapping) and wrapper in content:
       content = content[wrapper]
   if not isinstance(content, Mapping) or not all(
-    isinstance(value, torch.Tensor) for value in content.values()
+    isinstance(key, str) and isinstance(value, torch.Tensor)
+    for key, value in content.items()
   ):
     raise UserError(f"{path} holds no state dict (name -> tensor)")
   return {key: value.detach().float().numpy() for key, value in content.items()}

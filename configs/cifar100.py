@@ -47,6 +47,10 @@ def get_config(arg: str = "") -> ConfigDict:
   config.dataset.path = placeholder(str)
   # Height and width to which images of another size are resized, once.
   config.dataset.image_size = placeholder(int)
+  # device: the budgeted images lie on the device. stream: the host decodes the
+  # images of each step ahead of it. auto: stream what half of a device's memory
+  # does not hold.
+  config.dataset.placement = "auto"
   # Of each channel, in units of pixel / 255.
   config.dataset.mean = (0.5071, 0.4867, 0.4408)
   config.dataset.std = (0.2675, 0.2565, 0.2761)
@@ -82,6 +86,9 @@ def get_config(arg: str = "") -> ConfigDict:
   # Ask a local teacher inside every step, on the student's own view; such calls
   # are reported as live_calls and not limited.
   config.teacher.live = False
+  # A second teacher for r2kd: a copy of a local one without this share of the
+  # smallest weights of every layer; 0.1 as published, 0.0 for other methods.
+  config.teacher.pruned = configuration.pruned(config.method)
   # The teacher's own normalisation (torch; a trained one uses it too).
   config.teacher.mean = (0.5071, 0.4867, 0.4408)
   config.teacher.std = (0.2675, 0.2565, 0.2761)
@@ -119,6 +126,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.checkpoint_every = 1000
   # Steps between lines in metrics.jsonl.
   config.log_every = 50
+  # Steps in one program; 0: as many as suit the device. More than one makes the
+  # same run up to rounding.
+  config.steps_per_launch = 0
 
   config.optimizer = ConfigDict()  # SGD as PyTorch's, decay on every parameter
   config.optimizer.learning_rate = 0.1

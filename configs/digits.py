@@ -28,6 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.dataset.name = "digits"
   config.dataset.path = placeholder(str)
   config.dataset.image_size = placeholder(int)
+  config.dataset.placement = "auto"
   config.dataset.mean = (0.305,)
   config.dataset.std = (0.376,)
 
@@ -48,6 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.teacher.path = placeholder(str)
   config.teacher.view = "clean"
   config.teacher.live = False
+  config.teacher.pruned = configuration.pruned(config.method)
   config.teacher.mean = (0.305,)
   config.teacher.std = (0.376,)
   config.teacher.steps = 300
@@ -71,6 +73,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.eval_every = 50
   config.checkpoint_every = 300
   config.log_every = 50
+  config.steps_per_launch = 0
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 0.1

@@ -11,46 +11,16 @@ median of the repeats is printed and appended to results/loop_cost.jsonl.
 import argparse
 import datetime
 import json
-import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
+import fake
+import study
+
 from ckd_jax.main import use_every_core
 
-HERE = pathlib.Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "loop_cost.jsonl"
-
-
-def prepare(student: str, batch_size: int, steps: int):
-  """A run on random images with random answers, ready to be looped."""
-  import numpy as np
-
-  from ckd_jax import assemble, budget, data, methods
-  from ckd_jax.answers import Answers
-
-  sys.path.insert(0, str(HERE.parent / "configs"))
-  import cifar100
-
-  config = cifar100.get_config(f"batch_size={batch_size},steps={steps}")
-  config.dataset.name = "fake"
-  config.student = student
-  config.schedule = "constant"
-  config.log_every = 10
-  config.eval_every = config.checkpoint_every = steps
-  config.budget = 500
-  dataset = data.load("fake")
-  chosen = budget.select(
-    len(dataset.train.labels), budget=500, val_fraction=0.2, seed=0
-  )
-  logits = np.random.default_rng(0).normal(size=(len(chosen.train), 10))
-  answers = Answers(methods.Outputs(logits.astype(np.float16)), teacher="noise")
-  method = methods.make(config.method, **config.hyper)
-  mesh = assemble.make_mesh(batch_size)
-  settled = assemble.plan(config, dataset, chosen, method)
-  fit = assemble.assemble(config, dataset, chosen, settled, answers, mesh)
-  return config, fit
+RESULTS = study.HERE / "results" / "loop_cost.jsonl"
 
 
 def bare(config, fit) -> float:
@@ -58,15 +28,17 @@ def bare(config, fit) -> float:
   import jax
 
   state = jax.tree.map(jax.numpy.copy, fit.state)
-  state, _ = fit.step(state, fit.examples, fit.key)
+  launch, times = fit.launch(fit.longest), fit.longest
+  state, _ = launch(state, fit.examples, fit.key)
   jax.block_until_ready(state)
   start = time.perf_counter()
-  for _ in range(config.steps - 1):
-    state, _ = fit.step(state, fit.examples, fit.key)
+  launches = config.steps // times
+  for _ in range(launches):
+    state, _ = launch(state, fit.examples, fit.key)
     if fit.one_at_a_time:
       jax.block_until_ready(state.step)
   jax.block_until_ready(state)
-  return 1e3 * (time.perf_counter() - start) / (config.steps - 1)
+  return 1e3 * (time.perf_counter() - start) / (launches * times)
 
 
 def looped(config, fit) -> float:
@@ -93,7 +65,9 @@ def main() -> None:
   use_every_core()
   import jax
 
-  config, fit = prepare(flags.student, flags.batch_size, flags.steps)
+  options = {"batch_size": flags.batch_size, "steps": flags.steps}
+  options |= {"eval_every": flags.steps, "checkpoint_every": flags.steps}
+  config, fit = fake.prepare(flags.student, options=options)
   pairs = [
     (bare(config, fit), looped(config, fit)) for _ in range(flags.repeats)
   ]
@@ -107,6 +81,7 @@ def main() -> None:
     "loop_milliseconds": round(loop_ms, 3),
     "loop_over_bare": round(ratio, 4),
     "repeats": flags.repeats,
+    "steps_a_launch": fit.longest,
     "device": f"{fit.mesh.size} x {jax.devices()[0].device_kind}",
     "jax": jax.__version__,
   }

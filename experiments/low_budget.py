@@ -11,17 +11,13 @@ each on a core of its own, and the seconds are those of one core.
 """
 
 import argparse
-import concurrent.futures
-import json
-import os
 import pathlib
-import queue
 import statistics
-import subprocess
-import sys
 
-HERE = pathlib.Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "low_budget.jsonl"
+import study
+
+RESULTS = study.HERE / "results" / "low_budget.jsonl"
+FIELDS = ("schedule", "label", "seed")
 
 # The family is divided by the factor 1/p + 1/n = 2 of pairs, or it would
 # differ from plain logit matching in the size of their steps as well.
@@ -49,7 +45,7 @@ def plan() -> list[tuple[str, str, int]]:
   return runs
 
 
-def command(schedule: str, arm: str, seed: int, table: str, workdir) -> list:
+def command(schedule: str, arm: str, seed: int, table: str) -> list[str]:
   """The ordinary command of one run."""
   options = dict(ARMS[arm])
   method = options.pop("method")
@@ -65,89 +61,38 @@ def command(schedule: str, arm: str, seed: int, table: str, workdir) -> list:
     "eval_every": 100,
     "checkpoint_every": 500,
   }
-  return [
-    sys.executable,
-    "-m",
-    "ckd_jax.main",
-    f"--config={HERE.parent}/configs/cifar100.py:method={method},budget=2000",
-    f"--workdir={workdir}",
-    *(f"--config.{key}={value}" for key, value in options.items()),
-  ]
-
-
-def finished() -> dict[tuple, dict]:
-  """The lines of the results file by (schedule, arm, seed)."""
-  lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-  rows = [json.loads(line) for line in lines]
-  return {(row["schedule"], row["label"], row["seed"]): row for row in rows}
-
-
-def run_one(run: tuple, table: str, cores: queue.SimpleQueue, runs_dir) -> None:
-  """Runs or resumes one run on a core that is free, and keeps its result."""
-  schedule, arm, seed = run
-  name = "-".join(
-    [schedule, arm.replace(", ", "-").replace(" ", ""), str(seed)]
-  )
-  workdir = pathlib.Path(runs_dir) / name
-  mine = cores.get()
-  try:
-    with open(f"{workdir}.log", "a") as log:
-      subprocess.run(
-        command(schedule, arm, seed, table, workdir),
-        check=True,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        preexec_fn=lambda: os.sched_setaffinity(0, mine),
-      )
-  finally:
-    cores.put(mine)
-  summary = json.loads((workdir / "summary.json").read_text())
-  for key in ("table_path", "table_digest", "params_sha256"):
-    summary.pop(key)
-  row = {"schedule": schedule, **summary, "cores": len(mine)}
-  RESULTS.parent.mkdir(exist_ok=True)
-  with open(RESULTS, "a") as file:
-    file.write(json.dumps(row) + "\n")
-  print(f"{name}: {summary['test_accuracy']:.2f} %", flush=True)
-
-
-def describe(values: list[float]) -> str:
-  """Mean and standard deviation, as far as there are any."""
-  if len(values) < 2:
-    return f"{values[0]:.2f} (n=1)"
-  mean, deviation = statistics.mean(values), statistics.stdev(values)
-  return f"{mean:.2f} +- {deviation:.2f} (n={len(values)})"
+  return study.main_command(f"cifar100.py:method={method},budget=2000", options)
 
 
 def table_of_results() -> str:
   """Markdown: test accuracy, calls and seconds of every arm."""
-  rows = finished()
-  lines = [
-    "| schedule | loss | test accuracy % | with fitted offset % | "
-    "last step % | last step, offset % | calls | seconds | processor seconds |",
-    "|---|---|---|---|---|---|---|---|---|",
-  ]
+  rows = study.finished(RESULTS, FIELDS)
+  lines = []
   for schedule in ("constant", "cosine"):
     for arm in ARMS:
       group = [row for key, row in rows.items() if key[:2] == (schedule, arm)]
       if not group:
         continue
-      cells = [describe([row["test_accuracy"] for row in group])]
       fits = [row["offset"]["fit"] for row in group if row["offset"]]
-      cells.append(describe([fit["test"] for fit in fits]) if fits else "-")
-      cells.append(describe([row["last_test_accuracy"] for row in group]))
-      cells.append(
-        describe([fit["last_test"] for fit in fits]) if fits else "-"
-      )
-      cells.append(str(max(row["teacher_calls"] for row in group)))
-      seconds = statistics.mean(row["train_seconds"] for row in group)
-      cells.append(f"{seconds:.0f}")
       spent = [
         row["processor_seconds"] for row in group if "processor_seconds" in row
       ]
-      cells.append(f"{statistics.mean(spent):.0f}" if spent else "-")
-      lines.append(" | ".join([f"| {schedule} | {arm}", *cells]) + " |")
-  return "\n".join(lines)
+      seconds = statistics.mean(row["train_seconds"] for row in group)
+      cells = [
+        study.describe(values)
+        for values in (
+          [row["test_accuracy"] for row in group],
+          [fit["test"] for fit in fits],
+          [row["last_test_accuracy"] for row in group],
+          [fit["last_test"] for fit in fits],
+        )
+      ]
+      calls = str(max(row["teacher_calls"] for row in group))
+      processor = f"{statistics.mean(spent):.0f}" if spent else "-"
+      lines.append([schedule, arm, *cells, calls, f"{seconds:.0f}", processor])
+  head = ["schedule", "loss", "test accuracy %", "with fitted offset %"]
+  head += ["last step %", "last step, offset %", "calls", "seconds"]
+  return study.markdown([*head, "processor seconds"], lines)
 
 
 def main() -> None:
@@ -156,31 +101,15 @@ def main() -> None:
   parser.add_argument("--table")
   parser.add_argument("--jobs", type=int, default=1)
   parser.add_argument("--only", default="", help="part of 'schedule arm seed'")
-  parser.add_argument("--runs", default="runs/low_budget")
+  parser.add_argument("--runs", default="runs/low_budget", type=pathlib.Path)
   flags = parser.parse_args()
   if flags.table:
-    pathlib.Path(flags.runs).mkdir(parents=True, exist_ok=True)
-    every_core = sorted(os.sched_getaffinity(0))
-    cores = queue.SimpleQueue()
-    for job in range(flags.jobs):
-      cores.put(set(every_core[job :: flags.jobs]))
-    missing = [
-      run
+    commands = {
+      run: command(*run, flags.table)
       for run in plan()
-      if run not in finished() and flags.only in " ".join(map(str, run))
-    ]
-    pool = concurrent.futures.ThreadPoolExecutor(flags.jobs)
-    done = [
-      pool.submit(run_one, run, flags.table, cores, flags.runs)
-      for run in missing
-    ]
-    try:
-      for future in done:
-        future.result()
-    except subprocess.CalledProcessError as error:
-      print(f"stopped: a run failed, see its .log ({error})", file=sys.stderr)
-    finally:  # Ctrl-C too: nothing that has not begun begins
-      pool.shutdown(cancel_futures=True)
+      if flags.only in " ".join(map(str, run))
+    }
+    study.run_missing(commands, RESULTS, FIELDS, flags.runs, flags.jobs)
   print(table_of_results())
 
 

@@ -1,9 +1,18 @@
 """Four CPU devices, strict ranks, and the folder of large real inputs."""
 
+import os
 import pathlib
+
+# Compiling is most of the time of most tests; what XLA's optimisations do to
+# the numbers is seen in CI, whose slow tests and runs have this set to 0.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from runs import CNN, LINEAR, QUICK, run
+
+from ckd_jax import data
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
@@ -28,3 +37,70 @@ def shared() -> pathlib.Path:
   if not folder.is_dir():
     pytest.skip("needs the real data in ../shared, which is not here")
   return folder
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+  """Runs share their compiled programs, which is most of their time."""
+  folder = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    folder = folder.parent  # of all workers
+  names = {
+    "jax_compilation_cache_dir": str(folder / "compiled"),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+  }
+  before = {name: getattr(jax.config, name) for name in names}
+  for name, value in names.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def digits():
+  return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def teacher_run(tmp_path_factory):
+  """A trained teacher, as a finished run of ours."""
+  workdir = tmp_path_factory.mktemp("teacher")
+  summary = run(
+    workdir,
+    LINEAR,
+    arg="method=supervised,teacher.source=none,budget=1438,val_fraction=0,"
+    "steps=100,eval_every=100,checkpoint_every=100,batch_size=64",
+  )
+  assert summary["test_accuracy"] > 90
+  return workdir
+
+
+@pytest.fixture(scope="session")
+def paid(teacher_run, tmp_path_factory):
+  """A table that holds the teacher's answers about all of the 80 images."""
+  folder = tmp_path_factory.mktemp("paid")
+  summary = run(
+    folder / "run",
+    LINEAR,
+    f"--config.teacher.path={teacher_run}",
+    arg=QUICK + "method=kd,teacher.source=checkpoint",
+  )
+  return folder / "run" / "table", summary
+
+
+@pytest.fixture(scope="session")
+def fitted(teacher_run, tmp_path_factory):
+  """A run of ckd with a fitted offset, from a local teacher; and its folder."""
+  workdir = tmp_path_factory.mktemp("fitted") / "run"
+  summary = run(
+    workdir,
+    CNN,
+    f"--config.teacher.path={teacher_run}",
+    arg=QUICK + "teacher.source=checkpoint",
+    draw=True,
+  )
+  return summary, workdir

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from ckd_jax import augment
 
 HEIGHT, WIDTH, PADDING, COUNT = 4, 5, 2, 6000
+WINDOWS = [name for name in augment.CHOICES if "resized" not in name]
 # Every value once, and none of them that of the border.
 IMAGE = 1 + np.arange(HEIGHT * WIDTH * 2, dtype=np.uint8).reshape(4, 5, 2)
 
@@ -35,7 +37,7 @@ def drawn(name):
   return [image.tobytes() for image in np.asarray(out)]
 
 
-@pytest.mark.parametrize("name", augment.CHOICES)
+@pytest.mark.parametrize("name", WINDOWS)
 def test_every_window_appears_equally_often_and_no_other(name):
   crop, flip = augment.CHOICES[name]
   wanted = list(windows(crop, flip))
@@ -46,6 +48,33 @@ def test_every_window_appears_equally_often_and_no_other(name):
   expected = COUNT / len(wanted)
   # 4.5 sigma of 49 degrees of freedom, and more for fewer
   assert np.sum((counts - expected) ** 2 / expected) < 94
+
+
+def test_a_resized_crop_is_pillows_of_the_same_part():
+  """A smooth image tells which part was cut: its values are its places."""
+  size = 64
+  ramp = np.linspace(0, 250, size)
+  image = np.stack(np.meshgrid(ramp, ramp, indexing="ij"), -1)
+  image = np.concatenate([image, image[..., :1]], -1).astype(np.uint8)
+  images = jnp.asarray(np.tile(image, (300, 1, 1, 1)))
+  cut = np.asarray(
+    jax.jit(augment.random_resized_crop)(jax.random.key(0), images), float
+  )
+  assert cut.shape == images.shape
+  top, bottom = cut[:, 0].mean(1)[:, 0], cut[:, -1].mean(1)[:, 0]
+  left, right = cut[:, :, 0].mean(1)[:, 1], cut[:, :, -1].mean(1)[:, 1]
+  heights, widths = (bottom - top) / 250, (right - left) / 250
+  areas, ratios = heights * widths, widths / heights
+  assert 0.05 < areas.min() < 0.15 and 0.9 < areas.max() <= 1.01
+  assert 0.7 < ratios.min() < 0.85 and 1.2 < ratios.max() < 1.42
+  for place in range(5):
+    box = np.array([left[place], top[place], right[place], bottom[place]]) * (
+      size - 1
+    ) / 250 + [0, 0, 1, 1]
+    part = Image.fromarray(image).resize(
+      (size, size), Image.Resampling.BILINEAR, box=tuple(np.clip(box, 0, size))
+    )
+    assert np.abs(np.asarray(part, float) - cut[place]).mean() < 6
 
 
 def test_the_same_key_gives_the_same_images_and_another_key_others():

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -209,6 +210,26 @@ X, Y = arrays()["x_train"], arrays()["y_train"]
     ({"y_train": Y - 1}, "a train label is -1, but the classes"),
     ({"y_test": np.array([0, 1, 7])}, "a test label is 7, but the classes"),
     ({"x_test": arrays()["x_test"][:, :3]}, "test images 3x5x3"),
+    ({"y_train": Y + 10**9}, "a train label is 1000000002, but there are only"),
+    ({"y_train": Y + 2**31 - 3}, "a train label is 2147483647, but"),
+    ({"y_train": Y + 1000}, "6 train images: number the classes from 0, or"),
+    ({"y_train": Y - 2**40}, "the label of train_0 is -1099511627776"),
+    (
+      {"y_train": Y.astype("u8") + np.uint64(2**64 - 3)},
+      "is 18446744073709551613",
+    ),
+    (
+      {"y_test": np.array([0, 1, 2**40])},
+      "the label of test_2 is 1099511627776",
+    ),
+    (
+      {"y_test": np.array([0, 1, 10**9])},
+      "a test label is 1000000000, but the",
+    ),
+    (
+      {"y_train": Y + 2**40, "class_names": np.array(["a", "b", "c"])},
+      "the label of train_0 is 1099511627776: number the classes from 0",
+    ),
     ({"class_names": np.array(["a", "b"])}, "a train label is 2"),
     ({"class_names": np.array(["a", "b", "a"])}, "the same name"),
     ({"class_names": np.arange(3)}, "class_names is int64"),
@@ -219,6 +240,14 @@ def test_npz_mistakes(tmp_path, changes, words):
   message = error_line("npz", path=path)
   assert path in message
   assert words in message
+
+
+def test_npz_of_few_images_may_have_many_classes(tmp_path):
+  few = save(tmp_path / "few.npz", y_train=Y + 997)  # up to 999
+  assert len(data.load("npz", path=few).class_names) == 1000
+  names = np.array([str(number) for number in range(5000)])
+  named = save(tmp_path / "named.npz", y_train=Y + 4000, class_names=names)
+  assert data.load("npz", path=named).train.labels.max() == 4002
 
 
 class Bomb:
@@ -468,6 +497,44 @@ def test_tfds_rows_are_sorted_by_the_number_in_the_id(tmp_path, tiny_set):
     assert (image == row).all()
   assert loaded.class_names == ("cat", "dog", "eel")
   assert loaded.name == "tiny_set"
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_tfds_images_that_stay_in_their_files(tmp_path, with_ids):
+  ids = {"id": tfds.features.Text()} if with_ids else {}
+  splits = {"train": tiny(25, "train"), "test": tiny(12, "test")}
+  if not with_ids:
+    for row in itertools.chain(*splits.values()):
+      del row["id"]
+  prepare(tmp_path / "tfds", "tiny", splits, image=IMAGE, label=LABEL, **ids)
+  whole = data.load("tiny", path=tmp_path / "tfds", image_size=4)
+  for _ in range(2):  # looked through, then from the index
+    lazy = data.load("tiny", path=tmp_path / "tfds", image_size=4, lazy=True)
+    assert isinstance(lazy.train.images, data.Lazy)
+    assert_same(whole, lazy)
+
+
+def test_folder_images_that_stay_in_their_files(tmp_path):
+  for split, count in (("train", 7), ("test", 3)):
+    for row in range(count):
+      file = tmp_path / split / ("ab"[row % 2]) / f"{row}.png"
+      file.parent.mkdir(parents=True, exist_ok=True)
+      file.write_bytes(png(np.full((5, 6, 3), row, np.uint8)).read())
+  whole = data.load("folder", path=tmp_path, image_size=4)
+  lazy = data.load("folder", path=tmp_path, image_size=4, lazy=True)
+  assert isinstance(lazy.test.images, data.Lazy)
+  assert_same(whole, lazy)
+
+
+def test_a_set_larger_than_memory_stays_in_its_files(
+  tmp_path, tiny_set, monkeypatch
+):
+  monkeypatch.setattr(prepared, "memory", lambda: 4 * 25 * 8 * 8 * 3 - 1)
+  lazy = data.load("tiny_set", path=tmp_path / "tfds")
+  assert isinstance(lazy.train.images, data.Lazy)
+  monkeypatch.setattr(prepared, "memory", lambda: 4 * 25 * 8 * 8 * 3)
+  whole = data.load("tiny_set", path=tmp_path / "tfds")
+  assert_same(whole, lazy)
 
 
 def test_tfds_is_silent_and_needs_no_tensorflow(tmp_path, tiny_set):

@@ -39,7 +39,8 @@ def test_every_image_is_answered_once_and_in_order(devices, count, batch_size):
     assert batch.dtype == jnp.uint8 and len(batch) % devices == 0
     assert len(batch.sharding.device_set) == devices
     assert batch.shape == placed.batches[0].shape
-  predict = evaluate.make_predict(Model(None, linear), mean=MEAN, std=STD)
+  forward = evaluate.make_forward(Model(None, linear), mean=MEAN, std=STD)
+  predict = evaluate.make_predict(forward)
   logits = predict(jnp.asarray(weight), jnp.asarray(bias), placed)
   flat = ((pixels / 255 - np.array(MEAN)) / np.array(STD)).reshape(count, -1)
   assert isinstance(logits, np.ndarray) and logits.dtype == np.float32

@@ -244,6 +244,46 @@ def test_classes_without_names_are_numbers(run_dir, tmp_path):
   assert (tmp_path / "out" / "labels.txt").read_text() == "0\n1\n2\n"
 
 
+@pytest.mark.parametrize(
+  ("file", "text"),
+  [
+    ("summary.json", "[]"),
+    ("summary.json", "null"),
+    ("summary.json", '{"params_sha256": 3}'),
+    ("config.json", "[]"),
+    ("config.json", '{"dataset": null}'),
+    ("table/table.json", "[3]"),
+    ("table/table.json", '{"class_names": 3}'),
+  ],
+)
+def test_damaged_files_of_a_run_are_one_line(run_dir, tmp_path, file, text):
+  (run_dir / "table").mkdir()
+  (run_dir / file).write_text(text)
+  with pytest.raises(UserError, match="run it again"):
+    export.run(run_dir, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+  "facts",
+  [
+    {"classes": "x"},
+    {"classes": "[]"},
+    {"class_names": "3"},
+    {"image_shape": "8"},
+    {"image_shape": "[]"},
+    {"image_shape": "{}"},
+  ],
+)
+def test_damaged_metadata_are_one_line(run_dir, tmp_path, facts):
+  export.save(
+    run_dir / "student.safetensors", *make_student(), METADATA | facts
+  )
+  with pytest.raises(UserError, match="run it again"):
+    export.run(run_dir, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
 def test_mistakes(run_dir, tmp_path):
   out = tmp_path / "out"
   with pytest.raises(UserError, match="folder of a run"):
@@ -252,6 +292,8 @@ def test_mistakes(run_dir, tmp_path):
     export.run(tmp_path / "absent", out)
   with pytest.raises(UserError, match="--out"):
     export.main([str(run_dir)])
+  with pytest.raises(UserError, match="--out names no folder"):
+    export.main([str(run_dir), "--out="])
   path = run_dir / "student.safetensors"
   data = bytearray(path.read_bytes())
   data[-1] ^= 1

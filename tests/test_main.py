@@ -154,6 +154,13 @@ MISTAKES = {
     "teacher.live",
   ),
   "live offset": ("--config.teacher.live", "hyper.offset=none"),
+  "empty workdir": ("--workdir=", "--workdir= is empty"),
+  "pruned for one": ("--config.teacher.pruned=0.1", "one teacher"),
+  "pruned black box": (
+    ":method=r2kd --config.teacher.source=callable"
+    " --config.teacher.path=math:sqrt",
+    "teacher.pruned=0.0",
+  ),
   "teacher of no module": (
     "--config.teacher.source=callable --config.teacher.path=nowhere:ask",
     "nowhere",

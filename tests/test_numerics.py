@@ -97,3 +97,32 @@ def test_constant_stops_the_gradient_and_both_give_float32():
   assert (gradient == 0).all()
   gradient = jax.grad(lambda x: numerics.float32(x)[0].sum())(half)
   assert (gradient == 1).all()
+
+
+def test_gram_has_every_derivative():
+  x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+  weight = np.random.default_rng(1).normal(size=(2, 4, 4)).astype(np.float32)
+
+  def plain(x):
+    return jnp.sum(weight * jnp.square(jnp.matmul(x, x.mT)))
+
+  def ours(x):
+    return jnp.sum(weight * jnp.square(numerics.gram(x)))
+
+  direction = np.ones_like(x)
+  for derive in (
+    jax.grad,
+    lambda f: lambda x: jax.jvp(f, (x,), (direction,))[1],
+    lambda f: lambda x: jax.jvp(jax.grad(f), (x,), (direction,))[1],
+    lambda f: lambda x: jax.vmap(jax.grad(lambda y: f(y[None])))(x),
+  ):
+    expected = jax.jit(derive(plain))(x)
+    np.testing.assert_allclose(
+      jax.jit(derive(ours))(x), expected, rtol=1e-4, atol=1e-3
+    )
+
+
+def test_gram_goes_back_by_one_product():
+  x = jnp.ones((4, 3))
+  text = str(jax.make_jaxpr(jax.grad(lambda x: numerics.gram(x)[0, 1]))(x))
+  assert text.count("dot_general") == 2

@@ -2,10 +2,14 @@
 
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
@@ -46,3 +50,37 @@ def test_a_new_method_is_one_file(tmp_path, monkeypatch):
   )
   wanted = 2 * np.square(probabilities - 1 / 3).sum(-1).mean()
   np.testing.assert_allclose(value, wanted, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_contract_test_runs_on_it_unasked(tmp_path):
+  root = pathlib.Path(__file__).parents[1]
+  for folder in ("ckd_jax", "tests"):
+    shutil.copytree(root / folder, tmp_path / folder)
+  shutil.copy(root / "setup.cfg", tmp_path)
+  (tmp_path / "ckd_jax" / "methods" / "brier.py").write_text(METHOD)
+  contract = subprocess.run(
+    [
+      *(sys.executable, "-m", "pytest", "-n", "0", "-k", "brier"),
+      "tests/methods/test_contract.py",
+    ],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+  )
+  assert contract.returncode == 0, contract.stdout
+  assert re.search(r"1\d passed", contract.stdout), contract.stdout
+
+
+def test_the_table_of_methods_is_whole_and_true():
+  """Every method has its row; KD and CKD join all that learn from a teacher."""
+  rows = re.search(r"\| method \|.*?\n\n", TEXT, re.S)[0].splitlines()[2:]
+  named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+  assert set(methods.names()) <= named
+  weights = {"kd_weight", "ckd_weight"}
+  without = {
+    name
+    for name in methods.names()
+    if not weights <= methods.defaults(name).keys()
+  }
+  assert without == {"ckd", "ckd_features", "kd", "supervised"}

@@ -31,6 +31,10 @@ def write(folder, **changes):
   (folder / "summary.json").write_text(json.dumps(RUN | changes))
 
 
+def _change(run, **changes):
+  (run / "summary.json").write_text(json.dumps(RUN | changes))
+
+
 @pytest.fixture
 def runs(tmp_path):
   """Two methods, three budgets, three seeds; one cell has a single run."""
@@ -143,6 +147,11 @@ def test_unfinished_runs_are_named_and_repeated_seeds_noted(tmp_path, capsys):
     (lambda run: (run / "summary.json").write_text("{"), "not JSON"),
     (lambda run: (run / "summary.json").write_text("3"), "not JSON"),
     (lambda run: (run / "summary.json").write_text('{"seed": 1}'), "lacks"),
+    *(
+      (lambda run, x=x: _change(run, **x), f"lacks a usable {next(iter(x))};")
+      for x in ({"test_accuracy": None}, {"budget": "all"}, {"method": 3})
+    ),
+    (lambda run: (run / "summary.json").write_text("[]"), "lacks"),
     (lambda run: (run / "summary.json").unlink(), "no finished run"),
     (lambda run: run.rename(run.parent / "moved"), "not a folder"),
   ],

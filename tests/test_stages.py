@@ -3,22 +3,57 @@
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 
-from ckd_jax import assemble, budget, data, logger, methods, models, stages
+from ckd_jax import (
+  assemble,
+  budget,
+  data,
+  logger,
+  methods,
+  models,
+  plan,
+  stages,
+)
 from ckd_jax.answers import Answers
-from ckd_jax.methods import Outputs
+from ckd_jax.methods import Model, Outputs
 
 
-def prepare(monkeypatch, name):
+def gated(num_classes: int) -> Model:
+  """The maps of `cnn`; the last has a branch whose gate begins at zero."""
+  shapes = {"first": (1, 16), "second": (16, 32), "branch": (32, 32)}
+  shapes["fc"] = (32, num_classes)
+
+  def init(key, images):
+    keys = jax.random.split(key, len(shapes))
+    params = {
+      name: jax.random.normal(key, shape) / shape[0] ** 0.5
+      for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+    return params | {"gate": jnp.zeros(32)}, {}
+
+  def apply(params, state, images, *, train, key=None):
+    first = images @ params["first"]
+    second = first[:, ::2, ::2] @ params["second"]
+    gate = params["gate"][None, None, None]
+    third = second + gate * (second @ params["branch"])
+    logits = third.mean((1, 2)) @ params["fc"]
+    return Outputs(logits, maps=(first, second, third)), state
+
+  return Model(init, apply)
+
+
+def prepare(monkeypatch, name, student="cnn"):
   """A run of digits with the answers of a network that knows nothing."""
   monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "configs")
   import digits
 
   config = digits.get_config(f"method={name},budget=40,batch_size=8")
   config.hyper.update(stage_epochs=2)
+  config.student, config.teacher.name = student, "cnn"
   config.log_every, config.checkpoint_every = 1, 4
   dataset = data.load("digits")
   chosen = budget.select(1438, budget=40, val_fraction=0.2, seed=0)
@@ -26,9 +61,10 @@ def prepare(monkeypatch, name):
   teacher = models.get("cnn", 10)
   weights = teacher.init(jax.random.key(5), images)
   outputs, _ = teacher.apply(*weights, images, train=False)
-  answers = Answers(Outputs(*jax.device_get(tuple(outputs))), teacher="noise")
+  said = Outputs(*jax.device_get(tuple(outputs)))
+  answers = Answers((said,), teacher="noise")
   method = methods.make(name, **config.hyper)
-  settled = assemble.plan(config, dataset, chosen, method)
+  settled = plan.plan(config, dataset, chosen, method)
   mesh = assemble.make_mesh(8)
   return config, assemble.assemble(
     config, dataset, chosen, settled, answers, mesh
@@ -51,6 +87,16 @@ def test_the_trunk_moves_and_the_classifier_does_not(tmp_path, monkeypatch):
   assert not any(np.any(leaf) for leaf in jax.tree.leaves(after.optimizer))
   lines = logger.read_metrics(tmp_path / "metrics_stage_0.jsonl")
   assert [line["step"] for line in lines] == list(range(1, 9))
+
+
+def test_what_is_reached_later_only_moves_too(tmp_path, monkeypatch):
+  """No gradient gets through a gate at zero, in the first step."""
+  config, fit = prepare(monkeypatch, "fsp", "test_stages:gated")
+  before = jax.device_get(fit.stages[0].begin.params["student"])
+  after = stages.run(config, fit, epath.Path(tmp_path)).params["student"]
+  for name in ("first", "second", "gate", "branch"):
+    assert not same(before[name], after[name]), name
+  assert same(before["fc"], after["fc"])
 
 
 def test_the_student_waits_while_the_paraphraser_learns(tmp_path, monkeypatch):

@@ -15,9 +15,11 @@ from ckd_jax.step import (
   Examples,
   Live,
   State,
+  capacity,
   init_state,
   make_step,
   make_update,
+  pad,
 )
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -99,13 +101,18 @@ def test_six_steps_follow_pytorch(golden, name):
     )
 
 
-def small_run(method, batch_size=16, rows=40, mesh=None, live=None):
+def small_run(
+  method, batch_size=16, rows=40, mesh=None, live=None, padded=None
+):
   """A step over random images; the examples and the state it begins with."""
   rng = np.random.default_rng(0)
   labels = rng.integers(0, 5, rows).astype(np.int32)
   teacher = Outputs(rng.normal(size=(rows, 5)).astype(np.float16))
   images = rng.integers(0, 256, (rows, 8, 8, 3), np.uint8)
-  examples = Examples(images, labels, () if live else (teacher,))
+  answers = ((), live.weights) if live else ((teacher,), ())
+  examples = Examples(images, labels, *answers)
+  if padded:
+    examples = pad(examples, padded)
   task = Task(rows, 5, batch_size, 3, labels)
   model = models.get("cnn", 5)
   transform = optimizer.sgd(0.9, 5e-4)
@@ -207,7 +214,7 @@ def test_a_live_teacher_sees_the_students_view_with_its_own_normalisation():
     return teacher.apply(params, state, images, train=train)
 
   live = Live(
-    teacher._replace(apply=apply), params, state, (0.0,) * 3, (1.0,) * 3
+    teacher._replace(apply=apply), ((params, state),), (0.0,) * 3, (1.0,) * 3
   )
   step, state, examples, key = small_run(methods.make("kd"), live=live)
   _, metrics = step(state, examples, key)
@@ -215,3 +222,33 @@ def test_a_live_teacher_sees_the_students_view_with_its_own_normalisation():
   pixels = seen[-1] * 255
   np.testing.assert_allclose(pixels, np.round(pixels), atol=1e-2)
   assert np.isfinite(metrics["kd"]) and metrics["kd"] > 0
+  # Its weights are an argument: others are heard without compiling again.
+  other = jax.tree.map(lambda x: 2 * x, examples.live)
+  _, heard = step(state, examples._replace(live=other), key)
+  assert heard["kd"] != metrics["kd"]
+  assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", ["kd", "ckd", "mixup"])
+def test_empty_rows_of_a_padded_table_change_nothing(name):
+  method = methods.make(name)
+  step, state, examples, key = small_run(method)
+  plain, metrics = step(state, examples, key)
+  padded = pad(jax.device_get(examples), 64)
+  assert padded.images.shape[0] == 64 and padded.count == 40
+  step, state, _, key = small_run(method, padded=64)
+  filled, same = step(state, padded, key)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+    (plain.params, metrics),
+    (filled.params, same),
+  )
+
+
+def test_budgets_share_one_program():
+  step, state, examples, key = small_run(methods.make("kd"), padded=64)
+  rows = jax.device_get(examples)
+  for count in (40, 25, 17):
+    state, _ = step(state, rows._replace(count=np.int32(count)), key)
+  assert step._cache_size() == 1
+  assert [capacity(n) for n in (1, 4096, 4097)] == [4096, 4096, 8192]

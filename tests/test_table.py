@@ -189,6 +189,15 @@ def _flip(file, values, split):
   file.write_bytes(data)
 
 
+def _empty_parquet(file):
+  import pyarrow as pa
+  import pyarrow.parquet as pq
+
+  columns = {"id": pa.array([], pa.string())}
+  columns |= dict.fromkeys(NAMES, pa.array([], pa.float32()))
+  pq.write_table(pa.table(columns), file)
+
+
 def _put(value):
   def make(values, split):
     values = values.copy()
@@ -196,6 +205,10 @@ def _put(value):
     return values
 
   return make
+
+
+def _no_row(values, split):
+  return values[:0]
 
 
 def _same(values, split):
@@ -272,6 +285,31 @@ MALFORMED = {
     "sum to 1.5",
   ),
   "log_probs": ("in.npz", _npz(logits=_same), {"kind": "log_probs"}, "-inf, 0"),
+  "no_rows": ("in.npz", _npz(logits=_no_row), {}, "no row of answers"),
+  "no_rows_but_ids": (
+    "in.npz",
+    _npz(logits=_no_row, ids=_ids(lambda ids: ids[:0])),
+    {},
+    "no row of answers",
+  ),
+  "no_rows_npy": (
+    "in.npy",
+    lambda f, v, s: _write(f, v[:0]),
+    {},
+    "no row of answers",
+  ),
+  "no_rows_safe": (
+    "in.safetensors",
+    lambda f, v, s: _write(f, v[:0], np.arange(0)),
+    {},
+    "no row of answers",
+  ),
+  "no_rows_parquet": (
+    "in.parquet",
+    lambda f, v, s: _empty_parquet(f),
+    {},
+    "no row of answers",
+  ),
   "twice": ("in.npz", _npz(logits=_same, ids=_ids(_twice)), {}, "train_0"),
   "count": (
     "in.npz",
@@ -469,6 +507,26 @@ def test_an_empty_table_says_so(tmp_path, split):
     table.read(tmp_path)
 
 
+@pytest.mark.parametrize("change", ["absent", None, [{"file": "x"}], ["x"]])
+def test_a_table_json_of_another_program_is_one_line(
+  tmp_path, split, values, capsys, change
+):
+  _small_table(tmp_path, split, values)
+  whole = table.read_info(tmp_path)
+  keys = [key for key in whole if key != "digest"]
+  for key in keys if change == "absent" else ["parts"]:
+    info = {**whole, key: change}
+    if change == "absent":
+      del info[key]
+    table.write_info(tmp_path, info)  # its digest is right
+    with pytest.raises(UserError, match="was not written by ckd_jax"):
+      table.read(tmp_path)
+    for command in ("show", "check"):
+      assert errors.command(table.main, [command, str(tmp_path)]) == 2
+      (line,) = capsys.readouterr().err.splitlines()
+      assert "table.json" in line and (change != "absent" or key in line)
+
+
 def test_check_reports_what_is_wrong(tmp_path, split, values):
   good = np.eye(3)[split.labels] * 5
   _small_table(tmp_path / "t", split, good)
@@ -529,6 +587,11 @@ def test_commands(tmp_path, split, values, monkeypatch, capsys):
   assert capsys.readouterr().err.endswith("did you mean 'import'?\n")
   assert run(*command, "--split=trian", f"--out={out}2") == 2
   assert "did you mean 'train'?" in capsys.readouterr().err
+  monkeypatch.chdir(tmp_path)
+  before = set(tmp_path.iterdir())
+  assert run(*command, "--out=") == 2
+  assert "--out" in capsys.readouterr().err
+  assert set(tmp_path.iterdir()) == before
 
 
 def test_the_module_is_a_command(tmp_path):

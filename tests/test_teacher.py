@@ -213,6 +213,29 @@ def test_unusable_answers_are_not_stored(tmp_path, split, black_box, case):
   assert (paid, repeated) == (3, 1)
 
 
+def test_a_callable_that_exits_has_failed(tmp_path, split, black_box):
+  box = Counting(lambda images: sys.exit(3))
+  with pytest.raises(UserError, match=r"failed 2 times \(SystemExit: 3\)"):
+    build(black_box(box, retries=1), split, range(3), tmp_path / "t")
+  _, paid, repeated = build(black_box(answers), split, range(3), tmp_path / "t")
+  assert (box.calls, paid, repeated) == (2, 3, 0)
+
+  def interrupted(images):
+    raise KeyboardInterrupt
+
+  box = Counting(interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    black_box(box, retries=1).ask(split.images[:1])
+  assert box.calls == 1
+
+
+def test_a_module_that_exits_is_one_line(tmp_path, monkeypatch):
+  (tmp_path / "exits_at_once.py").write_text("raise SystemExit(0)\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(UserError, match=r"cannot import.*SystemExit"):
+    teacher.from_callable("exits_at_once:ask")
+
+
 @pytest.mark.parametrize(
   ("spec", "message"),
   [
@@ -629,15 +652,22 @@ def test_public_checkpoint(shared):
   assert (found.logits.argmax(1) == data["y_test"][:10]).mean() >= 0.8
 
 
-def test_our_run_as_teacher(tmp_path, split):
+def _save_run(folder, drop=(), **changes) -> tuple[Model, dict, dict]:
+  """An untrained network as a run would leave it; JSON texts in `changes`."""
   from ckd_jax import export, models
 
   model = models.get("cnn", 5)
-  images = jnp.zeros((1, 8, 8, 3))
-  params, state = model.init(jax.random.key(0), images)
+  params, state = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
   facts = {"model": "cnn", "classes": 5, "mean": MEAN, "std": STD}
-  metadata = {key: json.dumps(value) for key, value in facts.items()}
-  export.save(tmp_path / export.STUDENT, params, state, metadata)
+  facts |= {"image_shape": (8, 8, 3)}
+  metadata = {key: json.dumps(value) for key, value in facts.items()} | changes
+  kept = {key: value for key, value in params.items() if key not in drop}
+  export.save(folder / export.STUDENT, kept, state, metadata)
+  return model, params, state
+
+
+def test_our_run_as_teacher(tmp_path, split):
+  model, params, state = _save_run(tmp_path)
   asked = teacher.from_run(tmp_path, batch_size=4)
   x = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
   scaled = (x / 255 - np.asarray(MEAN)) / np.asarray(STD)
@@ -646,3 +676,69 @@ def test_our_run_as_teacher(tmp_path, split):
     asked.ask(x).logits, direct.logits, rtol=1e-4, atol=1e-4
   )
   assert asked.classes == 5 and asked.name.startswith("run:cnn:")
+
+
+@pytest.mark.parametrize(
+  ("key", "text"),
+  [
+    *(("classes", x) for x in ("x", '"x"', "[]", "null", "0", "Infinity")),
+    *(("mean", x) for x in ("3", "null", "{}", "[0.5]", '["a", 1, 2]')),
+    *(("std", x) for x in ("3", "[1, 1, 0]", "[[1], [1], [1]]")),
+    *(("image_shape", x) for x in ("8", "null", "[8, 8]", '["a", 8, 3]')),
+  ],
+)
+def test_a_run_that_does_not_say_what_it_is(tmp_path, key, text):
+  _save_run(tmp_path, **{key: text})
+  with pytest.raises(UserError, match=r"student\.safetensors lacks"):
+    teacher.from_run(tmp_path)
+
+
+def test_a_run_with_the_tensors_of_another_network(tmp_path):
+  wrong = r"student.safetensors are not those of {} \(.*\): give"
+  for drop, changes, name in (
+    (("fc",), {}, "cnn"),
+    ((), {"classes": "7"}, "cnn"),
+    ((), {"model": '"resnet8"'}, "resnet8"),
+    ((), {"image_shape": "[8, 8, 1]", "mean": "[0]", "std": "[1]"}, "cnn"),
+  ):
+    _save_run(tmp_path, drop, **changes)
+    with pytest.raises(UserError, match=wrong.format(name)) as caught:
+      teacher.from_run(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pruned_copy_lacks_the_smallest_weights_of_every_layer():
+  def apply(params, state, images, *, train, key=None):
+    flat = images.reshape(len(images), -1)
+    hidden = flat @ params["first"]["weight"] + params["first"]["bias"][None]
+    return Outputs(hidden @ params["last"]), state
+
+  draw = np.random.default_rng(0)
+  params = {
+    "first": {
+      "weight": draw.normal(size=(108, 7)).astype("f4"),
+      "bias": np.full(7, 1e-6, "f4"),
+    },
+    "last": 100 * draw.normal(size=(7, CLASSES)).astype("f4"),
+  }
+  whole = teacher.from_model(
+    "net", Model(None, apply), params, {}, mean=(0.0,) * 3, std=(1.0,) * 3
+  )
+  copy = teacher.pruned(whole, 0.1)
+  for layer in (
+    lambda tree: tree["first"]["weight"],
+    lambda tree: tree["last"],
+  ):
+    before, after = layer(whole.params), layer(copy.params)
+    gone = after == 0
+    assert gone.sum() == round(0.1 * before.size) > 0
+    assert np.abs(before[gone]).max() < np.abs(before[~gone]).min()
+    np.testing.assert_array_equal(after[~gone], before[~gone])
+  np.testing.assert_array_equal(
+    copy.params["first"]["bias"], params["first"]["bias"]
+  )
+  assert copy.name.startswith(f"{whole.name}:pruned:")
+  images = draw.integers(0, 256, (5, 6, 6, 3), np.uint8)
+  assert not np.allclose(copy.ask(images).logits, whole.ask(images).logits)
+  same = teacher.pruned(whole, 0.0).ask(images).logits
+  np.testing.assert_array_equal(same, whole.ask(images).logits)

@@ -3,6 +3,8 @@
 import builtins
 import pathlib
 import pickle
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -128,6 +130,26 @@ def test_load_does_not_run_code(tmp_path, form):
 
 
 @pytest.mark.torch
+def test_a_pickle_is_refused_in_one_line(tmp_path):
+  pytest.importorskip("torch")
+  path, marker = tmp_path / "a.pth", tmp_path / "marker"
+  path.write_bytes(pickle.dumps(_Payload(marker), protocol=4))
+  code = (
+    "from ckd_jax import errors, torch_weights;"
+    f"errors.command(lambda argv: torch_weights.load(*argv), [{str(path)!r}])"
+  )
+  done = subprocess.run(
+    [sys.executable, "-W", "default", "-c", code],
+    cwd=pathlib.Path(__file__).parents[1],
+    capture_output=True,
+    text=True,
+  )
+  (line,) = done.stderr.splitlines()
+  assert line.startswith(f"ckd_jax: error: {path} was refused")
+  assert not marker.exists()
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize("modern", [True, False])
 def test_load_refuses_damaged_and_missing_files(tmp_path, modern):
   torch = pytest.importorskip("torch")
@@ -142,9 +164,10 @@ def test_load_refuses_damaged_and_missing_files(tmp_path, modern):
     path.write_bytes(content[:length])
     with pytest.raises(UserError, match="was refused"):
       torch_weights.load(path)
-  torch.save({"a": 3}, path)
-  with pytest.raises(UserError, match="no state dict"):
-    torch_weights.load(path)
+  for content in ({"a": 3}, {7: torch.ones(1)}):
+    torch.save(content, path)
+    with pytest.raises(UserError, match="no state dict"):
+      torch_weights.load(path)
 
 
 @pytest.mark.torch

@@ -9,10 +9,11 @@ A table of answers without ids is matched to images by this order.
 from typing import NamedTuple
 
 from ckd_jax.data import builtin, folder, npz, prepared
+from ckd_jax.data.lazy import Lazy, memory, subset
 from ckd_jax.data.split import Split, make_split
 from ckd_jax.errors import UserError
 
-__all__ = ["Dataset", "Split", "load", "make_split"]
+__all__ = ["Dataset", "Lazy", "Split", "load", "make_split", "memory", "subset"]
 
 
 class Dataset(NamedTuple):
@@ -25,9 +26,13 @@ class Dataset(NamedTuple):
 
 
 def load(
-  name: str, *, path: str | None = None, image_size: int | None = None
+  name: str,
+  *,
+  path: str | None = None,
+  image_size: int | None = None,
+  lazy: bool | None = None,
 ) -> Dataset:
-  """Reads a set whole.
+  """Reads a set.
 
   Args:
     name: `digits` (scikit-learn's real 8x8 digits) or `fake` (noise around one
@@ -39,6 +44,10 @@ def load(
       data_dir of tensorflow-datasets (default: TFDS_DATA_DIR, or its own).
     image_size: height and width in pixels to which images of another size are
       resized (bilinear), once, when they are decoded.
+    lazy: images of a folder or of tensorflow-datasets stay in their files and
+      are decoded whenever they are asked for; None: if a set of
+      tensorflow-datasets would take more than a quarter of this machine's
+      memory.
 
   Returns:
     A `Dataset`. Greyscale images keep their one channel.
@@ -60,10 +69,10 @@ def load(
     read, wanted = _FILES[name]
     if not path:
       raise UserError(f"dataset {name} needs dataset.path: {wanted}")
-    parts = read(path, image_size)
+    parts = read(path, image_size, lazy)
   else:
     ours = [*builtin.SOURCES, *_FILES]
-    parts = prepared.read(name, path, image_size, other_names=ours)
+    parts = prepared.read(name, path, image_size, lazy, other_names=ours)
   return _checked(Dataset(name, *parts), path)
 
 

@@ -29,15 +29,47 @@ def cached(name: str, key: tuple, decode: Callable[[], Split]) -> Split:
     key: everything on which the result depends; its repr is hashed.
     decode: is called where the cache has nothing, or something damaged.
   """
-  folder = os.environ.get("CKD_JAX_CACHE") or "~/.cache/ckd_jax"
-  digest = hashlib.sha256(repr((_VERSION, key)).encode()).hexdigest()[:16]
-  file = f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{digest}.npy"
-  path = pathlib.Path(os.path.expanduser(folder), file)
+  path = _place(name, key)
   split = _read(path)
   if split is None:
     split = decode()
     _write(path, split)
   return split
+
+
+def indexed(
+  name: str, key: tuple, look: Callable[[], tuple[np.ndarray, ...]]
+) -> tuple[np.ndarray, ...]:
+  """As `cached`, for what is known of images that are not kept.
+
+  Args:
+    name: how the file begins.
+    key: everything on which the result depends.
+    look: -> arrays; is called where the cache has nothing, or something
+      damaged.
+  """
+  path = _place(f"{name}-index", key)
+  found = _arrays(path)
+  if not found or str(found[-1]) != _digest(found[:-1]):
+    found = [np.asarray(array) for array in look()]
+    found.append(np.asarray(_digest(found)))
+    _write(path, found)
+  return tuple(found[:-1])
+
+
+def _digest(arrays) -> str:
+  digest = hashlib.sha256()
+  for array in arrays:
+    digest.update(repr((array.dtype.str, array.shape)).encode())
+    digest.update(np.ascontiguousarray(array))
+  return digest.hexdigest()
+
+
+def _place(name: str, key: tuple) -> pathlib.Path:
+  folder = os.environ.get("CKD_JAX_CACHE") or "~/.cache/ckd_jax"
+  digest = hashlib.sha256(repr((_VERSION, key)).encode()).hexdigest()[:16]
+  file = f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}-{digest}.npy"
+  return pathlib.Path(os.path.expanduser(folder), file)
 
 
 def stamp(path: os.PathLike) -> tuple:
@@ -48,24 +80,33 @@ def stamp(path: os.PathLike) -> tuple:
   return os.fspath(path), stat.st_size, stat.st_mtime_ns
 
 
+def _arrays(path: pathlib.Path) -> list[np.ndarray]:
+  """All arrays of a file; none if it is absent or damaged in any way."""
+  arrays = []
+  with contextlib.suppress(Exception), path.open("rb") as file:
+    size = path.stat().st_size
+    while file.tell() < size:
+      array = np.lib.format.read_array(file, allow_pickle=False)
+      arrays.append(array)
+    return arrays
+  return []
+
+
 def _read(path: pathlib.Path) -> Split | None:
   try:
-    with path.open("rb") as file:
-      images, labels, ids, fingerprint = (
-        np.lib.format.read_array(file, allow_pickle=False) for _ in range(4)
-      )
+    images, labels, ids, fingerprint = _arrays(path)
     split = make_split(images, labels, ids)
-  except Exception:  # absent, or damaged in any way: it is decoded again
+  except Exception:  # it is decoded again
     return None
   return split if split.fingerprint == str(fingerprint) else None
 
 
-def _write(path: pathlib.Path, split: Split) -> None:
+def _write(path: pathlib.Path, arrays) -> None:
   temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary.open("xb") as file:
-      for array in split:
+      for array in arrays:
         np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
     temporary.replace(path)
   except OSError as error:  # a full disk, or a folder that is not ours

@@ -2,15 +2,18 @@
 
 import pathlib
 
-from ckd_jax.data.cache import cached, stamp
+import numpy as np
+
+from ckd_jax.data.cache import cached, indexed, stamp
 from ckd_jax.data.decode import collect, decode
+from ckd_jax.data.lazy import Lazy
 from ckd_jax.data.split import Split, make_split
 from ckd_jax.errors import UserError, nearest
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 
-def read(path: str, image_size: int | None):
+def read(path: str, image_size: int | None, lazy: bool):
   """Returns (train, test, class names); ids are paths relative to `path`."""
   root = pathlib.Path(path)
   class_names = _classes(root / "train")
@@ -21,7 +24,8 @@ def read(path: str, image_size: int | None):
         f"{root / 'train'}: {nearest(folder, class_names)}"
       )
   train, test = (
-    _split(root, split, class_names, image_size) for split in ("train", "test")
+    _split(root, split, class_names, image_size, lazy)
+    for split in ("train", "test")
   )
   return train, test, class_names
 
@@ -41,6 +45,7 @@ def _split(
   split: str,
   class_names: tuple[str, ...],
   image_size: int | None,
+  lazy: bool,
 ) -> Split:
   ids = sorted(
     file.relative_to(root).as_posix()
@@ -60,4 +65,15 @@ def _split(
 
   stamps = [stamp(root / id_) for id_ in ids]
   key = (class_names, stamps, image_size)
+  if lazy:
+    shape = (len(ids), *row(ids[0])[0].shape)
+    images = Lazy(lambda number: row(ids[number])[0], shape)
+    parts = [pathlib.PurePosixPath(id_).parent.name for id_ in ids]
+    labels = np.array([class_names.index(part) for part in parts], np.int32)
+
+    def look():
+      return (np.array(make_split(images, labels, ids).fingerprint),)
+
+    (fingerprint,) = indexed(f"folder-{split}", key, look)
+    return Split(images, labels, np.asarray(ids, str), str(fingerprint))
   return cached(f"folder-{split}", key, decode_all)

@@ -8,21 +8,34 @@ from ckd_jax.data.split import Split, make_split, numerals, row_ids
 from ckd_jax.errors import UserError
 
 
-def read(path: str, image_size: int | None):
+def read(path: str, image_size: int | None, lazy: bool | None = None):
   """Returns (train, test, class names); ids are rows."""
+  del lazy  # its images are arrays already
   arrays = _arrays(path)
   train, test = (
     _split(path, arrays, name, image_size) for name in ("train", "test")
   )
   names = arrays.get("class_names")
   if names is None:
-    return train, test, numerals(max(train.labels.max() + 1, 1))
+    return train, test, numerals(_count_classes(path, train))
   if names.ndim != 1 or names.dtype.kind != "U":
     raise UserError(
       f"{path}: class_names is {names.dtype} of shape {names.shape}, but it is "
       "one row of text, np.array(['cat', 'dog'])"
     )
   return train, test, tuple(names.tolist())
+
+
+def _count_classes(path: str, train: Split) -> int:
+  """From the labels; hash values and the like are no numbers of classes."""
+  classes = max(int(train.labels.max()) + 1, 1)
+  if classes > max(1000, 10 * len(train.labels)):
+    raise UserError(
+      f"{path}: a train label is {classes - 1}, but there are only "
+      f"{len(train.labels)} train images: number the classes from 0, or give "
+      "class_names"
+    )
+  return classes
 
 
 def _arrays(path: str) -> dict[str, np.ndarray]:
@@ -70,4 +83,7 @@ def _split(path: str, arrays: dict, name: str, image_size: int | None) -> Split:
       f"{len(images)} images: give one label per image, ({len(images)},)"
     )
   images = resize(images, image_size)
-  return make_split(images, labels, row_ids(name, len(images)))
+  try:
+    return make_split(images, labels, row_ids(name, len(images)))
+  except UserError as error:
+    raise UserError(f"{path}: {error}") from error

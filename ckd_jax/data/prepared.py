@@ -14,22 +14,40 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ckd_jax.data.cache import cached, stamp
+from ckd_jax.data.cache import cached, indexed, stamp
 from ckd_jax.data.decode import MODES, collect, decode
+from ckd_jax.data.lazy import Lazy, memory
 from ckd_jax.data.split import Split, make_split, row_ids
 from ckd_jax.errors import UserError, nearest
 
 
 def read(
-  name: str, path: str | None, image_size: int | None, other_names: list[str]
+  name: str,
+  path: str | None,
+  image_size: int | None,
+  lazy: bool | None,
+  other_names: list[str],
 ):
-  """Returns (train, test, class names); `other_names` are valid names too."""
+  """Returns (train, test, class names); `other_names` are valid names too.
+
+  With `lazy` None, images are decoded when they are asked for if they would
+  fill the memory of this machine.
+  """
   builder = _builder(name, path, other_names)
   _require_images(name, builder.info.features)
   with _one_line(name, builder, path):
-    train = _split(builder, "train", image_size)
-    test = _split(builder, _test_split(name, builder), image_size)
+    if lazy is None:
+      lazy = _bytes(builder, image_size) > memory() / 4
+    train = _split(builder, "train", image_size, lazy)
+    test = _split(builder, _test_split(name, builder), image_size, lazy)
   return train, test, tuple(builder.info.features["label"].names)
+
+
+def _bytes(builder, image_size: int | None) -> int:
+  """Of the decoded train split, as far as that is known."""
+  *size, channels = builder.info.features["image"].shape
+  height, width = (image_size,) * 2 if image_size else (n or 0 for n in size)
+  return builder.info.splits["train"].num_examples * height * width * channels
 
 
 def _tfds():
@@ -135,15 +153,18 @@ def _source(builder, split: str) -> Sequence[dict]:
   return builder.as_data_source(split, decoders=decoders)
 
 
-def _split(builder, split: str, image_size: int | None) -> Split:
+def _split(builder, split: str, image_size: int | None, lazy: bool) -> Split:
   features = builder.info.features
   channels = features["image"].shape[-1]
 
+  def row_id(position, example):
+    if "id" not in features:
+      return f"{split}_{position}"
+    id_ = example["id"]
+    return id_.decode() if isinstance(id_, bytes) else str(id_)
+
   def row(position, example):
-    id_ = f"{split}_{position}"
-    if "id" in features:
-      id_ = example["id"]
-      id_ = id_.decode() if isinstance(id_, bytes) else str(id_)
+    id_ = row_id(position, example)
     if not example["image"]:  # so reads the end of a file that was cut off
       raise ValueError(f"image {position} of {split} is missing")
     file = io.BytesIO(example["image"])
@@ -153,15 +174,44 @@ def _split(builder, split: str, image_size: int | None) -> Split:
     examples = _source(builder, split)
     rows = (row(*pair) for pair in enumerate(_batched(examples)))
     images, labels, ids = collect(rows, len(examples))
-    if len(set(ids)) < len(ids):
-      ids = row_ids(split, len(ids))
-    order = sorted(range(len(ids)), key=lambda row: _number(ids[row]))
-    return make_split(images[order], labels[order], np.array(ids)[order])
+    ids, order = _canonical(split, ids)
+    return make_split(images[order], labels[order], ids)
 
   info = builder.info.splits[split]
   stamps = [stamp(file) for file in info.filepaths]
   key = (builder.info.full_name, split, info.shard_lengths, stamps, image_size)
-  return cached(f"{builder.info.full_name}-{split}", key, decode_all)
+  name = f"{builder.info.full_name}-{split}"
+  if not lazy:
+    return cached(name, key, decode_all)
+  examples = _source(builder, split)
+
+  def images(order):
+    def read(number):
+      position = int(order[number])
+      return row(position, examples[position])[0]
+
+    return Lazy(read, (len(order), *row(0, examples[0])[0].shape))
+
+  def look():
+    known = [
+      (example["label"], row_id(position, example))
+      for position, example in enumerate(_batched(examples))
+    ]
+    labels, ids = zip(*known, strict=True)
+    ids, order = _canonical(split, ids)
+    labels = np.asarray(labels)[order]
+    return order, *make_split(images(order), labels, ids)[1:]
+
+  order, labels, ids, fingerprint = indexed(name, key, look)
+  return Split(images(order), labels, ids, str(fingerprint))
+
+
+def _canonical(split: str, ids) -> tuple[np.ndarray, np.ndarray]:
+  """Ids in canonical order, and that order."""
+  if len(set(ids)) < len(ids):
+    ids = row_ids(split, len(ids))
+  order = sorted(range(len(ids)), key=lambda row: _number(ids[row]))
+  return np.array(ids)[order], np.array(order)
 
 
 def _batched(source: Sequence[dict], size: int = 1000) -> Iterator[dict]:

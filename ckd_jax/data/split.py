@@ -6,11 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ckd_jax.data.lazy import Lazy
+from ckd_jax.errors import UserError
+
+_PART = 4096  # images that are decoded at once, to be fingerprinted
+
 
 class Split(NamedTuple):
   """Images of one split, in canonical order."""
 
-  images: np.ndarray  # uint8[n, h, w, c]
+  images: np.ndarray | Lazy  # uint8[n, h, w, c]
   labels: np.ndarray  # int32[n]
   ids: np.ndarray  # str[n], stable
   fingerprint: str  # sha256 over ids, labels and pixels in this order
@@ -19,14 +24,26 @@ class Split(NamedTuple):
 def make_split(
   images: np.ndarray, labels: np.ndarray, ids: Iterable[str]
 ) -> Split:
-  """Fingerprints uint8[n, h, w, c], integer labels [n] and n ids."""
-  images = np.ascontiguousarray(images)
-  labels = np.asarray(labels, np.int32)
-  ids = np.asarray(ids, str)
+  """Fingerprints uint8[n, h, w, c], integer labels [n] and n ids.
+
+  Raises:
+    UserError: a label does not fit in 32 bits.
+  """
+  given, ids = np.asarray(labels), np.asarray(ids, str)
+  labels = given.astype(np.int32)
+  wrong = np.flatnonzero(labels != given)
+  if wrong.size:
+    raise UserError(
+      f"the label of {ids[wrong[0]]} is {given[wrong[0]]}: number the classes"
+      " from 0"
+    )
   digest = hashlib.sha256(repr((images.shape, labels.shape)).encode())
   digest.update("\n".join(ids).encode())
   digest.update(labels.astype("<i4").tobytes())
-  digest.update(images)
+  if not isinstance(images, Lazy):
+    images = np.ascontiguousarray(images)
+  for start in range(0, len(images), _PART):
+    digest.update(images[start : start + _PART])
   return Split(images, labels, ids, digest.hexdigest())
 
 

@@ -102,6 +102,7 @@ class Method(NamedTuple):
   # sizes into which the group axis is cut for separate train-mode passes;
   # () is one pass over everything
   stages: tuple[Stage, ...] = ()  # before the main one, in order
+  max_teachers: int = 1  # r2kd mixes in a second one where there is one
 
 
 class Model(NamedTuple):

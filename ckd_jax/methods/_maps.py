@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ckd_jax.methods import Outputs
-from ckd_jax.numerics import float32, normalise
+from ckd_jax.numerics import check_rows, float32, normalise
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -46,6 +46,7 @@ def same_size(
   student: jax.Array, teacher: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Both maps in float32, the larger one averaged down to the smaller."""
+  check_rows(student, teacher)
   sizes = zip(student.shape[1:3], teacher.shape[1:3], strict=True)
   size = tuple(map(min, sizes))
   return _pool(student, size), _pool(teacher, size)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method
+from ckd_jax.methods._checks import above, at_least
+from ckd_jax.methods.ckd import ckd_all
 from ckd_jax.methods.kd import kd
 from ckd_jax.numerics import constant, cross_entropy, float32
 
@@ -87,13 +89,16 @@ def mixing(
   weight: float,
   cross_entropy_weight: float,
   kd_weight: float,
+  ckd_weight: float,
   temperature: float,
   max_groups: int,
 ) -> Method:
   """A method on mixed images, against the answers to the images before mixing.
 
-  Every term is the sum over the group of batch.weights times the term of that
-  member, averaged over the batch. A live teacher has seen the mixed image
+  Every term but CKD is the sum over the group of batch.weights times the term
+  of that member, averaged over the batch. CKD compares mixed images with each
+  other; its target mixes the logits, and the labels, as the images were mixed.
+  A live teacher has seen the mixed image
   itself: its one answer then stands for every member.
 
   Args:
@@ -103,9 +108,22 @@ def mixing(
     weight: of the cross-entropy with the teacher's probabilities.
     cross_entropy_weight: of the cross-entropy with the labels.
     kd_weight: of the KD term.
+    ckd_weight: of `ckd_all` over pairs of mixed images.
     temperature: of the KD term.
     max_groups: length of the fixed list from which groups are taken.
+
+  Raises:
+    ValueError: a value outside its range.
   """
+  at_least(
+    0,
+    weight=weight,
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
+  above(0, temperature=temperature)
+  at_least(1, max_groups=max_groups)
 
   def init(key, task, student, teacher):
     rows, num_rows = sampling.distinct_groups(
@@ -128,6 +146,9 @@ def mixing(
     def mixed(values):
       return jnp.mean(jnp.sum(batch.weights * values, axis=1))
 
+    def blended(target):
+      return jnp.sum(batch.weights[:, :, None] * target, axis=1)
+
     terms = {}
     if cross_entropy_weight:
       value = mixed(cross_entropy(logits, batch.labels))
@@ -137,6 +158,13 @@ def mixing(
     if kd_weight:
       value = mixed(kd(logits, answers, temperature=temperature))
       terms["kd"] = (kd_weight, value)
+    if ckd_weight:
+      one_hot = jax.nn.one_hot(batch.labels, shape[-1])
+      value = sum(
+        ckd_all(student.logits[:, 0], blended(target))
+        for target in (answers, one_hot)
+      )
+      terms["ckd"] = (ckd_weight, value)
     value = sum(weight * value for weight, value in terms.values())
     metrics = {name: value for name, (_, value) in terms.items()}
     return value, (state, jax.lax.stop_gradient(metrics))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ckd_jax.methods import Batch, Outputs
+from ckd_jax.methods._checks import at_least
 from ckd_jax.methods.ckd import ckd_all
 from ckd_jax.methods.kd import kd
 from ckd_jax.numerics import cross_entropy
@@ -27,7 +28,16 @@ def combined(
   Returns:
     A function that adds these terms, where their weight is not 0, to a method's
     own, given by name as (weight, value). Its metrics are the values.
+
+  Raises:
+    ValueError: a weight below 0.
   """
+  at_least(
+    0,
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
+  )
 
   def total(student: Outputs, batch: Batch, **own):
     terms = dict(own)

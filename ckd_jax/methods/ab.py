@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, Stage
+from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._maps import pairs, regress, regressor
 from ckd_jax.methods._terms import combined
 from ckd_jax.numerics import constant, float32
@@ -56,6 +57,8 @@ def make(
   batch norm stand between, and are thrown away after the first stage. `weight`
   counts in the first stage only.
   """
+  at_least(0, weight=weight, margin=margin, stage_epochs=stage_epochs)
+  above(0, stage_learning_rate=stage_learning_rate)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._maps import attention, pairs, same_size
 from ckd_jax.methods._terms import combined
 from ckd_jax.numerics import constant
@@ -45,6 +46,8 @@ def make(
   ckd_weight: float = 0.0,
 ) -> Method:
   """AT (arXiv 1612.03928), RepDistiller's weight, all maps but the stem's."""
+  at_least(0, weight=weight)
+  at_least(1, power=power)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method
+from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._heads import apply_linear, linear
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant, float32
+from ckd_jax.numerics import check_shapes, constant, float32
 
 
 def correlation_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -28,6 +29,7 @@ def correlation_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:
     Peng et al., arXiv 1904.01802, in the form of its authors' code.
   """
   student, teacher = float32(student, teacher)
+  check_shapes(student, teacher)
   gap = jnp.abs(student - teacher)
   return jnp.sum(gap[:-1] * gap[1:]) / max(len(gap) - 1, 1)
 
@@ -45,6 +47,8 @@ def make(
   Both heads are trained, the teacher's too; nothing but weight decay and the
   labels speaks against heads that answer the same to everything.
   """
+  at_least(0, weight=weight)
+  at_least(1, dim=dim)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

@@ -5,15 +5,15 @@ of a batch, in closed form. `make` offers both as estimators, and one between.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods.kd import kd
-from ckd_jax.numerics import constant, cross_entropy, float32, kl_divergence
+from ckd_jax.numerics import alike, cross_entropy, kl_divergence
 
 
 def ckd(
@@ -48,7 +48,7 @@ def ckd(
     float32 scalar.
 
   Raises:
-    ValueError: an unknown mix or divergence.
+    ValueError: an unknown mix or divergence, or sides that are not alike.
 
   References:
     arXiv 2311.02253, the comparative loss; v1 for kl.
@@ -60,8 +60,12 @@ def ckd(
       negative_weight * jnp.mean(negative, axis=0)
     )
 
-  student = mixed(*float32(student_positive, student_negative))
-  teacher = mixed(*constant(teacher_positive, teacher_negative))
+  positive = alike(student_positive, teacher_positive)
+  negative = alike(student_negative, teacher_negative)
+  for side in (*positive, *negative):
+    if side.ndim != 2 or not len(side):
+      raise ValueError(f"a side is [members, classes], not {side.shape}")
+  student, teacher = map(mixed, positive, negative)
   if divergence == "mse":
     return jnp.mean(jnp.square(student - teacher))
   if divergence == "kl":
@@ -102,15 +106,15 @@ def ckd_all(
     float32 scalar, divided by the number of classes as `ckd` is.
 
   Raises:
-    ValueError: the batch is smaller than one group, or a mean_weight with
-      another mix than "difference".
+    ValueError: the batch is smaller than one group, the shapes differ, or a
+      mean_weight with another mix than "difference".
 
   References:
     arXiv 2311.02253, averaged over its sampler's groups.
   """
-  (student,) = float32(student)
-  (teacher,) = constant(teacher)
+  student, teacher = alike(student, teacher)
   batch_size, classes = student.shape
+  at_least(1, positives=positives, negatives=negatives)
   if batch_size < positives + negatives:
     raise ValueError(
       f"a batch of {batch_size} holds no group of {positives} + {negatives}"
@@ -306,13 +310,11 @@ def _check(hyper: dict) -> None:
     if hyper[name] not in values:
       raise ValueError(f"{name} must be one of {values}, not {hyper[name]!r}")
   counts = ("positives", "negatives", "max_groups", "groups_per_batch")
-  for name in (*counts, "beta", "temperature"):
-    if not hyper[name] > 0:
-      raise ValueError(f"{name} must be above 0, not {hyper[name]!r}")
+  at_least(1, **{name: hyper[name] for name in counts})
+  above(0, beta=hyper["beta"], temperature=hyper["temperature"])
   weights = ("teacher", "label", "cross_entropy", "kd", "mean")
-  for name in (f"{term}_weight" for term in weights):
-    if not (math.isfinite(hyper[name]) and hyper[name] >= 0):
-      raise ValueError(f"{name} must be 0 or more, not {hyper[name]!r}")
+  names = [f"{term}_weight" for term in weights]
+  at_least(0, **{name: hyper[name] for name in names})
   if hyper["estimator"] == "all" and hyper["divergence"] != "mse":
     raise ValueError("estimator='all' has a closed form for mse only")
   is_family = hyper["estimator"] == "all" and hyper["mix"] == "difference"

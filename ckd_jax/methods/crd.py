@@ -7,9 +7,10 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method
+from ckd_jax.methods._checks import above, at_least, share
 from ckd_jax.methods._heads import apply_linear, linear
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant, float32, normalise
+from ckd_jax.numerics import check_shapes, constant, float32, normalise
 
 
 class CRDMemory(NamedTuple):
@@ -72,6 +73,7 @@ def crd(
   References:
     arXiv 1910.10699, equations 10 and 19; constants as in its public code.
   """
+  check_shapes(student, teacher)
   student, teacher = normalise(student), normalise(teacher)
   memory = jax.lax.stop_gradient(memory)
   value, normalizers = 0.0, []
@@ -99,7 +101,9 @@ def _normalizer(stored, scores, num_examples):
   known = jnp.isfinite(scores)
   mass = jnp.sum(jnp.where(known, jnp.exp(jnp.where(known, scores, 0.0)), 0.0))
   first = mass / jnp.maximum(jnp.sum(known), 1) * num_examples
-  first = jnp.minimum(first, jnp.finfo(jnp.float32).max)
+  # 0 or infinite if stored, it would make every later loss infinite.
+  limits = jnp.finfo(jnp.float32)
+  first = jnp.clip(first, limits.tiny, limits.max)
   first = jax.lax.stop_gradient(first)
   return jnp.where((stored < 0) & jnp.any(known), first, stored)
 
@@ -137,6 +141,10 @@ def make(
   step, with replacement, from the images of all other classes (without
   replacement in the public code where a class leaves enough of them).
   """
+  at_least(0, weight=weight)
+  at_least(1, negatives=negatives, dim=dim)
+  above(0, temperature=temperature)
+  share(momentum=momentum)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ckd_jax.methods import Batch, Method
+from ckd_jax.methods._checks import above
 from ckd_jax.methods._mixing import mixing, paste
 
 
@@ -40,6 +41,7 @@ def make(
   beta: float = 1.0,
   cross_entropy_weight: float = 1.0,
   kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
   temperature: float = 4.0,
   max_groups: int = 100_000,
 ) -> Method:
@@ -50,9 +52,11 @@ def make(
     beta: both parameters of lam's distribution.
     cross_entropy_weight: of the cross-entropy with the labels.
     kd_weight: of the KD term; none in the published code.
+    ckd_weight: of CKD between mixed images.
     temperature: of the KD term.
     max_groups: length of the list of pairs, drawn once.
   """
+  above(0, beta=beta)
 
   def prepare(key, batch):
     return cutmix(key, batch, beta=beta)
@@ -63,6 +67,7 @@ def make(
     weight=weight,
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
     temperature=temperature,
     max_groups=max_groups,
   )

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant, float32, safe_sqrt
+from ckd_jax.numerics import alike, safe_sqrt
 
 _EPSILON = 1e-8  # added to the product of the two lengths, as published
 
@@ -39,16 +40,16 @@ def dist(
     Huang et al., arXiv 2205.10536; T^2 and T = 4 as in the code of arXiv
     2311.02253.
   """
-  (student,) = float32(student_logits)
-  (teacher,) = constant(teacher_logits)
+  student, teacher = alike(student_logits, teacher_logits)
   student = jax.nn.softmax(student / temperature)
   teacher = jax.nn.softmax(teacher / temperature)
-  between_classes = 1 - jnp.mean(_correlation(student, teacher))
-  between_examples = 1 - jnp.mean(_correlation(student.T, teacher.T))
+  between_classes = 1 - jnp.mean(correlation(student, teacher))
+  between_examples = 1 - jnp.mean(correlation(student.T, teacher.T))
   return temperature**2 * (beta * between_classes + gamma * between_examples)
 
 
-def _correlation(a: jax.Array, b: jax.Array) -> jax.Array:
+def correlation(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Pearson's, of rows [n, dim] twice -> [n]; 0 where a row is constant."""
   a, b = _centred(a), _centred(b)
   return jnp.sum(a * b, axis=1) / (_length(a) * _length(b) + _EPSILON)
 
@@ -76,6 +77,8 @@ def make(
   ckd_weight: float = 0.0,
 ) -> Method:
   """DIST (arXiv 2205.10536) with the weights of arXiv 2311.02253's code."""
+  at_least(0, weight=weight, beta=beta, gamma=gamma)
+  above(0, temperature=temperature)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method
+from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant, float32, kl_divergence
+from ckd_jax.numerics import alike, kl_divergence
 
 
 def dkd(
@@ -38,8 +39,12 @@ def dkd(
   References:
     Zhao et al., arXiv 2203.08679, TCKD and NCKD.
   """
-  (student,) = float32(student_logits)
-  (teacher,) = constant(teacher_logits)
+  student, teacher = alike(student_logits, teacher_logits)
+  if jnp.shape(labels) != student.shape[:-1]:
+    raise ValueError(
+      f"labels {jnp.shape(labels)} must be one for each student answer, "
+      f"{student.shape[:-1]}"
+    )
   # The student's floor is finite: 0 times minus infinity is not a number.
   student = _split(student / temperature, labels, floor=-1e30)
   pair, others = _split(teacher / temperature, labels, floor=-jnp.inf)
@@ -76,6 +81,10 @@ def make(
   to resnet20), 6 (wrn to wrn, vgg13 to anything) and 8. The first epoch is
   number 1, as mdistiller counts; 0 warm-up epochs mean full weight throughout.
   """
+  at_least(
+    0, weight=weight, alpha=alpha, beta=beta, warmup_epochs=warmup_epochs
+  )
+  above(0, temperature=temperature)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,
@@ -84,7 +93,8 @@ def make(
 
   def init(key, task, student, teacher):
     del key, student, teacher
-    return {}, {"steps_per_epoch": jnp.asarray(task.steps_per_epoch, jnp.int32)}
+    epoch = jnp.maximum(jnp.asarray(task.steps_per_epoch, jnp.int32), 1)
+    return {}, {"steps_per_epoch": epoch}
 
   def warmup(step, steps_per_epoch):
     if not warmup_epochs:

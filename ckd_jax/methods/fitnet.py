@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, Outputs
+from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._maps import regress, regressor
 from ckd_jax.methods._terms import combined
 from ckd_jax.numerics import constant, float32
@@ -34,6 +35,7 @@ def make(
   *,
   weight: float = 100.0,
   index: int = 2,
+  signed: bool = False,
   cross_entropy_weight: float = 1.0,
   kd_weight: float = 0.0,
   ckd_weight: float = 0.0,
@@ -42,8 +44,10 @@ def make(
 
   A convolution, batch norm and a ReLU on the student's map number `index`,
   counted from the stem at 0. The ReLU keeps it from anything below zero, which
-  the maps of a wide ResNet hold.
+  the maps of a wide ResNet hold; `signed` leaves it out, which is not in the
+  published code.
   """
+  at_least(0, weight=weight, index=index)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,
@@ -51,7 +55,7 @@ def make(
   )
 
   def pick(outputs: Outputs) -> jax.Array:
-    if not 0 <= index < len(outputs.maps):
+    if index >= len(outputs.maps):
       raise ValueError(
         f"fitnet's index {index} is not among {len(outputs.maps)} maps, which "
         "are counted from 0: set hyper.index"
@@ -66,7 +70,8 @@ def make(
   def loss(params, state, student, batch, key, step):
     del key, step
     ours, theirs = pick(student)[:, 0], pick(batch.teachers[0])[:, 0]
-    guess = jax.nn.relu(regress(params["regressor"], ours, theirs.shape))
+    guess = regress(params["regressor"], ours, theirs.shape)
+    guess = guess if signed else jax.nn.relu(guess)
     value = jnp.mean(hint(guess, theirs))
     value, metrics = total(student, batch, hint=(weight, value))
     return value, (state, metrics)

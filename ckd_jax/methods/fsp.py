@@ -7,9 +7,10 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, Stage
+from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._maps import pairs, same_size
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant
+from ckd_jax.numerics import check_rows, constant, float32
 
 
 def fsp(
@@ -41,6 +42,7 @@ def fsp(
     2, as a mean over the matrix.
   """
   _check_channels((student_bottom, teacher_bottom), (student_top, teacher_top))
+  check_rows(student_bottom, teacher_bottom)
   student = _matrix(student_bottom, student_top)
   teacher = _matrix(*constant(teacher_bottom, teacher_top))
   return jnp.mean(jnp.square(student - teacher), axis=(1, 2))
@@ -77,6 +79,8 @@ def make(
   stem included; then it learns the labels alone. `weight` counts in the first
   stage only: RepDistiller's -b 50 is never multiplied with anything.
   """
+  at_least(0, weight=weight, stage_epochs=stage_epochs)
+  above(0, stage_learning_rate=stage_learning_rate)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,
@@ -90,7 +94,9 @@ def make(
 
   def imitate(params, state, student, batch, key, step):
     del params, key, step
-    maps = pairs(student, batch.teachers[0])
+    # Float32 from here on: a map serves twice, and the sum of two gradients may
+    # be more than float16 holds.
+    maps = [float32(*pair) for pair in pairs(student, batch.teachers[0])]
     value = sum(
       jnp.mean(fsp(bottom[0], top[0], bottom[1], top[1]))
       for bottom, top in itertools.pairwise(maps)

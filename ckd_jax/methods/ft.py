@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, Stage
+from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._maps import (
   apply_batch_norm,
   apply_conv,
@@ -98,6 +99,9 @@ def make(
   with the student. `factor_rate` is the share of the teacher's channels that a
   factor has.
   """
+  at_least(0, weight=weight, stage_epochs=stage_epochs)
+  at_least(1, power=power)
+  above(0, factor_rate=factor_rate, stage_learning_rate=stage_learning_rate)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

@@ -1,13 +1,16 @@
 """Invariant Consistency Distillation: in-batch contrast, both ways agreeing."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method
+from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._heads import apply_linear, linear
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant, normalise
+from ckd_jax.numerics import check_shapes, constant, normalise
 
 
 def icd(
@@ -45,9 +48,11 @@ def icd(
   References:
     arXiv 2407.11802 v1, the total of its contrastive and invariance losses.
   """
+  check_shapes(student, teacher)
   student, teacher = normalise(student), normalise(teacher)
   log_scale = jnp.asarray(log_scale, jnp.float32)
-  scale = jnp.clip(jnp.exp(log_scale), 0.0, max_scale)
+  # Bounded before the exponential: 0 times an infinite slope is not a number.
+  scale = jnp.exp(jnp.minimum(log_scale, jnp.log(max_scale)))
   # The constant is taken out of both softmaxes: 0 in place of a rounding error.
   del bias
   scores = scale * jnp.matmul(student, teacher.T, precision="highest")
@@ -73,6 +78,10 @@ def make(
 
   Both heads, the scale and the (inert) bias are trained with the student.
   """
+  at_least(0, weight=weight, alpha=alpha)
+  at_least(1, dim=dim)
+  above(0, max_scale=max_scale)
+  above(-math.inf, initial_log_scale=initial_log_scale)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

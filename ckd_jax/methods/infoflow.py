@@ -5,8 +5,20 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method
+from ckd_jax.methods._checks import at_least, share
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant, distances, float32, normalise
+from ckd_jax.numerics import (
+  check_rows,
+  constant,
+  distances,
+  float32,
+  gram,
+  normalise,
+  safe_sqrt,
+)
+
+_ROUNDING = 1e-5  # of a square distance, relative to the squares it is made of
+_DIFFERENCES = 2**21  # float32 in the differences of all pairs: 8 MB
 
 
 def infoflow(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -26,27 +38,44 @@ def infoflow(student: jax.Array, teacher: jax.Array) -> jax.Array:
   References:
     arXiv 2005.00727; the divergence and the kernels of its public code.
   """
-  (teacher,) = constant(teacher)
-  (student,) = float32(student)
-  return sum(
-    _jeffreys(kernel(_flat(student)), kernel(_flat(teacher)))
-    for kernel in (_cosine_kernel, _student_t_kernel)
-  )
+  (teacher,), (student,) = constant(teacher), float32(student)
+  check_rows(student, teacher)
+  kernels = zip(_kernels(student), _kernels(teacher), strict=True)
+  return sum(_jeffreys(*pair) for pair in kernels)
 
 
-def _flat(x):
-  return x.reshape(len(x), -1)
-
-
-def _cosine_kernel(x):
-  rows = normalise(x)
-  cosine = jnp.matmul(rows, rows.T, precision="highest")
+def _kernels(x):
+  """Both similarities of all rows of one layer."""
+  x = x.reshape(len(x), -1)
+  if len(x) * x.size <= _DIFFERENCES:
+    cosine, square = gram(normalise(x)), jnp.square(distances(x))
+  else:
+    cosine, square = _from_products(x)
   # Opposite rows have a similarity of 0, whose logarithm is not finite.
-  return jnp.maximum((cosine + 1) / 2, 1e-6)
+  cosine = jnp.maximum((cosine + 1) / 2, 1e-6)
+  return cosine, 1 / (1 + jnp.sqrt(square + 1e-6))
 
 
-def _student_t_kernel(x):
-  return 1 / (1 + jnp.sqrt(jnp.square(distances(x)) + 1e-6))
+def _from_products(x):
+  """Cosines and square distances of a wide layer, from one matrix product.
+
+  The product is of what is left beside the mean; it loses the distance of
+  neighbours that lie far from the mean.
+  """
+  mean = jnp.mean(x, axis=0, keepdims=True)
+  rest = x - mean
+  products = gram(rest)
+  length = jnp.diagonal(products)
+  sums = length[:, None] + length[None]
+  square = sums - 2 * products
+  # Where two rows coincide, as every row with itself, the root is so steep that
+  # the rounding of this difference would drown every other gradient.
+  square = jnp.where(square > _ROUNDING * sums, square, 0.0)
+  along = jnp.sum(rest * mean, axis=1)
+  inner = products + along[:, None] + along[None] + jnp.sum(jnp.square(mean))
+  size = safe_sqrt(jnp.sum(jnp.square(x), axis=1))
+  scale = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 0.0)
+  return inner * scale[:, None] * scale[None], square
 
 
 def _jeffreys(student, teacher):
@@ -85,6 +114,8 @@ def make(
     kd_weight: of the KD term.
     ckd_weight: of the comparative term.
   """
+  at_least(0, weight=weight, map_weight=map_weight)
+  share(decay=decay)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

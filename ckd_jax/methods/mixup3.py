@@ -33,6 +33,7 @@ def make(
   weight: float = 1.0,
   cross_entropy_weight: float = 1.0,
   kd_weight: float = 0.0,
+  ckd_weight: float = 0.0,
   temperature: float = 4.0,
   max_groups: int = 100_000,
 ) -> Method:
@@ -42,6 +43,7 @@ def make(
     weight: of the cross-entropy with the teacher's probabilities at T = 1.
     cross_entropy_weight: of the cross-entropy with the labels.
     kd_weight: of the KD term.
+    ckd_weight: of CKD between mixed images.
     temperature: of the KD term.
     max_groups: length of the list of triples, drawn once.
   """
@@ -51,6 +53,7 @@ def make(
     weight=weight,
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,
+    ckd_weight=ckd_weight,
     temperature=temperature,
     max_groups=max_groups,
   )

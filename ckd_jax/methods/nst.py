@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._maps import pairs, same_size
 from ckd_jax.methods._terms import combined
 from ckd_jax.numerics import constant, normalise
@@ -58,6 +59,7 @@ def make(
   ckd_weight: float = 0.0,
 ) -> Method:
   """NST (arXiv 1707.01219), RepDistiller's weight, all maps but the stem's."""
+  at_least(0, weight=weight)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

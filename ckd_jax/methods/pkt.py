@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant, float32, gram, normalise
+from ckd_jax.numerics import check_rows, constant, float32, gram, normalise
 
 _EPSILON = 1e-7  # added to probabilities before the logarithm, as published
 
@@ -26,6 +27,7 @@ def pkt(student: jax.Array, teacher: jax.Array) -> jax.Array:
   References:
     Passalis and Tefas, arXiv 1803.10837, with the cosine kernel.
   """
+  check_rows(student, teacher)
   student = _probabilities(*float32(student))
   teacher = _probabilities(*constant(teacher))
   ratio = jnp.log(teacher + _EPSILON) - jnp.log(student + _EPSILON)
@@ -47,6 +49,7 @@ def make(
   ckd_weight: float = 0.0,
 ) -> Method:
   """PKT (arXiv 1803.10837) on embeddings, with RepDistiller's weights."""
+  at_least(0, weight=weight)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, Outputs, stateless, unchanged
+from ckd_jax.methods._checks import above, at_least, share
 from ckd_jax.methods._mixing import blend, box, paste
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant, float32, safe_sqrt
+from ckd_jax.methods.dist import correlation
+from ckd_jax.numerics import alike, constant, float32, safe_sqrt
 
 # How the second branch alters the image, and the published Beta(b, b) of lam.
 AUGMENTS = {"cutmix": 1.0, "mixup": 0.2, "cutout": 0.0, "none": 0.0}
@@ -37,8 +39,7 @@ def r2kd_value(
   References:
     arXiv 2311.13934, the value-based correlation distance.
   """
-  (student,) = float32(student_logits)
-  (teacher,) = constant(teacher_logits)
+  student, teacher = alike(student_logits, teacher_logits)
   student = jax.nn.softmax(student / temperature)
   teacher = jax.nn.softmax(teacher / temperature)
   rows = 1 - jnp.mean(_cosine(student, teacher))
@@ -58,7 +59,8 @@ def r2kd_rank(
   As published the ranks come from a sort: THE TERM HAS NO GRADIENT and only
   adds to the number that is logged. `soft` counts with sigmoids instead how
   many classes a class exceeds, at O(classes^2) an example; that is not in the
-  paper.
+  paper. Where a student's logits are all equal the correlation is 0, without a
+  gradient.
 
   Args:
     student_logits: [n, classes].
@@ -72,23 +74,18 @@ def r2kd_rank(
   References:
     arXiv 2311.13934, the rank-based correlation distance.
   """
-  (student,) = float32(student_logits)
-  (teacher,) = constant(teacher_logits)
+  student, teacher = alike(student_logits, teacher_logits)
   if soft:
     gap = student[:, :, None] - student[:, None, :]
     student = jnp.sum(jax.nn.sigmoid(gap / softness), axis=2)
   else:
     student = _ranks(student)
-  return 1 - jnp.mean(_cosine(_centred(student), _centred(_ranks(teacher))))
+  return 1 - jnp.mean(correlation(student, _ranks(teacher)))
 
 
 def _ranks(x):
   order = jnp.argsort(jnp.argsort(x, axis=1), axis=1)
   return jax.lax.stop_gradient(order.astype(jnp.float32))
-
-
-def _centred(x):
-  return x - jnp.mean(x, axis=1, keepdims=True)
 
 
 def _cosine(x, y):
@@ -115,12 +112,15 @@ def make(
 
   The branches go through the student separately. Labels, KD and CKD belong to
   the clean branch. The target is (1 - pruned_weight) * teacher + pruned_weight
-  * pruned teacher, where the batch holds a second teacher (a copy without the
-  10 % smallest weights of each layer), and else the teacher alone.
+  * pruned teacher, where the batch holds a second teacher (config key
+  teacher.pruned, 0.1 as published: a copy without the 10 % smallest weights of
+  each layer), and else, as of a black box, the teacher alone. The copy answers
+  in evaluation mode; the published code leaves it in training mode.
 
   A live teacher answers about the altered image, as published. Answers from a
   table cannot: there the target of the altered branch is the mixture of the
-  probabilities of both images, by the share of each; this is our stand-in.
+  probabilities of both images, by the share of each; this is our stand-in. The
+  published autoaug and cutmixpick are not offered.
 
   The published rank term has no gradient; see `r2kd_rank` and `soft_rank`.
 
@@ -138,12 +138,15 @@ def make(
     ckd_weight: of the comparative term.
 
   Raises:
-    ValueError: an unknown way to augment.
+    ValueError: an unknown way to augment, or a value outside its range.
   """
   if augment not in AUGMENTS:
     raise ValueError(
       f"augment must be one of {tuple(AUGMENTS)}, not {augment!r}"
     )
+  at_least(0, value_weight=value_weight, rank_weight=rank_weight, hole=hole)
+  above(0, softness=softness, temperature=temperature)
+  share(pruned_weight=pruned_weight)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,
@@ -152,6 +155,8 @@ def make(
 
   def sample(key, step, task, state):
     """Every image with the one before it in the batch, to be mixed with."""
+    if augment != "cutout" and task.batch_size < 2:
+      raise ValueError(f"r2kd's {augment} mixes two images: batch_size is 1")
     index = sampling.batches(key, step, task)
     return jnp.concatenate([index, jnp.roll(index, 1, axis=0)], axis=1)
 
@@ -202,6 +207,7 @@ def make(
     loss=loss,
     prepare=unchanged if one_branch else prepare,
     passes=() if one_branch else (1, 1),
+    max_teachers=2,
   )
 
 

@@ -6,8 +6,10 @@ import optax
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._terms import combined
 from ckd_jax.numerics import (
+  check_rows,
   constant,
   distances,
   float32,
@@ -39,6 +41,7 @@ def rkd(
     Park et al., arXiv 1904.05068.
   """
   (student,) = float32(student)
+  check_rows(student, teacher)
   distance = rkd_distance(student, teacher)
   angle = rkd_angle(student, teacher)
   return distance_weight * distance + angle_weight * angle
@@ -111,6 +114,12 @@ def make(
   ckd_weight: float = 0.0,
 ) -> Method:
   """RKD (arXiv 1904.05068) on embeddings, with RepDistiller's weights."""
+  at_least(
+    0,
+    weight=weight,
+    distance_weight=distance_weight,
+    angle_weight=angle_weight,
+  )
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

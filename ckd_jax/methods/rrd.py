@@ -5,9 +5,10 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method
+from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._heads import apply_linear, linear
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant, normalise
+from ckd_jax.numerics import check_rows, constant, normalise
 
 # (student, teacher) as the two published codes set them.
 TEMPERATURES = {"2024": (0.04, 0.1), "2025": (0.1, 0.02)}
@@ -40,6 +41,7 @@ def rrd(
   References:
     arXiv 2407.12073 v1, the loss with a first-in first-out memory.
   """
+  check_rows(student, teacher)
   queue, teacher = constant(queue, normalise(teacher))
 
   def scores(x, temperature):
@@ -109,7 +111,7 @@ def make(
     ckd_weight: of the comparative term.
 
   Raises:
-    ValueError: an unknown name, or a temperature below 0.
+    ValueError: an unknown name, or a value outside its range.
   """
   if temperatures not in TEMPERATURES:
     raise ValueError(
@@ -119,9 +121,14 @@ def make(
     raise ValueError(
       f'enqueue_at must be "after" or "before", not {enqueue_at!r}'
     )
-  if min(student_temperature, teacher_temperature) < 0:
-    raise ValueError("temperatures are above 0, or 0.0 for the published pair")
   student_published, teacher_published = TEMPERATURES[temperatures]
+  at_least(
+    0,
+    weight=weight,
+    student_temperature=student_temperature,
+    teacher_temperature=teacher_temperature,
+  )
+  at_least(1, rows=rows, dim=dim)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

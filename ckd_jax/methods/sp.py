@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
+from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import constant, float32, gram, normalise
+from ckd_jax.numerics import check_rows, constant, float32, gram, normalise
 
 
 def similarity_preserving(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -25,6 +26,7 @@ def similarity_preserving(student: jax.Array, teacher: jax.Array) -> jax.Array:
   References:
     Tung and Mori, arXiv 1907.09682.
   """
+  check_rows(student, teacher)
   student = _similarities(*float32(student))
   teacher = _similarities(*constant(teacher))
   return jnp.mean(jnp.square(student - teacher))
@@ -42,6 +44,7 @@ def make(
   ckd_weight: float = 0.0,
 ) -> Method:
   """SP (arXiv 1907.09682) on the last map, with RepDistiller's weights."""
+  at_least(0, weight=weight)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method
+from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._maps import apply_conv, conv, pairs, same_size
 from ckd_jax.methods._terms import combined
 from ckd_jax.numerics import constant, float32
@@ -62,12 +63,17 @@ def make(
   Each regressor is three 1x1 convolutions without bias, ReLUs between; where
   the maps differ in size the larger one is averaged down before it.
   """
+  at_least(0, weight=weight)
+  above(0, epsilon=epsilon)
+  above(epsilon, initial_variance=initial_variance)
   total = combined(
     cross_entropy_weight=cross_entropy_weight,
     kd_weight=kd_weight,
     ckd_weight=ckd_weight,
   )
-  log_scale = math.log(math.expm1(initial_variance - epsilon))
+  # The inverse of softplus; expm1(x) itself overflows above 709.
+  rest = initial_variance - epsilon
+  log_scale = rest + math.log(-math.expm1(-rest))
 
   def head(key, student, teacher):
     inputs, outputs = student.shape[-1], teacher.shape[-1]

@@ -14,6 +14,7 @@ class Bottleneck(nn.Module):
 
   features: int  # that come out; a quarter of them inside
   stride: int = 1
+  shortcut: str = "shortcut"  # the name of the projection
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -23,7 +24,7 @@ class Bottleneck(nn.Module):
     y = nn.relu(norm(y, inside, stride=stride, names=("conv2", "bn2")))
     y = norm(y, self.features, 1, names=("conv3", "bn3"))
     if x.shape != y.shape:
-      names = ("shortcut.0", "shortcut.1")
+      names = (f"{self.shortcut}.0", f"{self.shortcut}.1")
       x = norm(x, self.features, 1, stride=stride, names=names)
     return x + y
 

@@ -349,7 +349,7 @@ def test_the_fitted_offset_minimises_logit_matching(estimator):
     ({"divergence": "mae"}, "divergence must be one of"),
     ({"estimator": "some"}, "estimator must be one of"),
     ({"offset": "yes"}, "offset must be one of"),
-    ({"positives": 0}, "positives must be above 0"),
+    ({"positives": 0}, "positives must be 1 or more"),
     ({"temperature": 0.0}, "temperature must be above 0"),
     ({"beta": float("nan")}, "beta must be above 0"),
     ({"label_weight": -1.0}, "label_weight must be 0 or more"),

@@ -29,6 +29,10 @@ VARIANTS = {
     {"estimator": "batch_groups", "positives": 2},
     {"estimator": "all", "negatives": 2, "kd_weight": 1.0},
   ],
+  "ckd_features": [
+    {"features": features, "max_groups": 200}
+    for features in ("fitnet", "cc", "vid")
+  ],
   "crd": [{"negatives": 16}],
   "cutmix": [{"max_groups": 200}],
   "mixup": [{"max_groups": 200}],
@@ -52,6 +56,7 @@ ALLOWED = (
 
 class Case(NamedTuple):
   name: str
+  hyper: dict[str, Any]
   method: Method
   task: Task
   params: Any
@@ -150,6 +155,7 @@ def case(request) -> Case:
 
   return Case(
     name,
+    hyper,
     method,
     task,
     params,
@@ -200,6 +206,52 @@ def test_the_gradient_reaches_every_head_and_no_teacher(case):
   assert not any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(teachers))
 
 
+def test_kd_and_ckd_join_by_their_weights(case):
+  if not {"kd_weight", "ckd_weight"} <= methods.defaults(case.name).keys():
+    pytest.skip("takes no weights of KD and CKD")
+  main = methods.make(case.name, **case.hyper)
+  kd_weight = methods.defaults(case.name)["kd_weight"] + 2.0
+  hyper = case.hyper | {"kd_weight": kd_weight, "ckd_weight": 3.0}
+  both = methods.make(case.name, **hyper)
+  student = answer(case.batch.images, 7)
+
+  @jax.jit
+  def added(student):
+    rest = case.batch, jax.random.key(4), jnp.zeros((), jnp.int32)
+    params, state = begin(main, case.task)
+    with_both, _ = both.loss(params, state, student, *rest)
+    return with_both - main.loss(params, state, student, *rest)[0]
+
+  expected = twin_kd_and_ckd(student.logits[:, 0], case.batch)
+  np.testing.assert_allclose(added(student), expected, rtol=1e-3)
+
+
+def twin_kd_and_ckd(student, batch) -> float:
+  """2 KD + 3 CKD over all pairs, against answers and labels, by loops."""
+  student, answers = np.float64(student), np.float64(batch.teachers[0].logits)
+  weights = np.eye(1, answers.shape[1]).repeat(len(student), 0)
+  if batch.weights is not None:
+    weights = np.float64(batch.weights)
+
+  def log_softmax(x):
+    return x - np.log(np.exp(x).sum())
+
+  total, pairs = 0.0, len(student) * (len(student) - 1)
+  for i, own in enumerate(student):
+    mine = log_softmax(own / 4)
+    for weight, logits in zip(weights[i], answers[i], strict=True):
+      theirs = log_softmax(logits / 4)
+      divergence = np.exp(theirs) @ (theirs - mine)
+      total += 2 * weight * 16 * divergence / len(student)
+  for values in (answers, np.eye(student.shape[1])[batch.labels]):
+    target = np.einsum("ng,ngc->nc", weights, values)
+    for i in range(len(student)):
+      for j in range(len(student)):
+        gap = (student[i] - student[j]) - (target[i] - target[j])
+        total += 3 * np.square(gap).mean() / pairs
+  return total
+
+
 def test_the_number_of_examples_may_be_traced(case):
   params, state = jax.jit(lambda: begin(case.method, case.task))()
   index = case.method.sample(jax.random.key(0), 0, case.task, state)
@@ -247,15 +299,16 @@ def test_four_devices_give_the_number_of_one(case):
   rows = NamedSharding(mesh, PartitionSpec("data"))
   whole = NamedSharding(mesh, PartitionSpec())
   student = answer(case.batch.images, 7)
-  (alone, _), gradient = case.graded(case.params, student, case.batch)
+  (alone, (state, _)), gradient = case.graded(case.params, student, case.batch)
   student, batch = jax.device_put((student, case.batch), rows)
   params = jax.device_put(case.params, whole)
-  (value, _), shared = case.graded(params, student, batch)
+  (value, (after, _)), shared = case.graded(params, student, batch)
   assert len(student.logits.sharding.device_set) == 4
   np.testing.assert_allclose(value, alone, rtol=1e-5)
   chex.assert_trees_all_close(
-    jax.device_get(shared), jax.device_get(gradient), rtol=1e-4, atol=1e-5
+    *jax.device_get((shared, gradient)), rtol=1e-4, atol=1e-5
   )
+  chex.assert_trees_all_close(*jax.device_get((after, state)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", methods.names())

@@ -164,6 +164,30 @@ def test_a_row_that_is_not_finite_does_not_poison_the_run():
   np.testing.assert_array_equal(after.student, memory.student)
 
 
+def test_a_first_batch_far_from_its_memory_does_not_poison_the_run():
+  _, _, memory, index, contrast = arguments()
+  memory = memory._replace(
+    student=-jnp.ones((ROWS, DIM)), teacher=-jnp.ones((ROWS, DIM))
+  )
+  opposite = jnp.ones((3, DIM))  # a product of -2, and exp(-2 / 0.01) is 0
+  step = jax.jit(
+    jax.value_and_grad(
+      lambda x, memory: crd(
+        x, x, memory, index, contrast, num_examples=ROWS, temperature=0.01
+      ),
+      has_aux=True,
+    )
+  )
+  (value, after), gradient = step(opposite, memory)
+  # -200 against the least normaliser, 1.2e-38, in both directions.
+  margin = -200 - np.log(np.finfo("f4").tiny) - np.log(5 / ROWS)
+  np.testing.assert_allclose(value, -2 * margin, rtol=1e-5)
+  assert all(z > 0 for z in after[2:]) and np.isfinite(gradient).all()
+  (value, after), gradient = step(jnp.asarray(draw(3, DIM)), after)
+  assert np.isfinite(value) and np.isfinite(gradient).all()
+  assert all(np.isfinite(leaf).all() for leaf in after)
+
+
 @pytest.mark.parametrize("num_examples", [12, 10])
 def test_negatives_are_all_rows_of_other_classes_alike(num_examples):
   labels = jnp.array([2, 0, 1, 0, 2, 2, 0, 1, 2, 0, 1, 1], jnp.int32)

@@ -171,6 +171,16 @@ def test_the_weight_grows_over_the_first_epochs(warmup_epochs, step, factor):
   np.testing.assert_allclose(value, total, rtol=1e-5)
 
 
+def test_a_table_smaller_than_a_batch_warms_up_too():
+  student, batch = batch_of()
+  method = methods.make("dkd", cross_entropy_weight=0.0, warmup_epochs=4)
+  task = Task(4, 5, 6, 0, batch.labels[:, 0])
+  _, state = method.init(None, task, student, *batch.teachers)
+  for step, factor in ((0, 0.25), (1, 0.5), (9, 1)):
+    value, (_, metrics) = method.loss({}, state, student, batch, None, step)
+    np.testing.assert_allclose(value, factor * metrics["dkd"], rtol=1e-6)
+
+
 def test_the_published_defaults():
   defaults = methods.defaults("dkd")
   names = "weight", "alpha", "beta", "temperature", "warmup_epochs"

@@ -110,10 +110,12 @@ def test_the_batch_norm_of_a_constant_map_is_finite(hazard):
 SHAPES = [(4, 4, 2), (4, 4, 2), (2, 2, 3)], [(4, 4, 2), (2, 2, 4), (4, 4, 3)]
 
 
-@pytest.mark.parametrize("index", [1, 2])
-def test_the_method_trains_the_student_and_its_regressor(index):
+@pytest.mark.parametrize(
+  ("index", "signed"), [(1, False), (2, False), (2, True)]
+)
+def test_the_method_trains_the_student_and_its_regressor(index, signed):
   student, teacher = (cases.outputs(x, i) for i, x in enumerate(SHAPES))
-  method = methods.make("fitnet", index=index)
+  method = methods.make("fitnet", index=index, signed=signed)
   params, state = cases.begin(method, student, teacher)
   (value, metrics), (heads, of_student, of_teacher) = cases.graded(
     method.loss, params, state, student, teacher
@@ -122,7 +124,8 @@ def test_the_method_trains_the_student_and_its_regressor(index):
   guess = cases.twin_regress(
     params["regressor"], student.maps[index][:, 0], SHAPES[1][index]
   )
-  expected = np.square(np.maximum(guess, 0) - target).mean()
+  guess = guess if signed else np.maximum(guess, 0)
+  expected = np.square(guess - target).mean()
   np.testing.assert_allclose(metrics["hint"], expected, rtol=1e-5)
   labels = cases.twin_cross_entropy(student)
   np.testing.assert_allclose(value, 100 * expected + labels, rtol=1e-5)

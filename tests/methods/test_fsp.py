@@ -49,6 +49,25 @@ def test_hazards():
   )
 
 
+def test_a_map_that_serves_twice_keeps_a_gradient_of_half_precision():
+  shapes = [(2, 2, 2)] * 3
+  student, teacher = (
+    jax.tree.map(
+      lambda x, scale=scale: (scale + 0 * x).astype("float16"),
+      cases.outputs(shapes, 1),
+    )
+    for scale in (2e4, -1e4)
+  )
+  (stage,) = methods.make("fsp").stages
+  (value, _), (_, of_student, _) = cases.graded(
+    stage.loss, {}, {}, student, teacher
+  )
+  assert np.isfinite(value)
+  for gradient in of_student.maps:
+    # Each use of the middle map asks for far more than a float16 holds.
+    np.testing.assert_array_equal(gradient, np.full_like(gradient, 65504))
+
+
 def test_networks_of_other_channels_are_refused_in_one_line():
   x, y = np.zeros((1, 2, 2, 3), "f4"), np.zeros((1, 2, 2, 4), "f4")
   with pytest.raises(ValueError, match=r"\[3, 3\].*\[3, 4\]") as error:

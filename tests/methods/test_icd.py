@@ -76,6 +76,41 @@ def test_the_bias_is_inert_and_the_clamp_stops_the_scale():
   assert below[0] != 0 and above[0] == 0
 
 
+def test_the_published_formula_does_not_feel_the_bias_either():
+  # `twin` keeps the bias in both softmaxes, where `icd` leaves it out.
+  student, teacher = np.random.default_rng(1).normal(size=(2, 6, 4))
+  for bias in (-20.0, 0.0, 3.0):
+    high, low = (
+      twin(student, teacher, 1.0, bias + step) for step in (0.5, -0.5)
+    )
+    assert abs(high - low) < 1e-12
+  high, low = (twin(student, teacher, 1.0 + step, 3.0) for step in (0.5, -0.5))
+  assert abs(high - low) > 0.1  # the scale it does feel
+
+
+def test_however_large_the_scale_its_gradient_is_a_number():
+  student, teacher = np.random.default_rng(1).normal(size=(2, 6, 4))
+  graded = jax.value_and_grad(
+    lambda log_scale: losses.icd(student, teacher, log_scale=log_scale)
+  )
+  for log_scale in (3.0, 89.0, 100.0, 1000.0):  # exp(89) overflows
+    value, slope = graded(jnp.float32(log_scale))
+    exact = twin(student, teacher, np.log(10.0), 0.0)
+    np.testing.assert_allclose(value, exact, rtol=1e-5)
+    assert slope == 0
+  for log_scale in (-1.0, 1.0, np.log(10.0) - 1e-6):
+    _, slope = graded(jnp.float32(log_scale))
+    high, low = (
+      twin(student, teacher, log_scale + step, 0.0, max_scale=20.0)
+      for step in (1e-5, -1e-5)
+    )
+    np.testing.assert_allclose(slope, (high - low) / 2e-5, rtol=1e-4)
+  # At the bound: one half, as of any minimum of two equal numbers.
+  bound = jnp.log(jnp.float32(10.0))
+  below = jnp.nextafter(bound, jnp.float32(0.0))
+  np.testing.assert_allclose(graded(bound)[1], graded(below)[1] / 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("case", ["zeros", "duplicates", "one", "large"])
 def test_degenerate_rows(case, dtype):

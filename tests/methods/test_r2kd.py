@@ -78,6 +78,19 @@ def test_soft_ranks_become_the_ranks():
   )
 
 
+@pytest.mark.parametrize("classes", [2, 10, 100])
+@pytest.mark.parametrize("level", [0.0, 1.0, 0.1, -3e4])
+def test_equal_logits_have_no_gradient_of_soft_ranks(level, classes):
+  # 1e8 times the teacher's ranks otherwise, wherever a mean is rounded.
+  student, teacher = jnp.full((4, classes), level), draw(4, classes)
+  both = jax.value_and_grad(lambda s: r2kd_rank(s, teacher, soft=True))
+  value, gradient = jax.jit(both)(student)
+  assert value == 1 and not gradient.any()
+  # A first network, whose answers are almost equal, does have one.
+  _, gradient = jax.jit(both)(student + 1e-2 * draw(4, classes, seed=1))
+  assert 0 < np.abs(gradient).max() < 1e3
+
+
 def test_zero_at_the_teacher():
   teacher = 3 * draw(5, 6)
   assert abs(r2kd_value(teacher, teacher)) < 1e-4
@@ -197,6 +210,21 @@ def test_the_sum_of_the_method(teachers):
     value, sum(weights[k] * expected[k] for k in expected), rtol=1e-4
   )
   assert state == {}
+
+
+@pytest.mark.parametrize("augment", ["cutmix", "mixup"])
+def test_one_image_is_not_mixed_with_itself(augment):
+  task = Task(9, 3, 1, 9, jnp.zeros(9, jnp.int32))
+
+  def sample(augment):
+    method = methods.make("r2kd", augment=augment)
+    draw = jax.jit(lambda key: method.sample(key, 0, task, {}))
+    return draw(jax.random.key(0))
+
+  with pytest.raises(ValueError, match=f"{augment} mixes two .* batch_size is"):
+    sample(augment)
+  for alone in ("cutout", "none"):
+    assert len(sample(alone)) == 1
 
 
 def test_the_clean_branch_alone():

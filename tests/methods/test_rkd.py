@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from relational import (
   batch_of,
   draw,
@@ -133,6 +134,20 @@ def test_a_large_batch_in_pieces_has_the_same_value_and_gradient(monkeypatch):
   value, gradient = pieces(*pair(7))
   np.testing.assert_allclose(value, expected[0], rtol=1e-5)
   np.testing.assert_allclose(gradient, expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_pieces_on_four_devices_give_the_number_of_one(monkeypatch):
+  monkeypatch.setattr(numerics, "_PIECE", 3 * 8 * 9)
+  both = jax.jit(jax.value_and_grad(lambda *x: file.rkd(*x)))
+  alone = both(*pair(8))
+  mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+  rows = NamedSharding(mesh, PartitionSpec("data"))
+  spread = jax.device_put(pair(8), rows)
+  assert "scan" in str(jax.make_jaxpr(file.rkd)(*pair(8)))
+  value, gradient = both(*spread)
+  assert len(spread[0].sharding.device_set) == 4
+  np.testing.assert_allclose(value, alone[0], rtol=1e-5)
+  np.testing.assert_allclose(gradient, alone[1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", [rkd_angle, rkd_distance])

@@ -98,6 +98,15 @@ def test_the_best_variance_is_the_mean_square():
   np.testing.assert_allclose(gradient(best[None]), 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("variance", [1e-3, 5.0, 1000.0])
+def test_the_variance_begins_where_it_is_told_to(variance):
+  method = methods.make("vid", initial_variance=variance)
+  maps = cases.outputs([(1, 1, 2)] * 2, 1)
+  params, _ = cases.begin(method, maps, maps)
+  begin = jax.nn.softplus(params["heads"][0]["log_scale"]) + 1e-5
+  np.testing.assert_allclose(begin, variance, rtol=1e-5)
+
+
 def test_the_method_trains_every_regressor_and_scale():
   student = cases.outputs([(4, 4, 2), (4, 4, 3), (2, 2, 4)], 1)
   teacher = cases.outputs([(4, 4, 2), (2, 2, 8), (4, 4, 9)], 2)

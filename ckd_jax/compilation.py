@@ -1,0 +1,107 @@
+"""Programs that were compiled once are found again by every later run.
+
+JAX writes the entries of its cache in place, so a kill leaves half of one for
+the next run to stumble over. Here every process has a folder of its own, which
+begins as links to what is there; when the process ends, what it added is linked
+back, whole. A process that is killed adds nothing.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import jax
+import jaxlib
+
+LIMIT = 4 * 2**30  # bytes; beyond it the oldest programs are forgotten
+
+
+def folder() -> pathlib.Path:
+  """Where programs of this JAX for this kind of processor are kept."""
+  facts = f"{jax.__version__} {jaxlib.__version__} {_processor()}"
+  base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  name = hashlib.sha256(facts.encode()).hexdigest()[:12]
+  return pathlib.Path(base) / "ckd_jax" / "compiled" / name
+
+
+def _processor() -> str:
+  """What programs may rely on: a home can be seen by many machines."""
+  with contextlib.suppress(OSError):
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+      if line.startswith(("flags", "Features")):
+        return line
+  return " ".join(os.uname())
+
+
+@contextlib.contextmanager
+def kept(place: pathlib.Path | None = None) -> Iterator[None]:
+  """Compiles through a folder that outlives the process, and survives it.
+
+  Does nothing where JAX was given a folder (JAX_COMPILATION_CACHE_DIR) or where
+  none can be made: a cache is no condition of a run.
+
+  Args:
+    place: the folder; None is `folder()`.
+  """
+  if jax.config.jax_compilation_cache_dir:
+    yield
+    return
+  place = place or folder()
+  with contextlib.ExitStack() as stack:
+    try:
+      place.mkdir(parents=True, exist_ok=True, mode=0o700)
+      own = stack.enter_context(_own(place))
+    except OSError:
+      yield
+      return
+    # The further caches of XLA make the folder's name a part of every key.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    jax.config.update("jax_compilation_cache_dir", str(own))
+    try:
+      yield
+    finally:
+      jax.config.update("jax_compilation_cache_dir", None)
+      with contextlib.suppress(OSError):
+        _publish(own, place)
+
+
+@contextlib.contextmanager
+def _own(place: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder for this process alone, with all that `place` holds."""
+  _sweep(place)
+  own = pathlib.Path(tempfile.mkdtemp(prefix="process-", dir=place))
+  with open(own / "lock", "w") as file:
+    fcntl.flock(file, fcntl.LOCK_SH)  # says that the process lives
+    for entry in place.glob("*-cache"):
+      with contextlib.suppress(OSError):  # another run may forget it now
+        os.link(entry, own / entry.name)
+    try:
+      yield own
+    finally:
+      shutil.rmtree(own, ignore_errors=True)
+
+
+def _sweep(place: pathlib.Path) -> None:
+  """Removes the folders of processes that were killed."""
+  for own in place.glob("process-*"):
+    with contextlib.suppress(OSError), open(own / "lock") as file:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      shutil.rmtree(own, ignore_errors=True)
+
+
+def _publish(own: pathlib.Path, place: pathlib.Path) -> None:
+  for entry in own.glob("*-cache"):
+    with contextlib.suppress(FileExistsError):
+      os.link(entry, place / entry.name)
+  entries = sorted(place.glob("*-cache"), key=lambda path: path.stat().st_mtime)
+  total = sum(path.stat().st_size for path in entries)
+  for entry in entries:
+    if total <= LIMIT:
+      break
+    total -= entry.stat().st_size
+    entry.unlink(missing_ok=True)

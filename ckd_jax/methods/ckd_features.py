@@ -1,0 +1,116 @@
+"""CKD on features: a white-box loss on the differences of group means."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax.methods import Method, Outputs, cc, ckd, fitnet, vid
+from ckd_jax.methods._checks import at_least
+from ckd_jax.numerics import float32
+
+
+def difference(outputs: Outputs, positives: int) -> Outputs:
+  """Everything a network says of the first side less what it says of the other.
+
+  Args:
+    outputs: of [batch, group, ...].
+    positives: members of the first side; the rest are the second.
+
+  Returns:
+    float32 Outputs of [batch, 1, ...]: the mean over the first side minus the
+    mean over the second.
+
+  References:
+    arXiv 2311.02253, its white-box variant.
+  """
+
+  def compare(x):
+    (x,) = float32(x)
+    first, second = x[:, :positives], x[:, positives:]
+    return jnp.mean(first, axis=1, keepdims=True) - (
+      jnp.mean(second, axis=1, keepdims=True)
+    )
+
+  return jax.tree.map(compare, outputs)
+
+
+def make(
+  *,
+  features: str = "fitnet",
+  weight: float = 1.0,
+  signed: bool = False,
+  positives: int = 1,
+  negatives: int = 1,
+  teacher_weight: float = 1.0,
+  label_weight: float = 1.0,
+  cross_entropy_weight: float = 0.0,
+  kd_weight: float = 0.0,
+  max_groups: int = 100_000,
+  offset: str = "none",
+) -> Method:
+  """CKD with a white-box loss on differences (arXiv 2311.02253, its code).
+
+  To `ckd` over groups, as published, comes the loss of `fitnet`, `cc` or `vid`
+  with its own heads and its own weight (100, 0.02 and 1), which here sees the
+  differences of the group means of the features in place of the features.
+
+  Args:
+    features: "fitnet", "cc" or "vid".
+    weight: multiplies the published weight of that loss.
+    signed: leaves out the ReLU of fitnet's regressor. As published it ends in
+      one and cannot reach the negative half of a difference. cc and vid can.
+    positives: members of the first side of a group.
+    negatives: members of the second side.
+    teacher_weight: of the comparison of logits with the teacher's.
+    label_weight: of the comparison of logits with one-hot labels.
+    cross_entropy_weight: of an added cross-entropy, per image.
+    kd_weight: of an added KD term, per image.
+    max_groups: length of the list of groups, drawn once.
+    offset: as in `ckd`: no loss on features sees the offset of the logits.
+
+  Raises:
+    ValueError: unknown features, a weight below 0, or what `ckd` refuses.
+  """
+  losses = {
+    "fitnet": lambda: fitnet.make(signed=signed, cross_entropy_weight=0.0),
+    "cc": lambda: cc.make(cross_entropy_weight=0.0),
+    "vid": lambda: vid.make(cross_entropy_weight=0.0),
+  }
+  if features not in losses:
+    raise ValueError(
+      f"features must be one of {tuple(losses)}, not {features!r}"
+    )
+  at_least(0, weight=weight)
+  on_features = losses[features]()
+  on_logits = ckd.make(
+    positives=positives,
+    negatives=negatives,
+    teacher_weight=teacher_weight,
+    label_weight=label_weight,
+    cross_entropy_weight=cross_entropy_weight,
+    kd_weight=kd_weight,
+    max_groups=max_groups,
+    offset=offset,
+  )
+
+  def init(key, task, student, teacher):
+    heads_key, groups_key = jax.random.split(key)
+    heads, _ = on_features.init(heads_key, task, student, teacher)
+    _, groups = on_logits.init(groups_key, task, student, teacher)
+    return heads, groups
+
+  def loss(params, state, student, batch, key, step):
+    value, (state, metrics) = on_logits.loss(
+      {}, state, student, batch, key, step
+    )
+    compared = batch._replace(
+      labels=batch.labels[:, :1],
+      teachers=tuple(difference(x, positives) for x in batch.teachers),
+    )
+    added, (_, own) = on_features.loss(
+      params, {}, difference(student, positives), compared, key, step
+    )
+    return value + weight * added, (state, metrics | own)
+
+  return on_logits._replace(
+    init=init, loss=loss, needs=on_logits.needs | on_features.needs
+  )

@@ -1,0 +1,93 @@
+"""Batches that the host decodes ahead of the step that will want them.
+
+Who is compared in a step follows from its number alone, so the host knows what
+any coming step needs: there is no shuffle buffer, no epoch to finish, and a run
+resumes at a step by beginning there.
+"""
+
+import collections
+from collections.abc import Callable, Iterator
+
+import grain
+import jax
+import numpy as np
+
+from ckd_jax.step import Examples
+
+_THREADS = 16  # batches that are decoded at the same time
+_AHEAD = 2  # of them on the devices, while the step uses another one
+
+
+class _Steps:
+  """What step number i needs, for Grain: int32 indices and uint8 images.
+
+  Args:
+    index_of: step -> int32[batch, group].
+    fetch: int[n] rows of the table -> uint8[n, h, w, c].
+    mine: the rows of a batch that this host's devices hold.
+  """
+
+  def __init__(self, index_of, fetch, mine: slice):
+    self._index_of, self._fetch, self._mine = index_of, fetch, mine
+
+  def __len__(self) -> int:
+    return 2**31 - 1  # a run ends when it likes
+
+  def __getitem__(self, step) -> tuple[np.ndarray, np.ndarray]:
+    index = np.asarray(self._index_of(int(step)))
+    mine = index[self._mine]
+    images = self._fetch(mine.reshape(-1))
+    return index, images.reshape(*mine.shape, *images.shape[1:])
+
+
+def batches(
+  examples: Examples,
+  first: int,
+  index_of: Callable[[int], np.ndarray],
+  fetch: Callable[[np.ndarray], np.ndarray],
+  sharding,
+  everywhere,
+) -> Iterator[Examples]:
+  """The examples of each step from `first` on.
+
+  Args:
+    examples: labels and answers of the whole table.
+    first: the steps that are done already.
+    index_of: step -> int32[batch, group], who is compared in it.
+    fetch: int[n] rows of the table -> uint8[n, h, w, c].
+    sharding: of a batch, over its first axis.
+    everywhere: a copy on every device.
+
+  Returns:
+    An iterator of Examples with `index` and the images of that batch alone, in
+    the order of the steps, on the devices.
+  """
+  batch_size = len(index_of(first))
+  held = sharding.addressable_devices_indices_map((batch_size,)).values()
+  bounds = [rows.indices(batch_size) for (rows,) in held]
+  mine = slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
+  source = _Steps(index_of, fetch, mine)
+  options = grain.ReadOptions(
+    num_threads=_THREADS, prefetch_buffer_size=2 * _THREADS
+  )
+  decoded = grain.MapDataset.source(source)[first:].to_iter_dataset(options)
+
+  def placed() -> Iterator[Examples]:
+    for index, images in decoded:
+      shape = (batch_size, *images.shape[1:])
+      yield examples._replace(
+        index=jax.make_array_from_process_local_data(everywhere, index),
+        images=jax.make_array_from_process_local_data(sharding, images, shape),
+      )
+
+  return ahead(placed(), _AHEAD)
+
+
+def ahead(items: Iterator, count: int) -> Iterator:
+  """The same items, each asked for `count` items before it is used."""
+  waiting = collections.deque()
+  for item in items:
+    waiting.append(item)
+    if len(waiting) > count:
+      yield waiting.popleft()
+  yield from waiting

@@ -1,0 +1,251 @@
+"""Many runs of one config: `python -m ckd_jax.sweep --config=FILE --over=...`.
+
+Every combination is an ordinary run in a folder of its own, to be resumed,
+reported and exported as one. What they ask of a teacher is asked once.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+
+import jax
+from etils import epath
+
+from ckd_jax import config as configuration
+from ckd_jax import errors
+from ckd_jax.errors import UserError
+
+HELP = """\
+python -m ckd_jax.sweep --config=FILE[:key=value,...] --over=KEY[+KEY]=V,V ...
+                        [--config.key=value ...] [--workdir=DIR]
+                        [--how=auto|together|in_turn] [--at_once=16] [--debug]
+
+Runs the config for every combination of the values; keys joined by + get the
+same one: --over=seed+budget_seed=1,2,3 --over=budget=500,1000,2000
+--over=optimizer.learning_rate=0.1,0.05. The same command resumes. Runs that
+differ in seed, budget or rate alone can share one program, `together`, at most
+so many `at_once`; `auto` measures which is faster on an accelerator, and trains
+them `in_turn` on a CPU. Then: python -m ckd_jax.report DIR
+"""
+# Runs that differ in nothing else can be trained by one program.
+_SHARED = (
+  "seed",
+  "budget",
+  "budget_seed",
+  "label",
+  "optimizer.learning_rate",
+  "table.path",
+)
+_CHOICES = {"how": "auto", "at_once": "16"}
+
+
+def main(argv: list[str]) -> None:
+  """Flags in, one finished run for every combination out."""
+  if {"-h", "--help"} & set(argv):
+    print(HELP, end="")
+    return
+  from ckd_jax import compilation, hosts
+  from ckd_jax.main import use_every_core
+
+  use_every_core()
+  argv = hosts.join(argv)
+  with hosts.together(), compilation.kept():
+    run(*read(argv))
+
+
+def read(argv: Sequence[str]) -> tuple[dict, str, int]:
+  """({folder: config}, how, at_once), everything checked.
+
+  Raises:
+    UserError: anything in the command line that cannot be.
+  """
+  overs, chosen, rest = [], dict(_CHOICES), []
+  for item in argv:
+    name, _, value = item.removeprefix("--").partition("=")
+    if item.startswith("--over="):
+      overs.append(_over(value))
+    elif item.startswith("--") and name in chosen:
+      chosen[name] = value
+    else:
+      rest.append(item)
+  if not overs:
+    raise UserError("nothing to vary: give --over=seed=1,2,3")
+  hows = ("auto", "in_turn", "together")
+  if chosen["how"] not in hows:
+    hint = errors.nearest(chosen["how"], hows)
+    raise UserError(f"unknown --how={chosen['how']}: {hint}")
+  if not chosen["at_once"].isdecimal() or int(chosen["at_once"]) < 1:
+    raise UserError(
+      f"--at_once={chosen['at_once']}: give a whole number of 1 or more"
+    )
+  config, workdir = configuration.from_flags(rest)
+  if not any(item.startswith("--workdir") for item in rest):
+    digest = hashlib.sha256(json.dumps(overs).encode()).hexdigest()[:8]
+    workdir = f"{workdir}-sweep-{digest}"
+  runs = {}
+  for options in combinations(overs):
+    one = vary(config, options, epath.Path(workdir))
+    runs[epath.Path(workdir) / name_of(options)] = one
+  return runs, chosen["how"], int(chosen["at_once"])
+
+
+def _over(text: str) -> tuple[list[str], list[str]]:
+  """`seed+budget_seed=1,2` as its keys and its values."""
+  keys, equals, values = text.partition("=")
+  parts = keys.split("+"), values.split(",")
+  if not equals or not all(itertools.chain(*parts)):
+    raise UserError(f"--over={text}: write --over=KEY=VALUE,VALUE")
+  if len(set(parts[1])) < len(parts[1]):
+    raise UserError(f"--over={text}: a value stands there twice")
+  return parts
+
+
+def combinations(overs) -> list[dict[str, str]]:
+  """One {key: value} for every choice of a value from each."""
+  choices = [
+    [dict.fromkeys(keys, value) for value in values] for keys, values in overs
+  ]
+  return [
+    {key: value for part in parts for key, value in part.items()}
+    for parts in itertools.product(*choices)
+  ]
+
+
+def name_of(options: dict[str, str]) -> str:
+  """The folder of a combination."""
+  return ",".join(f"{key}={value}" for key, value in options.items())
+
+
+def vary(config, options: dict[str, str], workdir):
+  """The config of one combination.
+
+  Raises:
+    UserError: a key or a value that cannot be.
+  """
+  one = config.copy_and_resolve_references()
+  one.unlock()
+  configuration.override(one, options)
+  # Methods, seeds and budgets the report tells apart; the rest by a word.
+  told = ("seed", "budget", "budget_seed")
+  rest = {key: value for key, value in options.items() if key not in told}
+  if rest and not config.label and "label" not in options:
+    one.label = name_of({key.split(".")[-1]: rest[key] for key in rest})
+  # One teacher, and one table for each choice of images and their views.
+  if one.teacher.source == "train" and not one.teacher.path:
+    one.teacher.path = str(workdir / "teacher")
+  if one.teacher.source in ("callable", "checkpoint", "torch", "train"):
+    if not one.table.path:
+      one.table.path = str(workdir / f"table-{one.budget_seed}")
+  one.lock()
+  configuration.check(one)
+  return one
+
+
+def run(runs: dict, how: str, at_once: int) -> list[dict]:
+  """Runs or resumes them all; returns what their summary.json hold.
+
+  Args:
+    runs: {folder: config}.
+    how: "auto", "together" or "in_turn".
+    at_once: students in one program, at most.
+
+  Raises:
+    UserError: anything that the user can mend.
+  """
+  from ckd_jax import train
+
+  finished = {
+    folder: train.look_into(folder, config, "--workdir")
+    for folder, config in runs.items()
+  }
+  open_runs = {
+    folder: config for folder, config in runs.items() if not finished[folder]
+  }
+  print(f"{len(runs)} runs, {len(runs) - len(open_runs)} of them finished")
+  for crew in crews(open_runs, how, at_once):
+    train_crew = in_turn if len(crew) == 1 else CREWS[how]
+    for folder, results in train_crew(crew):
+      finished[folder] = results
+      if results:
+        print(f"{folder.name}: {results['test_accuracy']:.2f} %", flush=True)
+  if lacking := [folder.name for folder in runs if not finished[folder]]:
+    raise UserError(
+      f"{len(lacking)} of {len(runs)} runs diverged, the others are finished: "
+      f"leave out their values ({'; '.join(lacking)})"
+    )
+  return list(finished.values())
+
+
+def crews(runs: dict, how: str, at_once: int) -> list[dict]:
+  """The runs that one program could train, at most `at_once` each."""
+  from ckd_jax import hosts
+
+  alike: dict[str, list] = {}
+  for folder, config in runs.items():
+    alone = how == "in_turn" or hosts.many() or not can_share(config)
+    facts = configuration.flatten(configuration.to_json(config))
+    kept = {key: facts[key] for key in facts if key not in _SHARED}
+    key = str(folder) if alone else json.dumps(kept, sort_keys=True)
+    alike.setdefault(key, []).append((folder, config))
+  result = []
+  for group in alike.values():
+    count = math.ceil(len(group) / at_once)
+    size = math.ceil(len(group) / count)  # 17 are 9 and 8, not 16 and 1
+    result += [dict(group[i : i + size]) for i in range(0, len(group), size)]
+  return result
+
+
+def can_share(config) -> bool:
+  """Whether the step is the same program for other seeds, budgets, rates."""
+  from ckd_jax import methods
+
+  stages = methods.make(config.method, **config.hyper).stages
+  streamed = config.dataset.placement == "stream"
+  return not (stages or config.teacher.live or streamed)
+
+
+def in_turn(crew: dict):
+  """One run after the other."""
+  from ckd_jax import logger, train
+
+  for folder, config in crew.items():
+    try:
+      yield folder, train.run(config, folder)
+    except logger.Diverged as error:
+      print(f"{folder.name}: {error}", flush=True)
+      yield folder, None
+
+
+def together(crew: dict):
+  """All of them in one program, as many on each device as there are."""
+  from ckd_jax import crew as crewed
+
+  runs = crewed.prepare(crew)
+  for some in runs:
+    yield from crewed.train_together(some)
+
+
+def auto(crew: dict):
+  """As it is faster: vmap makes grouped convolutions, which may lose."""
+  if jax.default_backend() == "cpu":  # no gain was measured there
+    return in_turn(crew)
+  from ckd_jax import crew as crewed
+
+  return crewed.train_faster(crew, in_turn)
+
+
+CREWS: dict[str, Callable] = {
+  "auto": auto,
+  "in_turn": in_turn,
+  "together": together,
+}
+
+
+if __name__ == "__main__":
+  status = errors.command(main, sys.argv[1:])
+  from ckd_jax import hosts
+
+  hosts.leave(status)

@@ -1,0 +1,187 @@
+"""What does every method make of the same 1,600 answers?
+
+  python experiments/methods_cifar10.py --data=cifar10_small.npz \
+    --teacher=resnet56-4bfd9763.th [--jobs=2]
+
+CIFAR-10, the public ResNet-56 (option A) as teacher, student resnet8, budget
+2000, 1,000 steps of 64 rows, one cycle. The teacher is asked once, about one
+crop and flip of each of the 1,600 images, and its logits, embeddings and maps
+are one table for all. Every method runs with its published weights and seed 1;
+the six best on the validation images, and ckd, kd (also with the table's view
+of every image alone) and supervised, run with three seeds. A finished run is
+one line of results/methods_cifar10.jsonl; the driver resumes. DATA has x_train,
+y_train, x_test and y_test.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import study
+
+RESULTS = study.HERE / "results" / "methods_cifar10.jsonl"
+FIELDS = ("label", "seed")
+BEST, ALWAYS = 6, ("ckd", "kd", "kd, table's view", "supervised")
+
+# What departs from the published default, or has more than one form.
+VARIANTS = {
+  "ckd": {"ckd": {}, "ckd, all": {"hyper.estimator": "all"}},
+  "ckd_features": {
+    f"ckd + {features}": {"hyper.features": features}
+    for features in ("fitnet", "cc", "vid")
+  },
+  "crd": {"crd, 1024 negatives": {"hyper.negatives": 1024}},
+  # What methods on maps pay for seeing one view of every image, and no other.
+  "kd": {"kd": {}, "kd, table's view": {"student_view": "table"}},
+  "infoflow": {"infoflow + labels": {"hyper.cross_entropy_weight": 1.0}},
+}
+
+
+def arms() -> dict[str, tuple[str, dict]]:
+  """{label: (method, config keys)}, one or more for every method there is."""
+  from ckd_jax import methods
+
+  return {
+    label: (name, keys)
+    for name in methods.names()
+    for label, keys in VARIANTS.get(name, {name: {}}).items()
+  }
+
+
+def ask(data_path: str, teacher_path: str, folder: pathlib.Path) -> None:
+  """The teacher's answers about all that any run uses, as two tables.
+
+  The seed of a run does not choose its images here: seeds differ in initial
+  weights, order and augmentation, and share one table.
+  """
+  from ckd_jax import budget, data, methods, teacher
+
+  sys.path.insert(0, str(study.HERE.parent / "configs"))
+  import cifar10
+
+  config = cifar10.get_config()
+  dataset = data.load("npz", path=data_path)
+  network = teacher.from_torch(
+    teacher_path,
+    config.teacher.name,
+    mean=config.teacher.mean,
+    std=config.teacher.std,
+  )
+  chosen = budget.select(
+    len(dataset.train.labels), budget=2000, val_fraction=0.2, seed=1
+  )
+  everything = frozenset().union(
+    *(methods.make(name).needs for name in methods.names())
+  )
+  every_row = range(len(dataset.test.labels))
+  for split, rows, view, needs in (
+    ("train", chosen.train, "augmented", everything),
+    ("test", every_row, "clean", frozenset({"logits"})),
+  ):
+    teacher.build(
+      network,
+      getattr(dataset, split),
+      rows,
+      table_path=folder / split,
+      dataset_name=dataset.name,
+      class_names=dataset.class_names,
+      num_classes=len(dataset.class_names),
+      budget=len(rows),
+      split_name=split,
+      view=view,
+      view_seed=1,
+      needs=needs,
+    )
+
+
+def commands(flags, seeds: tuple[int, ...], labels) -> dict:
+  """The ordinary command of every run, by (label, seed)."""
+  tables = flags.runs / "tables"
+  every = {}
+  for seed in seeds:
+    for label in labels:
+      method, keys = arms()[label]
+      options = {
+        "dataset.name": "npz",
+        "dataset.path": flags.data,
+        "label": label,
+        "seed": seed,
+        "student": "resnet8",
+        "teacher.source": "table",
+        "teacher.path": tables / "train",
+        "table.test_path": tables / "test",
+        "schedule": "cosine",
+        "optimizer.learning_rate": 0.05,
+        "steps": 1000,
+        "eval_every": 100,
+        "checkpoint_every": 500,
+        **keys,
+      }
+      if method == "r2kd":  # its second teacher is a pruned copy of the network
+        del options["table.test_path"]
+        options |= {"teacher.source": "torch", "teacher.path": flags.teacher}
+        options |= {"table.path": tables / "r2kd", "teacher.view": "augmented"}
+      every[label, seed] = study.main_command(
+        f"cifar10.py:method={method},budget=2000", options
+      )
+  return every
+
+
+def three_seeds() -> list[str]:
+  """The labels that earn more seeds, by validation accuracy at seed 1."""
+  rows = study.finished(RESULTS, FIELDS)
+  first = {key[0]: row for key, row in rows.items() if key[1] == 1}
+  ranked = sorted(first, key=lambda x: -first[x]["val_accuracy"])
+  best = [label for label in ranked if label not in ALWAYS][:BEST]
+  return [*ALWAYS, *best]
+
+
+def table_of_results() -> str:
+  """Markdown: accuracy, seconds and calls of every arm, best first."""
+  rows = study.finished(RESULTS, FIELDS)
+  groups = {}
+  for (label, _), row in sorted(rows.items()):
+    groups.setdefault(label, []).append(row)
+
+  def mean(label, field):
+    values = [row[field] for row in groups[label]]
+    return sum(values) / len(values)
+
+  lines = []
+  for label in sorted(groups, key=lambda x: -mean(x, "test_accuracy")):
+    group = groups[label]
+    fits = [row["offset"]["fit"] for row in group if row["offset"]]
+    lines.append(
+      [
+        label,
+        study.describe([row["test_accuracy"] for row in group]),
+        study.describe([fit["test"] for fit in fits]),
+        study.describe([row["val_accuracy"] for row in group]),
+        f"{mean(label, 'train_seconds'):.0f}",
+        f"{mean(label, 'processor_seconds'):.0f}",
+        str(group[0]["teacher_calls"]),
+      ]
+    )
+  head = ["method", "test accuracy %", "with fitted offset %"]
+  head += ["validation accuracy %", "seconds", "processor seconds", "calls"]
+  return study.markdown(head, lines)
+
+
+def main() -> None:
+  """Asks, runs what is missing, then prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--data", help="cifar10_small.npz")
+  parser.add_argument("--teacher", help="resnet56-4bfd9763.th")
+  parser.add_argument("--jobs", type=int, default=1)
+  parser.add_argument("--runs", default="runs/methods", type=pathlib.Path)
+  flags = parser.parse_args()
+  if flags.data and flags.teacher:
+    ask(flags.data, flags.teacher, flags.runs / "tables")
+    where = RESULTS, FIELDS, flags.runs, flags.jobs
+    study.run_missing(commands(flags, (1,), arms()), *where)
+    study.run_missing(commands(flags, (2, 3), three_seeds()), *where)
+  print(table_of_results())
+
+
+if __name__ == "__main__":
+  main()

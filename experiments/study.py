@@ -1,0 +1,118 @@
+"""Many ordinary runs, side by side, resumed where they stopped.
+
+A study is a dict from the key of a run, the values that some fields of its
+summary.json will have, to its command. What is finished is a line of a .jsonl.
+"""
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+import queue
+import re
+import statistics
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def main_command(config: str, options: dict) -> list[str]:
+  """`python -m ckd_jax.main` for a file of configs/, with these keys."""
+  flags = [f"--config.{key}={value}" for key, value in options.items()]
+  main = [sys.executable, "-m", "ckd_jax.main"]
+  return [*main, f"--config={HERE.parent}/configs/{config}", *flags]
+
+
+def finished(results: pathlib.Path, fields: tuple[str, ...]) -> dict:
+  """The lines of a results file by their values of `fields`."""
+  lines = results.read_text().splitlines() if results.exists() else []
+  rows = []
+  for line in lines:
+    with contextlib.suppress(ValueError):  # cut by a kill: that run goes again
+      rows.append(json.loads(line))
+  return {tuple(row[field] for field in fields): row for row in rows}
+
+
+def run_missing(
+  commands: dict[tuple, list[str]],
+  results: pathlib.Path,
+  fields: tuple[str, ...],
+  runs_dir: pathlib.Path,
+  jobs: int,
+) -> None:
+  """Runs what is not finished, `jobs` at a time, each on cores of its own.
+
+  Args:
+    commands: by key, in the order in which they are begun.
+    results: to which a line is appended for each.
+    fields: of summary.json: what a key consists of.
+    runs_dir: a directory for each run, and its log.
+    jobs: how many go side by side.
+  """
+  runs_dir.mkdir(parents=True, exist_ok=True)
+  results.parent.mkdir(exist_ok=True)
+  every_core = sorted(os.sched_getaffinity(0))
+  cores = queue.SimpleQueue()
+  for job in range(jobs):
+    cores.put(set(every_core[job::jobs]))
+  done = finished(results, fields)
+  missing = {key: run for key, run in commands.items() if key not in done}
+  pool = concurrent.futures.ThreadPoolExecutor(jobs)
+  begun = [
+    pool.submit(_run, key, command, results, runs_dir, cores)
+    for key, command in missing.items()
+  ]
+  try:
+    for future in begun:
+      future.result()
+  except subprocess.CalledProcessError as error:
+    sys.exit(f"stopped: a run failed, see its .log ({error})")
+  finally:  # Ctrl-C too: nothing that has not begun begins
+    pool.shutdown(cancel_futures=True)
+
+
+def _run(key: tuple, command: list[str], results, runs_dir, cores) -> None:
+  """Runs or resumes one run on cores that are free, and keeps its result."""
+  name = "-".join(re.sub(r"[ ,]+", "-", str(part)) for part in key)
+  mine = cores.get()
+  try:
+    with open(runs_dir / f"{name}.log", "a") as log:
+      subprocess.run(
+        [*_on(mine), *command, f"--workdir={runs_dir / name}"],
+        check=True,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+      )
+  finally:
+    cores.put(mine)
+  summary = json.loads((runs_dir / name / "summary.json").read_text())
+  for private in ("table_path", "table_digest", "params_sha256"):
+    summary.pop(private)
+  cut = results.exists() and not results.read_text().endswith("\n")
+  with open(results, "a") as file:
+    line = json.dumps({**summary, "cores": len(mine)})
+    file.write("\n" * cut + line + "\n")
+  print(f"{name}: {summary['test_accuracy']:.2f} %", flush=True)
+
+
+def _on(cores: set[int]) -> list[str]:
+  """What goes before a command that is to use these cores alone."""
+  return ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))]
+
+
+def describe(values: list[float]) -> str:
+  """Mean and standard deviation, as far as there are any."""
+  if not values:
+    return "-"
+  if len(values) == 1:
+    return f"{values[0]:.2f} (n=1)"
+  mean, deviation = statistics.mean(values), statistics.stdev(values)
+  return f"{mean:.2f} +- {deviation:.2f} (n={len(values)})"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+  """A table."""
+  lines = [head, ["---"] * len(head), *rows]
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,262 @@
+"""How fast are the steps: images, comparisons, and the share of the device?
+
+  python experiments/throughput.py [--students=resnet8,resnet32] [--batches=128]
+    [--dtypes=float32,bfloat16] [--launches=1,32] [--estimators=all,groups]
+    [--at_once=1,8] [--rows=2000] [--repeats=5] [--seconds=1.0]
+
+`batches` are images through one student in a step; `launches` steps in one
+program; `at_once` students trained together. Every combination is compiled,
+warmed up and timed, several launches in a row with one wait at their end; the
+median of the repeats counts. The bare step is forward, backward and update on
+one batch that lies on the device, without choosing, gathering or augmenting.
+One line each is appended to results/throughput.jsonl.
+"""
+
+import argparse
+import datetime
+import itertools
+import json
+import statistics
+import time
+
+import fake
+import study
+
+from ckd_jax.main import use_every_core
+
+RESULTS = study.HERE / "results" / "throughput.jsonl"
+# Dense peak of one device, in 1e12 operations a second: bfloat16, and float32
+# as JAX multiplies it by default (TensorFloat-32 on an NVIDIA device).
+PEAKS = {
+  "NVIDIA H200": (989.0, 494.0),
+  "NVIDIA H100": (989.0, 494.0),
+  "NVIDIA A100": (312.0, 156.0),
+  "TPU v4": (275.0, 275.0),
+  "TPU v5 lite": (197.0, 197.0),
+  "TPU v5": (459.0, 459.0),
+  "TPU v6 lite": (918.0, 918.0),
+}
+
+
+def timed(launch, carry, repeats: int, seconds: float, wait: bool):
+  """Median seconds of one call of `launch`, which takes and gives `carry`.
+
+  Args:
+    launch: carry -> carry.
+    carry: what it begins with.
+    repeats: of which the median is taken.
+    seconds: that one repeat should last.
+    wait: whether a call must end before the next.
+  """
+  import jax
+
+  def several(carry, count):
+    start = time.perf_counter()
+    for _ in range(count):
+      carry = launch(carry)
+      if wait:
+        jax.block_until_ready(carry)
+    jax.block_until_ready(carry)
+    return carry, (time.perf_counter() - start) / count
+
+  carry, _ = several(carry, 1)  # compiled and warm
+  carry, once = several(carry, 2)
+  count = max(1, round(seconds / once))
+  times = []
+  for _ in range(repeats):
+    carry, each = several(carry, count)
+    times.append(each)
+  return statistics.median(times)
+
+
+def bare_step(config, fit):
+  """(state) -> state on one batch that lies there already."""
+  import jax
+  import jax.numpy as jnp
+
+  from ckd_jax import augment, methods
+  from ckd_jax.step import gather, make_update, seen
+
+  method = methods.make(config.method, **config.hyper)
+  task = methods.Task(
+    fit.num_train, fit.num_classes, config.batch_size, 1, None
+  )
+  index = method.sample(
+    fit.key, jnp.int32(0), seen(task, fit.examples), fit.state.method
+  )
+  batch = gather(fit.examples, index)
+  mean, std = config.dataset.mean, config.dataset.std
+  batch = batch._replace(images=augment.normalise(batch.images, mean, std))
+  rows = jax.NamedSharding(fit.mesh, jax.sharding.PartitionSpec("data"))
+  batch = jax.device_put(batch, rows)
+  rate = lambda step: jnp.float32(0.01)  # noqa: E731
+  update = make_update(method, fit.model, fit.transform, rate)
+  keys = tuple(jax.random.split(jax.random.key(0), 3))
+  step = jax.jit(
+    lambda state, batch: update(state, batch, keys)[0],
+    donate_argnums=0,
+    out_shardings=fit.everywhere,
+  )
+  return lambda state: step(state, batch)
+
+
+def comparisons(config) -> int:
+  """Ordered pairs of images whose difference a step compares."""
+  if config.hyper.estimator == "all":
+    return config.batch_size * (config.batch_size - 1)
+  if config.hyper.estimator == "batch_groups":
+    return config.hyper.groups_per_batch
+  return config.batch_size
+
+
+def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
+  """One line of the results."""
+  import jax
+  import jax.numpy as jnp
+
+  from ckd_jax import assemble, cost, crew
+
+  hyper = {"estimator": estimator}
+  rows_a_step = images // 2 if estimator == "groups" else images
+  options = {"batch_size": rows_a_step, "dtype": dtype}
+  options |= {"steps_per_launch": launch}
+  mesh = assemble.make_mesh(rows_a_step, at_once)
+  fits, like = [], None
+  for seed in range(at_once):
+    config, like = fake.prepare(
+      student,
+      rows=flags.rows,
+      seed=seed,
+      options=options,
+      hyper=hyper,
+      mesh=mesh,
+      like=like,
+    )
+    fits.append(like)
+  fit, state = fits[0], jax.tree.map(jnp.copy, fits[0].state)
+  if at_once > 1:
+    fit = crew.crew_fit(fits)
+    state = crew.stack([one.state for one in fits], fit.everywhere)
+  began = time.perf_counter()
+  compiled = fit.launch(launch).lower(state, fit.examples, fit.key).compile()
+  compile_seconds = time.perf_counter() - began
+  memory = compiled.memory_analysis()
+  seconds = timed(
+    lambda state: compiled(state, fit.examples, fit.key)[0],
+    state,
+    flags.repeats,
+    flags.seconds,
+    fit.one_at_a_time,
+  )
+  step = seconds / launch / at_once  # of one student
+  bare = timed(
+    bare_step(config, fits[0]),
+    jax.tree.map(jnp.copy, fits[0].state),
+    flags.repeats,
+    flags.seconds,
+    fit.one_at_a_time,
+  )
+  first = fits[0]
+  forward = cost.flops(
+    first.model,
+    first.state.params["student"],
+    first.state.model,
+    first.examples.images.shape[1:],
+  )
+  device = jax.devices()[0]
+  peak = next(
+    (x for name, x in PEAKS.items() if device.device_kind.startswith(name)),
+    None,
+  )
+  utilisation = None
+  if peak:
+    rate = 3 * forward * images / step / mesh.size
+    utilisation = rate / (1e12 * peak[dtype == "float32"])
+  statistics_ = device.memory_stats() or {}
+  return {
+    "student": student,
+    "images_a_step": images,
+    "dtype": dtype,
+    "steps_a_launch": launch,
+    "estimator": estimator,
+    "students_at_once": at_once,
+    "rows": flags.rows,
+    "milliseconds_a_step": round(1e3 * step, 4),
+    "images_per_second": round(images / step, 1),
+    "comparisons_per_second": round(comparisons(config) / step, 1),
+    "bare_milliseconds": round(1e3 * bare, 4),
+    "share_of_bare_step": round(bare / step, 4),
+    "model_flop_utilisation": utilisation and round(utilisation, 4),
+    "program_megabytes": round(
+      (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20, 1
+    ),
+    "peak_megabytes": round(statistics_.get("peak_bytes_in_use", 0) / 2**20, 1)
+    or None,
+    "compile_seconds": round(compile_seconds, 2),
+    "device": f"{mesh.size} x {device.device_kind}",
+    "jax": jax.__version__,
+    "date": str(datetime.date.today()),
+  }
+
+
+def table(rows) -> str:
+  """Markdown of measured lines."""
+  columns = {
+    "student": "student",
+    "images_a_step": "images",
+    "dtype": "dtype",
+    "steps_a_launch": "steps a launch",
+    "estimator": "estimator",
+    "students_at_once": "at once",
+    "milliseconds_a_step": "ms a step",
+    "images_per_second": "images/s",
+    "comparisons_per_second": "comparisons/s",
+    "share_of_bare_step": "bare / step",
+    "model_flop_utilisation": "MFU",
+    "program_megabytes": "MB",
+    "compile_seconds": "compile s",
+  }
+  body = [
+    ["-" if row[key] is None else f"{row[key]}" for key in columns]
+    for row in rows
+  ]
+  return study.markdown(list(columns.values()), body)
+
+
+def main() -> None:
+  """Measures, appends, prints."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--students", default="resnet8")
+  parser.add_argument("--batches", default="128")
+  parser.add_argument("--dtypes", default="float32")
+  parser.add_argument("--launches", default="0", help="0: as a run chooses")
+  parser.add_argument("--estimators", default="all,batch_groups,groups")
+  parser.add_argument("--at_once", default="1")
+  parser.add_argument("--rows", type=int, default=2000)
+  parser.add_argument("--repeats", type=int, default=5)
+  parser.add_argument("--seconds", type=float, default=1.0)
+  flags = parser.parse_args()
+  use_every_core()
+  from ckd_jax.assemble import default_launch
+
+  rows = []
+  for student, images, dtype, launch, estimator, at_once in itertools.product(
+    flags.students.split(","),
+    map(int, flags.batches.split(",")),
+    flags.dtypes.split(","),
+    map(int, flags.launches.split(",")),
+    flags.estimators.split(","),
+    map(int, flags.at_once.split(",")),
+  ):
+    launch = launch or default_launch()
+    row = measure(student, images, dtype, launch, estimator, at_once, flags)
+    print(json.dumps(row), flush=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    with open(RESULTS, "a") as file:
+      file.write(json.dumps(row) + "\n")
+    rows.append(row)
+  print(table(rows))
+
+
+if __name__ == "__main__":
+  main()

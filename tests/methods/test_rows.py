@@ -1,0 +1,48 @@
+"""Losses of a batch refuse a teacher that speaks of other examples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ckd_jax import losses
+from ckd_jax.methods.crd import crd_memory
+
+
+def draw(*shape):
+  return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+CASES = {
+  "similarity_preserving": lambda f, n, m: f(draw(n, 5), draw(m, 7)),
+  "pkt": lambda f, n, m: f(draw(n, 5), draw(m, 7)),
+  "correlation_congruence": lambda f, n, m: f(draw(n, 5), draw(m, 5)),
+  "icd": lambda f, n, m: f(draw(n, 5), draw(m, 5)),
+  "rrd": lambda f, n, m: f(draw(n, 5), draw(m, 5), draw(8, 5)),
+  "rkd": lambda f, n, m: f(draw(n, 5), draw(m, 7)),
+  "infoflow": lambda f, n, m: f(draw(n, 5), draw(m, 7)),
+  "r2kd_value": lambda f, n, m: f(draw(n, 5), draw(m, 5)),
+  "r2kd_rank": lambda f, n, m: f(draw(n, 5), draw(m, 5)),
+  "attention_transfer": lambda f, n, m: f(draw(n, 2, 2, 3), draw(m, 2, 2, 3)),
+  "factor_transfer": lambda f, n, m: f(draw(n, 2, 2, 3), draw(m, 2, 2, 3)),
+  "nst": lambda f, n, m: f(draw(n, 2, 2, 3), draw(m, 2, 2, 3)),
+  "fsp": lambda f, n, m: f(*[draw(n, 2, 2, 3)] * 2, *[draw(m, 2, 2, 3)] * 2),
+  "dkd": lambda f, n, m: f(draw(n, 5), draw(n, 5), jnp.zeros(m, jnp.int32)),
+  "crd": lambda f, n, m: f(
+    draw(n, 5),
+    draw(m, 5),
+    crd_memory(jax.random.key(0), 10, 5),
+    jnp.arange(n),
+    jnp.zeros((n, 4), jnp.int32),
+    num_examples=10,
+  ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_another_number_of_rows_is_refused(name):
+  loss = getattr(losses, name)
+  assert np.isfinite(jax.tree.leaves(CASES[name](loss, 6, 6))[0]).all()
+  for rows in ((6, 1), (1, 6)):
+    with pytest.raises(ValueError, match=r"student|teacher"):
+      CASES[name](loss, *rows)

@@ -1,0 +1,104 @@
+"""What was compiled is found again, and a kill poisons nothing."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from ckd_jax import compilation
+
+PROGRAM = """
+import jax, pathlib, sys, time
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
+from ckd_jax import compilation
+with compilation.kept(pathlib.Path(sys.argv[1])):
+  print(jax.jit(lambda x: x * 3 + 1)(2.0))
+  if len(sys.argv) > 2:
+    print("compiled", flush=True)
+    time.sleep(60)
+print(sum(name.endswith("cache_hits") for name in hits))
+"""
+
+
+def launched(folder, *more):
+  """A process that compiles one program through `folder`."""
+  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+  return subprocess.Popen(
+    [sys.executable, "-c", PROGRAM, str(folder), *more],
+    stdout=subprocess.PIPE,
+    text=True,
+    env=environment,
+  )
+
+
+def entries(folder) -> dict[str, bytes]:
+  return {path.name: path.read_bytes() for path in folder.glob("*-cache")}
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+  first, _ = launched(tmp_path).communicate(timeout=60)
+  kept = entries(tmp_path)
+  second, _ = launched(tmp_path).communicate(timeout=60)
+  assert first.split() == ["7.0", "0"]
+  assert second.split()[0] == "7.0" and int(second.split()[1]) >= 1
+  assert kept and entries(tmp_path) == kept
+  assert not list(tmp_path.glob("process-*"))
+
+
+def test_a_killed_process_adds_nothing_and_is_cleared_away(tmp_path):
+  process = launched(tmp_path, "wait")
+  while "compiled" not in process.stdout.readline():
+    assert process.poll() is None
+  (own,) = tmp_path.glob("process-*")
+  assert list(own.glob("*-cache"))  # what a shared folder would now hold
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  process.stdout.close()
+  assert not entries(tmp_path)
+  output, _ = launched(tmp_path).communicate(timeout=60)
+  assert output.split() == ["7.0", "0"]
+  assert not list(tmp_path.glob("process-*"))
+
+
+def test_a_living_process_keeps_its_folder(tmp_path):
+  with compilation._own(tmp_path) as own:
+    compilation._sweep(tmp_path)
+    assert own.is_dir()
+
+
+def test_the_oldest_programs_are_forgotten(tmp_path, monkeypatch):
+  monkeypatch.setattr(compilation, "LIMIT", 25)
+  own = tmp_path / "process-a"
+  own.mkdir()
+  for age, name in enumerate(("new-cache", "old-cache", "oldest-cache")):
+    (own / name).write_bytes(b"x" * 10)
+    moment = time.time() - 100 * age
+    os.utime(own / name, (moment, moment))
+  compilation._publish(own, tmp_path)
+  assert set(entries(tmp_path)) == {"new-cache", "old-cache"}
+
+
+def test_a_folder_that_cannot_be_made_stops_no_run(tmp_path):
+  file = tmp_path / "file"
+  file.touch()
+  with compilation.kept(file / "folder"):
+    assert not jax.config.jax_compilation_cache_dir
+
+
+def test_a_chosen_folder_is_left_alone(tmp_path, monkeypatch):
+  if before := jax.config.jax_compilation_cache_dir:
+    pytest.skip(f"{before} is in use")
+  jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+  try:
+    with compilation.kept(pathlib.Path(tmp_path / "other")):
+      assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+  finally:
+    jax.config.update("jax_compilation_cache_dir", None)
+  assert not (tmp_path / "other").exists()

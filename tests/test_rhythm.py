@@ -1,0 +1,57 @@
+"""Steps in one launch are the same steps, logged at the same places."""
+
+import time
+
+import numpy as np
+import pytest
+from runs import LINEAR, from_table, run
+
+from ckd_jax import logger
+from ckd_jax.rhythm import Rhythm, Watch
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+def test_stops_are_where_the_run_is_judged_or_saved():
+  rhythm = Rhythm(steps=23, judge=5, save=7, log=4)
+  stops, step = [], 0
+  while step < rhythm.steps:
+    step = rhythm.stop(step)
+    stops.append(step)
+  assert stops == [5, 7, 10, 14, 15, 20, 21, 23]
+  logged = [step for step in range(1, 24) if rhythm.logged(step)]
+  assert logged == [4, 5, 7, 8, 10, 12, 14, 15, 16, 20, 21, 23]
+
+
+@pytest.mark.parametrize("times", [3, 64])
+def test_many_steps_a_launch_make_the_same_run(times, paid, tmp_path):
+  folders = tmp_path / "one", tmp_path / "many"
+  for folder, count in zip(folders, (1, times), strict=True):
+    flags, arg = from_table(
+      paid, LINEAR, f"--config.steps_per_launch={count}", method="ckd"
+    )
+    run(folder, *flags, arg=arg + ",log_every=3,checkpoint_every=7")
+  one, many = (logger.read_metrics(path / "metrics.jsonl") for path in folders)
+  assert [line["step"] for line in one] == [line["step"] for line in many]
+  for single, launched in zip(one, many, strict=True):
+    assert single.keys() == launched.keys()
+    for name, value in single.items():
+      np.testing.assert_allclose(launched[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_watch_enters_every_second_once():
+  names = ("train", "evaluation", "processor", "timed")
+  record = {f"{name}_seconds": 0.0 for name in names} | {"timed_steps": 0}
+  began = time.perf_counter()
+  watch = Watch(record)
+  time.sleep(0.02)
+  watch.trained(0)  # a compilation
+  time.sleep(0.01)
+  watch.trained(5)
+  time.sleep(0.03)
+  watch.evaluated()
+  whole = time.perf_counter() - began
+  parts = record["train_seconds"] + record["evaluation_seconds"]
+  assert abs(parts - whole) < 0.005
+  assert record["timed_steps"] == 5
+  assert 0.01 <= record["timed_seconds"] < record["train_seconds"]

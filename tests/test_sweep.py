@@ -1,0 +1,183 @@
+"""A sweep is ordinary runs; trained together they are the same ones."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from runs import DIGITS, LINEAR, QUICK
+
+from ckd_jax import crew, errors, logger, sweep
+from ckd_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+def swept(workdir, *flags, how, method="ckd"):
+  arg = f"{QUICK}method={method},teacher.source=table"
+  return sweep.run(
+    *sweep.read(
+      [
+        f"--config={DIGITS}:{arg}",
+        f"--workdir={workdir}",
+        f"--how={how}",
+        *flags,
+      ]
+    )
+  )
+
+
+def students(folder):
+  return {
+    path.parent.name: safetensors.numpy.load_file(path)
+    for path in folder.glob("*/student.safetensors")
+  }
+
+
+PLATEAU = (
+  "--config.schedule=plateau",
+  "--config.schedule_hyper.patience=2",
+  "--config.schedule_hyper.levels=2",
+  "--config.steps=100",
+)
+SEEDS = ("--over=seed=1,2", "--over=budget=60,100")
+RATES = ("--over=optimizer.learning_rate=0.1,0.05",)
+CASES = {
+  "seeds and budgets": (*SEEDS, "--config.hyper.offset=none"),
+  "rates and a plateau": (*RATES, *PLATEAU),
+  "groups drawn once": (*SEEDS, "--config.hyper.estimator=groups"),
+}
+
+
+@pytest.mark.parametrize(
+  "case",
+  [
+    pytest.param(case, marks=() if "rates" in case else pytest.mark.slow)
+    for case in CASES
+  ],
+)
+def test_together_they_are_the_runs_that_they_are_alone(case, paid, tmp_path):
+  flags = [LINEAR, f"--config.teacher.path={paid[0]}", *CASES[case]]
+  if "groups" in case:
+    flags += ["--config.hyper.max_groups=500", "--config.hyper.offset=none"]
+  alone = swept(tmp_path / "alone", *flags, how="in_turn")
+  crew = swept(tmp_path / "crew", *flags, how="together")
+  assert len(alone) == len(crew) == (2 if "rates" in case else 4)
+  for one, other in zip(alone, crew, strict=True):
+    for key in ("seed", "budget", "label", "steps", "teacher_calls"):
+      assert one[key] == other[key], key
+    assert abs(one["val_accuracy"] - other["val_accuracy"]) < 6
+  ours, theirs = students(tmp_path / "alone"), students(tmp_path / "crew")
+  assert ours.keys() == theirs.keys() and len(ours) == len(alone)
+  for name, weights in ours.items():
+    for leaf, value in weights.items():
+      np.testing.assert_allclose(
+        theirs[name][leaf], value, rtol=1e-3, atol=1e-4
+      )
+    lines = [
+      logger.read_metrics(tmp_path / part / name / "metrics.jsonl")
+      for part in ("alone", "crew")
+    ]
+    assert [x["step"] for x in lines[0]] == [x["step"] for x in lines[1]]
+  different = {str(one["params_sha256"]) for one in crew}
+  assert len(different) == len(crew)  # or nothing would vary
+
+
+@pytest.mark.slow
+def test_a_sweep_resumes_and_ends_the_same(paid, tmp_path, monkeypatch):
+  flags = [LINEAR, f"--config.teacher.path={paid[0]}", "--over=seed=1,2,3"]
+  whole = swept(tmp_path / "whole", *flags, how="together")
+  log = logger.Logger.log
+
+  def stop(self, step, **metrics):
+    if step > 12:
+      raise KeyboardInterrupt
+    log(self, step, **metrics)
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(logger.Logger, "log", stop)
+    swept(tmp_path / "parts", *flags, how="together")
+  parts = swept(tmp_path / "parts", *flags, how="together")
+  for one, other in zip(whole, parts, strict=True):
+    assert one["params_sha256"] == other["params_sha256"]
+  again = swept(tmp_path / "parts", *flags, how="together")
+  assert [x["params_sha256"] for x in again] == [
+    x["params_sha256"] for x in parts
+  ]
+
+
+@pytest.mark.parametrize("how", ["in_turn", "together"])
+def test_one_that_diverges_leaves_the_others(how, paid, tmp_path):
+  flags = [
+    LINEAR,
+    f"--config.teacher.path={paid[0]}",
+    "--over=optimizer.learning_rate=0.1,1e30",
+  ]
+  with pytest.raises(UserError, match=r"1 of 2 runs diverged.*1e30"):
+    swept(tmp_path, *flags, how=how)
+  (summary,) = tmp_path.glob("*/summary.json")
+  assert "0.1" in summary.parent.name
+  assert json.loads(summary.read_text())["test_accuracy"] > 50
+
+
+def test_what_is_asked_is_asked_once(teacher_run, tmp_path):
+  results = sweep.run(
+    *sweep.read(
+      [
+        f"--config={DIGITS}:{QUICK}method=kd,teacher.source=checkpoint",
+        LINEAR,
+        f"--config.teacher.path={teacher_run}",
+        f"--workdir={tmp_path}",
+        "--over=budget=60,100",
+        "--over=seed=1,2",
+      ]
+    )
+  )
+  assert [one["teacher_calls"] for one in results] == [48, 48, 80, 80]
+  assert sum(one["paid_calls"] for one in results) == 80
+
+
+def test_crews_hold_what_can_share_a_program():
+  config = f"--config={DIGITS}:{QUICK}"
+  flags = ["--over=seed=1,2,3,4,5", "--over=batch_size=16,8"]
+  runs, how, at_once = sweep.read([config, *flags, "--at_once=3"])
+  assert (how, at_once, len(runs)) == ("auto", 3, 10)
+  sizes = [len(crew) for crew in sweep.crews(runs, "together", 3)]
+  assert sorted(sizes) == [2, 2, 3, 3]
+  assert len(sweep.crews(runs, "in_turn", 3)) == 10
+
+
+def test_labels_tell_variants_apart():
+  flags = ["--over=seed+budget_seed=1,2", "--over=optimizer.momentum=0.9,0.5"]
+  runs, *_ = sweep.read([f"--config={DIGITS}:{QUICK}", *flags])
+  labels = [config.label for config in runs.values()]
+  assert labels == ["momentum=0.9", "momentum=0.5"] * 2
+  assert [config.budget_seed for config in runs.values()] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    ("", "nothing to vary"),
+    ("--over=seed", "KEY=VALUE"),
+    ("--over=seed=1,1", "twice"),
+    ("--over=sed=1,2", "'seed'"),
+    ("--over=seed=1,x", "int"),
+    ("--over=seed=1 --how=togethr", "'together'"),
+    ("--over=seed=1 --at_once=0", "whole number"),
+    ("--over=budget=0,1", "budget"),
+  ],
+)
+def test_mistakes_are_one_line(flags, words, capfd):
+  argv = [f"--config={DIGITS}", *flags.split()]
+  assert errors.command(sweep.main, argv) == 2
+  (line,) = capfd.readouterr().err.splitlines()
+  assert line.startswith("ckd_jax: error:") and words in line
+
+
+def test_the_parts_of_a_stack():
+  trees = [{"a": np.full((2, 3), float(i))} for i in range(4)]
+  stacked = crew.stack(trees, None)
+  np.testing.assert_array_equal(crew.take(stacked, 2)["a"], trees[2]["a"])
+  changed = crew.replace(stacked, 1, {"a": np.full((2, 3), 9.0)})
+  assert changed["a"][:, 0, 0].tolist() == [0, 9, 2, 3]
