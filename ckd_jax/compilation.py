@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import jax
 import jaxlib
+from jax.experimental.compilation_cache import compilation_cache
 
 LIMIT = 4 * 2**30  # bytes; beyond it the oldest programs are forgotten
 
@@ -61,13 +62,19 @@ def kept(place: pathlib.Path | None = None) -> Iterator[None]:
       return
     # The further caches of XLA make the folder's name a part of every key.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    jax.config.update("jax_compilation_cache_dir", str(own))
+    _use(own)
     try:
       yield
     finally:
-      jax.config.update("jax_compilation_cache_dir", None)
+      _use(None)
       with contextlib.suppress(OSError):
         _publish(own, place)
+
+
+def _use(folder: pathlib.Path | None) -> None:
+  """Points JAX to a folder; without the reset it stays with the one before."""
+  jax.config.update("jax_compilation_cache_dir", folder and str(folder))
+  compilation_cache.reset_cache()
 
 
 @contextlib.contextmanager

@@ -52,6 +52,19 @@ def test_a_second_process_compiles_nothing(tmp_path):
   assert not list(tmp_path.glob("process-*"))
 
 
+def test_two_runs_of_one_process_each_have_their_folder(tmp_path):
+  name = "jax_persistent_cache_min_compile_time_secs"
+  before = getattr(jax.config, name)
+  jax.config.update(name, 0.0)
+  try:
+    for run in range(2):
+      with compilation.kept(tmp_path):
+        jax.jit(lambda x, run=run: x * 3 + run)(2.0)
+      assert len(entries(tmp_path)) == run + 1
+  finally:
+    jax.config.update(name, before)
+
+
 def test_a_killed_process_adds_nothing_and_is_cleared_away(tmp_path):
   process = launched(tmp_path, "wait")
   while "compiled" not in process.stdout.readline():
