@@ -9,7 +9,6 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from runs import CNN, LINEAR, QUICK, run
 
 from ckd_jax import data
@@ -39,25 +38,18 @@ def shared() -> pathlib.Path:
   return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-  """Runs share their compiled programs, which is most of their time."""
-  folder = tmp_path_factory.getbasetemp()
-  if "PYTEST_XDIST_WORKER" in os.environ:
-    folder = folder.parent  # of all workers
-  names = {
-    "jax_compilation_cache_dir": str(folder / "compiled"),
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-  }
-  before = {name: getattr(jax.config, name) for name in names}
-  for name, value in names.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
+  """Tests share their compiled programs, which is most of their time.
+
+  Every worker has a folder of its own: JAX does not write its files at once.
+  """
+  folder = tmp_path_factory.getbasetemp() / "compiled"
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
   yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
+  jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture(scope="session")

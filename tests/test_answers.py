@@ -10,8 +10,6 @@ from runs import LINEAR, QUICK, from_table, questions, read, run
 from ckd_jax import logger, methods, table, train
 from ckd_jax.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def test_the_teacher_is_asked_about_the_training_images_alone(digits, tmp_path):
   budget, fraction = 37, 0.29
@@ -77,7 +75,9 @@ def test_a_live_teacher_makes_no_table(teacher_run, tmp_path):
   assert not list(tmp_path.rglob("table*"))
 
 
-@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize(
+  "live", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_r2kd_has_a_second_teacher(teacher_run, tmp_path, live):
   """From two tables, or both inside the step; nobody charges for the copy."""
   workdir = tmp_path / "run"
@@ -181,7 +181,13 @@ def test_answers_that_rule_classes_out(digits, tmp_path):
   assert summary["teacher_calls"] == 80
 
 
-@pytest.mark.parametrize("name", methods.working_with(frozenset({"logits"})))
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=() if "ckd" in name else pytest.mark.slow)
+    for name in methods.working_with(frozenset({"logits"}))
+  ],
+)
 def test_a_class_ruled_out_is_taken_or_refused_at_once(name, digits, tmp_path):
   file = offline(tmp_path, digits, lambda x: np.where(x < -1.5, -np.inf, x))
   with contextlib.ExitStack() as stack:

@@ -27,6 +27,15 @@ print(sum(name.endswith("cache_hits") for name in hits))
 """
 
 
+@pytest.fixture(autouse=True)
+def no_folder_yet():
+  """As a run finds JAX, and not as the other tests do."""
+  before = jax.config.jax_compilation_cache_dir
+  compilation._use(None)
+  yield
+  compilation._use(before)
+
+
 def launched(folder, *more):
   """A process that compiles one program through `folder`."""
   environment = os.environ | {"JAX_PLATFORMS": "cpu"}
@@ -105,13 +114,8 @@ def test_a_folder_that_cannot_be_made_stops_no_run(tmp_path):
     assert not jax.config.jax_compilation_cache_dir
 
 
-def test_a_chosen_folder_is_left_alone(tmp_path, monkeypatch):
-  if before := jax.config.jax_compilation_cache_dir:
-    pytest.skip(f"{before} is in use")
+def test_a_chosen_folder_is_left_alone(tmp_path):
   jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
-  try:
-    with compilation.kept(pathlib.Path(tmp_path / "other")):
-      assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
-  finally:
-    jax.config.update("jax_compilation_cache_dir", None)
+  with compilation.kept(pathlib.Path(tmp_path / "other")):
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
   assert not (tmp_path / "other").exists()

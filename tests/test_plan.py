@@ -10,8 +10,6 @@ from ckd_jax import budget, data, export, methods, plan
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.mark.parametrize("name", ["at", "icd", "ft", "rkd"])
 def test_a_student_that_shows_too_little_costs_no_teacher(name, tmp_path):

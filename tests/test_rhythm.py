@@ -9,8 +9,6 @@ from runs import LINEAR, from_table, run
 from ckd_jax import logger
 from ckd_jax.rhythm import Rhythm, Watch
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def test_stops_are_where_the_run_is_judged_or_saved():
   rhythm = Rhythm(steps=23, judge=5, save=7, log=4)
@@ -23,7 +21,7 @@ def test_stops_are_where_the_run_is_judged_or_saved():
   assert logged == [4, 5, 7, 8, 10, 12, 14, 15, 16, 20, 21, 23]
 
 
-@pytest.mark.parametrize("times", [3, 64])
+@pytest.mark.parametrize("times", [3, pytest.param(64, marks=pytest.mark.slow)])
 def test_many_steps_a_launch_make_the_same_run(times, paid, tmp_path):
   folders = tmp_path / "one", tmp_path / "many"
   for folder, count in zip(folders, (1, times), strict=True):

@@ -99,6 +99,7 @@ def test_what_is_reached_later_only_moves_too(tmp_path, monkeypatch):
   assert same(before["fc"], after["fc"])
 
 
+@pytest.mark.slow
 def test_the_student_waits_while_the_paraphraser_learns(tmp_path, monkeypatch):
   config, fit = prepare(monkeypatch, "ft")
   before = jax.device_get((fit.state, fit.stages[0].begin))
@@ -111,9 +112,8 @@ def test_the_student_waits_while_the_paraphraser_learns(tmp_path, monkeypatch):
   assert same(before[0].params["method"], after.params["method"])
 
 
-@pytest.mark.parametrize(
-  "name", ["ab", pytest.param("ft", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ab", "ft"])
 def test_an_interrupted_stage_ends_the_same(name, tmp_path, monkeypatch):
   whole = stages.run(
     *prepare(monkeypatch, name), epath.Path(tmp_path / "whole")

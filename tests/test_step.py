@@ -22,6 +22,7 @@ from ckd_jax.step import (
   pad,
 )
 
+SLOW = pytest.mark.slow
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
 
@@ -151,7 +152,10 @@ def small_run(
   return jax.jit(step), state, examples, key
 
 
-@pytest.mark.parametrize("estimator", ["groups", "batch_groups", "all"])
+@pytest.mark.parametrize(
+  "estimator",
+  ["groups", *(pytest.param(e, marks=SLOW) for e in ("batch_groups", "all"))],
+)
 def test_one_and_four_devices_agree(estimator):
   method = methods.make(
     "ckd", estimator=estimator, positives=2, max_groups=200, groups_per_batch=64
@@ -229,7 +233,9 @@ def test_a_live_teacher_sees_the_students_view_with_its_own_normalisation():
   assert step._cache_size() == 1
 
 
-@pytest.mark.parametrize("name", ["kd", "ckd", "mixup"])
+@pytest.mark.parametrize(
+  "name", ["ckd", *(pytest.param(name, marks=SLOW) for name in ("kd", "mixup"))]
+)
 def test_empty_rows_of_a_padded_table_change_nothing(name):
   method = methods.make(name)
   step, state, examples, key = small_run(method)

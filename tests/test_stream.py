@@ -14,8 +14,6 @@ from ckd_jax import data, logger, stream, train
 from ckd_jax.data import Lazy
 from ckd_jax.step import Examples
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 STREAM = "--config.dataset.placement=stream"
 GROUPS = ("--config.hyper.estimator=groups", "--config.hyper.max_groups=500")
 SLOW = pytest.mark.slow

@@ -18,9 +18,6 @@ from ckd_jax import (
   models,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
 TYPES = {
   "dataset": str,
   "student": str,

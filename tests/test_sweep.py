@@ -10,8 +10,6 @@ from runs import DIGITS, LINEAR, QUICK
 from ckd_jax import crew, errors, logger, sweep
 from ckd_jax.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def swept(workdir, *flags, how, method="ckd"):
   arg = f"{QUICK}method={method},teacher.source=table"
@@ -106,7 +104,9 @@ def test_a_sweep_resumes_and_ends_the_same(paid, tmp_path, monkeypatch):
   ]
 
 
-@pytest.mark.parametrize("how", ["in_turn", "together"])
+@pytest.mark.parametrize(
+  "how", ["together", pytest.param("in_turn", marks=pytest.mark.slow)]
+)
 def test_one_that_diverges_leaves_the_others(how, paid, tmp_path):
   flags = [
     LINEAR,

@@ -28,8 +28,6 @@ from ckd_jax import config as configuration
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def interrupt_after(monkeypatch, last: int):
   """Ctrl-C while the numbers of a later step are being written."""
@@ -59,11 +57,11 @@ slow = pytest.mark.slow
 
 
 RESUMED = [
-  pytest.param(["supervised", LINEAR], id="supervised"),
+  pytest.param(["supervised", LINEAR], id="supervised", marks=slow),
   pytest.param(["kd", LINEAR], id="kd"),
   pytest.param(["ckd", LINEAR, *GROUPS], id="ckd groups"),
-  pytest.param(["ckd", CNN], id="ckd all"),
-  pytest.param(["ckd", LINEAR, *PLATEAU], id="plateau"),
+  pytest.param(["ckd", CNN], id="ckd all", marks=slow),
+  pytest.param(["ckd", LINEAR, *PLATEAU], id="plateau", marks=slow),
   pytest.param(["supervised", CNN], id="supervised cnn", marks=slow),
   pytest.param(["kd", CNN], id="kd cnn", marks=slow),
   pytest.param(["ckd", CNN, *GROUPS], id="ckd groups cnn", marks=slow),

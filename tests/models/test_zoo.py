@@ -81,7 +81,13 @@ def test_unknown_name():
     models.get("ResNet5", 10)
 
 
-@pytest.mark.parametrize("stem", _SHAPES)
+@pytest.mark.parametrize(
+  "stem",
+  [  # what is computed below has these shapes
+    pytest.param(stem, marks=pytest.mark.slow if stem in _COMPUTED else ())
+    for stem in _SHAPES
+  ],
+)
 def test_shapes(stem):
   facts, model, params, state = _load(stem)
   images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
@@ -225,7 +231,9 @@ def test_own_model(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet8", "wrn_16_1"])
+@pytest.mark.parametrize(
+  "name", ["cnn", "resnet8", pytest.param("wrn_16_1", marks=pytest.mark.slow)]
+)
 def test_bfloat16_is_near_float32(name):
   """Of a whole batch, in both modes, with nothing but the logits asked for."""
   r = np.random.default_rng(0)
