@@ -1,7 +1,8 @@
 """What do the devices send each other in a step?
 
   python experiments/collectives.py [--students=resnet8,wrn_16_2]
-    [--devices=8] [--batch=512] [--methods=ckd,icd,crd]
+    [--devices=8] [--batch=512] [--methods=ckd,icd,crd] [--size=32]
+    [--classes=100]
 
 Reads the collectives out of the program that XLA compiled for so many CPU
 devices: how many there are of each kind, and the bytes of their results. An
@@ -57,17 +58,24 @@ def main() -> None:
   parser.add_argument("--methods", default="ckd,kd")
   parser.add_argument("--devices", type=int, default=8)
   parser.add_argument("--batch", type=int, default=512)
+  parser.add_argument("--size", type=int, default=32, help="of an image")
+  parser.add_argument("--classes", type=int, default=100)
   flags = parser.parse_args()
   import jax
 
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", flags.devices)
+  from ckd_jax import cost
+
   body = []
   for student in flags.students.split(","):
     for method in flags.methods.split(","):
       hyper = {"estimator": "all"} if method == "ckd" else {}
       _, fit = fake.prepare(
         student,
+        rows=max(1000, flags.batch),
+        size=flags.size,
+        classes=flags.classes,
         method=method,
         options={"batch_size": flags.batch},
         hyper=hyper,
@@ -81,8 +89,12 @@ def main() -> None:
         "devices": flags.devices,
         "collectives": found,
         "bytes_sent_by_each": round(sent(found, flags.devices)),
-        "parameters": sum(
-          x.size for x in jax.tree.leaves(fit.state.params["student"])
+        "parameters": cost.parameters(fit.state.params["student"]),
+        "flops_an_image": cost.flops(
+          fit.model,
+          fit.state.params["student"],
+          fit.state.model,
+          (flags.size, flags.size, 3),
         ),
         "jax": jax.__version__,
         "date": str(datetime.date.today()),

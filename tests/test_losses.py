@@ -23,7 +23,7 @@ def of_kd(facts, file):
     )
     return value.mean()
 
-  value, gradient = jax.value_and_grad(loss)(file["student_logits"])
+  value, gradient = jax.jit(jax.value_and_grad(loss))(file["student_logits"])
   return {"loss": value, "grad": gradient}
 
 
@@ -47,8 +47,8 @@ def of_ckd(facts, file):
     }
     return terms["cls"] + terms["rel"], (logits, terms)
 
-  (value, (logits, terms)), gradients = jax.value_and_grad(
-    loss, argnums=(0, 1), has_aux=True
+  (value, (logits, terms)), gradients = jax.jit(
+    jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
   )(file["weight"], file["bias"])
   return {
     **dict(zip(("student_pos", "student_neg"), logits, strict=True)),
@@ -177,7 +177,7 @@ def with_nothing():
     hidden = jnp.tanh(inputs() @ p["a"] + p["a_bias"][None])
     return objective(hidden @ p["b"] + p["b_bias"][None])
 
-  value, gradient = jax.value_and_grad(loss)(weights())
+  value, gradient = jax.jit(jax.value_and_grad(loss))(weights())
   return value, jax.tree.map(lambda p, g: p - RATE * g, weights(), gradient)
 
 

@@ -119,7 +119,7 @@ def graded(loss, params, state, student, teacher):
     )
     return value, metrics
 
-  of_all = jax.value_and_grad(call, argnums=(0, 1, 2), has_aux=True)
+  of_all = jax.jit(jax.value_and_grad(call, argnums=(0, 1, 2), has_aux=True))
   return jax.jit(of_all)(params, student, teacher)
 
 

@@ -125,6 +125,8 @@ def check_hazards(name, group):
       batch = batch._replace(teachers=(Outputs(teacher),))
       return method.loss({}, {}, Outputs(student), batch, None, 0)[0]
 
-    value, (own, other) = jax.value_and_grad(loss, (0, 1))(student, teacher)
+    value, (own, other) = jax.jit(jax.value_and_grad(loss, (0, 1)))(
+      student, teacher
+    )
     assert np.isfinite(value) and np.isfinite(own).all()
     assert not np.any(other)

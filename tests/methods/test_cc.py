@@ -46,9 +46,9 @@ def test_one_example_has_no_neighbour():
 
 def test_the_teacher_of_this_loss_is_a_trained_head():
   student, teacher = draw(6, 5), draw(6, 5, seed=1)
-  of_student, of_teacher = jax.grad(correlation_congruence, argnums=(0, 1))(
-    student, teacher
-  )
+  of_student, of_teacher = jax.jit(
+    jax.grad(correlation_congruence, argnums=(0, 1))
+  )(student, teacher)
   np.testing.assert_array_equal(of_teacher, -of_student)
   assert np.abs(of_teacher).max() > 0
 

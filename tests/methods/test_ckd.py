@@ -106,7 +106,9 @@ def test_two_terms_are_one_with_the_mean_target():
   def once(p, n):
     return 2 * losses.ckd(p, n, (tp + yp) / 2, (tn + yn) / 2)
 
-  gradients = [jax.grad(f, argnums=(0, 1))(sp, sn) for f in (both, once)]
+  gradients = [
+    jax.jit(jax.grad(f, argnums=(0, 1)))(sp, sn) for f in (both, once)
+  ]
   for first, second in zip(*gradients, strict=True):
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
   others = draw(2, 7, seed=8), draw(1, 7, seed=9)
@@ -127,9 +129,11 @@ def test_a_difference_sees_no_offset_and_gives_the_bias_no_gradient(of_batch):
 
   value = loss(sp, sn)
   np.testing.assert_allclose(loss(sp + shift, sn + shift), value, rtol=1e-4)
-  bias = jax.grad(lambda b: loss(sp + b[None], sn + b[None]))(jnp.zeros(7))
+  bias = jax.jit(jax.grad(lambda b: loss(sp + b[None], sn + b[None])))(
+    jnp.zeros(7)
+  )
   np.testing.assert_allclose(bias, np.zeros(7), atol=1e-6)
-  assert np.abs(jax.grad(loss)(sp, sn)).max() > 0.1
+  assert np.abs(jax.jit(jax.grad(loss))(sp, sn)).max() > 0.1
 
 
 def test_the_order_inside_a_side_and_of_the_sides_does_not_matter():
@@ -173,8 +177,8 @@ def test_all_is_the_mean_over_every_group(p, n, mix):
     return losses.ckd_all(student, teacher, positives=p, negatives=n, mix=mix)
 
   student = jnp.asarray(student)
-  value, gradient = jax.value_and_grad(closed)(student)
-  expected, slope = jax.value_and_grad(enumerated)(student)
+  value, gradient = jax.jit(jax.value_and_grad(closed))(student)
+  expected, slope = jax.jit(jax.value_and_grad(enumerated))(student)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-5)
 
@@ -335,7 +339,7 @@ def test_the_fitted_offset_minimises_logit_matching(estimator):
   def matched(offset):
     return run(matching, student + offset[None, None], batch)[0]
 
-  best, slope = jax.value_and_grad(matched)(offset)
+  best, slope = jax.jit(jax.value_and_grad(matched))(offset)
   np.testing.assert_allclose(slope, np.zeros(7), atol=1e-5)
   for direction in draw(5, 7, seed=4, scale=0.3):
     assert matched(offset + direction) > best

@@ -63,7 +63,7 @@ def test_three_recorded_steps(golden):
       student = x @ data["embed_s_w"].T + data["embed_s_b"][None]
       return crd(student, teacher, memory, *rows, num_examples=96)
 
-    (value, memory), gradient = jax.value_and_grad(loss, has_aux=True)(
+    (value, memory), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
       data["f_s"][step]
     )
     np.testing.assert_allclose(value, data["loss"][step], rtol=1e-5)
@@ -95,8 +95,8 @@ def test_the_formula_and_the_normalisers_of_the_first_batch(n):
 
 def test_both_heads_are_trained_and_the_memory_is_constant():
   student, teacher, memory, *rows = arguments()
-  gradient = jax.grad(
-    lambda *x: crd(*x, *rows, num_examples=ROWS)[0], argnums=(0, 1, 2)
+  gradient = jax.jit(
+    jax.grad(lambda *x: crd(*x, *rows, num_examples=ROWS)[0], argnums=(0, 1, 2))
   )(student, teacher, memory)
   assert np.abs(gradient[0]).max() > 0 and np.abs(gradient[1]).max() > 0
   assert not any(np.any(leaf) for leaf in gradient[2])
@@ -130,9 +130,9 @@ def test_hazards(kind, dtype):
       temperature=heat,
     )
 
-  (value, after), gradient = jax.value_and_grad(loss, (0, 1), has_aux=True)(
-    *(jnp.asarray(x, dtype) for x in (student, teacher))
-  )
+  (value, after), gradient = jax.jit(
+    jax.value_and_grad(loss, (0, 1), has_aux=True)
+  )(*(jnp.asarray(x, dtype) for x in (student, teacher)))
   assert np.isfinite(value) and value > 0
   for leaf in (*gradient, *after):
     assert np.isfinite(leaf.astype(jnp.float32)).all()
@@ -229,9 +229,9 @@ def test_the_method_trains_both_heads_and_moves_its_memory():
   def loss(params):
     return method.loss(params, state, student, batch, jax.random.key(1), 0)
 
-  (value, (after, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(
-    params
-  )
+  (value, (after, metrics)), gradient = jax.jit(
+    jax.value_and_grad(loss, has_aux=True)
+  )(params)
   assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
   np.testing.assert_allclose(
     value, metrics["cross_entropy"] + 0.8 * metrics["crd"], rtol=1e-6

@@ -41,7 +41,7 @@ def test_the_recorded_value_and_gradients(golden, name):
       max_scale=facts["max_tau"],
     )
 
-  found, gradients = jax.value_and_grad(value, argnums=(0, 1, 2, 3))(
+  found, gradients = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2, 3)))(
     file["f_s"],
     jnp.float32(facts["init_tau"]),
     jnp.float32(facts["init_b"]),
@@ -69,7 +69,7 @@ def test_the_bias_is_inert_and_the_clamp_stops_the_scale():
   value = lambda log_scale, bias: losses.icd(  # noqa: E731
     student, teacher, log_scale=log_scale, bias=bias
   )
-  gradient = jax.grad(value, argnums=(0, 1))
+  gradient = jax.jit(jax.grad(value, argnums=(0, 1)))
   assert value(1.0, 0.0) == value(1.0, 5.0) == value(1.0, -20.0)
   below, above = gradient(2.0, 3.0), gradient(3.0, 3.0)
   assert below[1] == above[1] == 0
@@ -90,8 +90,10 @@ def test_the_published_formula_does_not_feel_the_bias_either():
 
 def test_however_large_the_scale_its_gradient_is_a_number():
   student, teacher = np.random.default_rng(1).normal(size=(2, 6, 4))
-  graded = jax.value_and_grad(
-    lambda log_scale: losses.icd(student, teacher, log_scale=log_scale)
+  graded = jax.jit(
+    jax.value_and_grad(
+      lambda log_scale: losses.icd(student, teacher, log_scale=log_scale)
+    )
   )
   for log_scale in (3.0, 89.0, 100.0, 1000.0):  # exp(89) overflows
     value, slope = graded(jnp.float32(log_scale))
@@ -124,7 +126,7 @@ def test_degenerate_rows(case, dtype):
   else:
     r *= 1e4
   student, teacher = jnp.asarray(r, dtype)
-  value, gradient = jax.value_and_grad(losses.icd, argnums=(0, 1))(
+  value, gradient = jax.jit(jax.value_and_grad(losses.icd, argnums=(0, 1)))(
     student, teacher
   )
   assert np.isfinite(value)
@@ -146,10 +148,12 @@ def test_the_method_trains_both_heads_and_the_scale():
   task = Task(8, 3, 8, 1, labels[:, 0])
   params, state = method.init(jax.random.key(0), task, student, teacher)
   batch = Batch(None, None, labels, None, (teacher,))
-  gradient = jax.grad(
-    lambda params: method.loss(
-      params, state, student, batch, jax.random.key(1), 0
-    )[0]
+  gradient = jax.jit(
+    jax.grad(
+      lambda params: method.loss(
+        params, state, student, batch, jax.random.key(1), 0
+      )[0]
+    )
   )(params)
   inert = gradient.pop("bias")
   assert inert == 0

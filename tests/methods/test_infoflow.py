@@ -71,7 +71,7 @@ def test_it_is_symmetric_zero_at_the_teacher_and_blind_to_the_order():
   )
   assert infoflow(teacher, teacher) == 0
   assert infoflow(student[:1], teacher[:1]) == 0
-  assert not np.any(jax.grad(infoflow, 1)(student, teacher))
+  assert not np.any(jax.jit(jax.grad(infoflow, 1))(student, teacher))
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -95,7 +95,7 @@ def test_hazards(kind, dtype, wide, monkeypatch):
     student, teacher = 1e4 * student, 1e4 * teacher
   elif kind == "one":
     student, teacher = student[:1], teacher[:1]
-  value, gradient = jax.value_and_grad(infoflow)(
+  value, gradient = jax.jit(jax.value_and_grad(infoflow))(
     jnp.asarray(student, dtype), jnp.asarray(teacher, dtype)
   )
   assert np.isfinite(value) and value >= 0
@@ -128,7 +128,7 @@ def test_maps_fade_over_epochs_and_labels_have_no_part():
     expected = embedding + 100 * 0.7**epoch * maps
     np.testing.assert_allclose(value, expected, rtol=1e-4)
     assert set(metrics) == {"embedding", "maps"}
-  gradient = jax.grad(lambda student: loss(student, 0)[0])(student)
+  gradient = jax.jit(jax.grad(lambda student: loss(student, 0)[0]))(student)
   assert not np.any(gradient.logits)
   assert np.any(gradient.embedding) and all(map(np.any, gradient.maps))
 
@@ -151,7 +151,7 @@ def test_the_gradient_of_wide_layers(kind):
     student[5], teacher[2] = student[4], teacher[1]
   elif kind == "long":
     student[0] *= 100
-  gradient = jax.grad(infoflow)(student, teacher)
+  gradient = jax.jit(jax.grad(infoflow))(student, teacher)
   again = jax.jit(jax.grad(infoflow))(student, teacher)
   scale = np.abs(gradient).max()
   # A row a hundred times as long as the others costs digits: 1.4e-3 under one

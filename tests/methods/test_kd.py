@@ -42,7 +42,9 @@ def test_the_formula(n, classes, temperature):
 
 def test_the_gradient_is_t_times_the_gap_of_probabilities():
   student, teacher = draw(5, 8), draw(5, 8, seed=1)
-  gradient = jax.grad(lambda s: losses.kd(s, teacher, temperature=3.0).sum())
+  gradient = jax.jit(
+    jax.grad(lambda s: losses.kd(s, teacher, temperature=3.0).sum())
+  )
   expected = 3.0 * (softmax(student / 3) - softmax(teacher / 3))
   np.testing.assert_allclose(gradient(student), expected, rtol=1e-4, atol=1e-6)
   check_grads(
@@ -69,8 +71,8 @@ def test_it_is_zero_at_the_teacher_and_blind_to_an_offset_per_image():
 def test_a_class_ruled_out_keeps_value_and_gradient():
   student, teacher = draw(4, 6), draw(4, 6, seed=1)
   teacher[:, 2] = -np.inf
-  value, gradient = jax.value_and_grad(
-    lambda s: losses.kd(s, teacher, temperature=2.0).sum()
+  value, gradient = jax.jit(
+    jax.value_and_grad(lambda s: losses.kd(s, teacher, temperature=2.0).sum())
   )(student)
   np.testing.assert_allclose(
     value, twin(student, teacher, 2.0).sum(), rtol=1e-5

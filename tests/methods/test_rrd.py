@@ -50,7 +50,7 @@ def test_three_recorded_steps(golden):
         teacher_temperature=0.02,
       )
 
-    value, gradient = jax.value_and_grad(loss)(data["f_s"][step])
+    value, gradient = jax.jit(jax.value_and_grad(loss))(data["f_s"][step])
     np.testing.assert_allclose(value, data["loss"][step], rtol=1e-5)
     np.testing.assert_allclose(gradient, data["grad"][step], atol=2e-6)
   np.testing.assert_allclose(queue, data["queue_end"], atol=1e-6)
@@ -69,7 +69,9 @@ def test_the_formula_uses_the_queue_as_stored(n):
 
 def test_neither_teacher_nor_queue_has_a_gradient():
   arguments = draw(5, 6), draw(5, 6, seed=1), draw(9, 6, seed=2)
-  student, teacher, queue = jax.grad(rrd, argnums=(0, 1, 2))(*arguments)
+  student, teacher, queue = jax.jit(jax.grad(rrd, argnums=(0, 1, 2)))(
+    *arguments
+  )
   assert np.abs(student).max() > 0
   assert not np.any(teacher) and not np.any(queue)
 
@@ -100,7 +102,7 @@ def test_hazards(kind, dtype):
   elif kind == "one":
     student, teacher = student[:1], teacher[:1]
   arguments = (jnp.asarray(x, dtype) for x in (student, teacher, queue))
-  value, gradient = jax.value_and_grad(rrd)(*arguments)
+  value, gradient = jax.jit(jax.value_and_grad(rrd))(*arguments)
   assert np.isfinite(value) and value >= 0
   assert np.isfinite(gradient.astype(jnp.float32)).all()
 
@@ -116,9 +118,9 @@ def run(**hyper):
   def loss(params):
     return method.loss(params, state, student, batch, None, 0)
 
-  (_, (after, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(
-    params
-  )
+  (_, (after, metrics)), gradient = jax.jit(
+    jax.value_and_grad(loss, has_aux=True)
+  )(params)
   embeddings = [
     np.asarray(x[:, 0] @ head["weight"] + head["bias"][None])
     for x, head in (

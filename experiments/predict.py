@@ -1,0 +1,107 @@
+"""What do the measured programs predict for devices that are not here?
+
+  python experiments/predict.py [--platform=H200|"TPU v5e"] [--each=128]
+    [--utilisation=0.2]
+
+Operations and collectives are those of results/collectives.jsonl, the programs
+that XLA made; the devices are assumptions, `PLATFORMS`, from their makers'
+sheets. A step is its operations at the assumed share of the peak, and after
+them, with nothing overlapped, every all-reduce: a latency each, and the bytes
+of a ring through its slowest link. `each` are images on one device: so many
+that the whole batch grows with the devices.
+"""
+
+import argparse
+import json
+import math
+from typing import NamedTuple
+
+import study
+
+RESULTS = study.HERE / "results" / "collectives.jsonl"
+DEVICES = (1, 8, 64, 256)
+
+
+class Platform(NamedTuple):
+  """One kind of device, and how they are connected.
+
+  Attributes:
+    peak: dense bfloat16 operations a second.
+    island: devices that the fast links connect.
+    fast: bytes a second that a device sends inside of an island.
+    slow: the same between islands.
+    latency: seconds of a small all-reduce inside of an island.
+    far_latency: the same over islands.
+  """
+
+  peak: float
+  island: int
+  fast: float
+  slow: float
+  latency: float
+  far_latency: float
+
+
+PLATFORMS = {
+  "H200": Platform(989e12, 8, 450e9, 50e9, 15e-6, 40e-6),
+  "TPU v5e": Platform(197e12, 256, 90e9, 3e9, 15e-6, 200e-6),
+}
+
+
+def communication(row, devices: int, images: int, platform: Platform) -> float:
+  """Seconds of all collectives of a step, one after the other.
+
+  All-reduces are of gradients and statistics, whose size is the network's; what
+  is gathered, of the answers of a batch of `images` on each device.
+  """
+  if devices == 1:
+    return 0.0
+  far = devices > platform.island
+  speed = platform.slow if far else platform.fast
+  latency = platform.far_latency if far else platform.latency
+  seconds = 0.0
+  for kind, found in row["collectives"].items():
+    size = 2 * found["bytes"]
+    if kind != "all-reduce":
+      size = found["bytes"] * devices * images / row["images"]
+    seconds += found["count"] * latency + (1 - 1 / devices) * size / speed
+  return seconds
+
+
+def main() -> None:
+  """Prints one table for each platform."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--platform", choices=PLATFORMS, action="append")
+  parser.add_argument("--each", type=int, default=128)
+  parser.add_argument("--utilisation", type=float, default=0.2)
+  flags = parser.parse_args()
+  rows = {}
+  for line in RESULTS.read_text().splitlines():
+    row = json.loads(line)
+    rows[row["student"], row["method"], row["devices"]] = row
+  for name in flags.platform or PLATFORMS:
+    platform, body = PLATFORMS[name], []
+    for row in rows.values():
+      work = 3 * row["flops_an_image"] * flags.each
+      compute = work / (flags.utilisation * platform.peak)
+      cells = [f"{1e3 * compute:.3f}"]
+      for devices in DEVICES:
+        talk = communication(row, devices, flags.each, platform)
+        rate = devices * flags.each / (compute + talk)
+        share = compute / (compute + talk)
+        cells.append(f"{_short(rate)} ({100 * share:.0f} %)")
+      body.append([row["student"], row["method"], *cells])
+    heads = [f"{n} device{'s' * (n > 1)}" for n in DEVICES]
+    print(f"\n{name}: images/s (share of the time that computes)\n")
+    print(study.markdown(["student", "method", "ms alone", *heads], body))
+
+
+def _short(value: float) -> str:
+  """Three digits: 1.23 M."""
+  power = max(0, int(math.log10(value)) // 3)
+  scaled = value / 1000**power
+  return f"{scaled:.3g} {['', 'k', 'M', 'G'][power]}".strip()
+
+
+if __name__ == "__main__":
+  main()
