@@ -1,4 +1,4 @@
-"""A run on random images with random answers: what speed is measured on."""
+"""A run with random answers, on random images: what speed is measured on."""
 
 import sys
 
@@ -13,6 +13,7 @@ def prepare(
   classes: int = 100,
   size: int = 32,
   method: str = "ckd",
+  dataset=None,
   seed: int = 0,
   mesh=None,
   like=None,
@@ -27,6 +28,7 @@ def prepare(
     classes: length of an answer.
     size: height and width of an image.
     method: and its defaults, but for `hyper`.
+    dataset: real images in place of `rows` random ones.
     seed: of the run.
     mesh: the devices; None is all of them.
     like: a Fit whose programs serve.
@@ -60,14 +62,22 @@ def prepare(
     labels = random.permutation(np.arange(count) % classes)
     return data.make_split(pixels, labels, list(map(str, range(count))))
 
-  names = tuple(map(str, range(classes)))
-  dataset = data.Dataset("noise", split(rows), split(500), names)
+  if dataset is None:
+    names = tuple(map(str, range(classes)))
+    dataset = data.Dataset("noise", split(rows), split(500), names)
   chosen = budget.select(
-    rows, budget=rows, val_fraction=config.val_fraction, seed=0
+    len(dataset.train.labels),
+    budget=rows,
+    val_fraction=config.val_fraction,
+    seed=0,
   )
+  classes = len(dataset.class_names)
   logits = random.normal(size=(len(chosen.train), classes)).astype(np.float16)
   made = methods.make(method, **config.hyper)
-  said = (methods.Outputs(logits),) if made.needs else ()
+  embedding = None
+  if "embedding" in made.needs:
+    embedding = random.normal(size=(len(chosen.train), 64)).astype(np.float16)
+  said = (methods.Outputs(logits, embedding),) if made.needs else ()
   mesh = mesh or assemble.make_mesh(config.batch_size)
   settled = plan.plan(config, dataset, chosen, made)
   answers = Answers(said, teacher="noise")
