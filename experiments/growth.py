@@ -153,9 +153,10 @@ def draw(rows) -> None:
       plot.plot(
         *zip(*sorted(points.items()), strict=True), marker="o", label=what
       )
-    plot.set(xlabel=name, ylabel="milliseconds", ylim=(0, None))
+    plot.set(xlabel=name, ylabel="milliseconds")
     plot.set(title="the loss alone" if name == "classes" else "a whole step")
-    plot.set_xscale("log")
+    plot.set_xscale("log", base=2 if name == "batch" else 10)
+    plot.set_yscale("log")
     plot.legend(frameon=False)
     plot.grid(alpha=0.3)
   figure.savefig(RESULTS.with_suffix(".png"), dpi=130)
