@@ -125,6 +125,7 @@ def main() -> None:
       **{f"1x{n}": deviation(first, run(mesh_of(1, n))) for n in (2, 4, 8)},
       "2x4": deviation(both, run(mesh_of(2, 4))),
     }
+    print(name, found[name], file=sys.stderr, flush=True)
   print(json.dumps(found))
 
 
