@@ -132,6 +132,19 @@ def make_mesh(batch_size: int, students: int = 1) -> Mesh:
   )
 
 
+def divider(mesh: Mesh) -> Callable:
+  """(batch) -> the same, its rows divided over the axis `data`."""
+
+  def shard(batch: Batch) -> Batch:
+    # Inside a shard_map over `students` that axis is of another kind.
+    inside = jax.sharding.get_abstract_mesh()
+    here = mesh if inside.empty else inside
+    rows = NamedSharding(here, PartitionSpec("data"))
+    return jax.lax.with_sharding_constraint(batch, rows)
+
+  return shard
+
+
 def assemble(
   config,
   dataset: Dataset,
@@ -177,7 +190,7 @@ def assemble(
   init_key, key = hosts.put(tuple(keys), everywhere)
   where = {
     "live": answers.live,
-    "shard": lambda batch: jax.lax.with_sharding_constraint(batch, over_data),
+    "shard": divider(mesh),
   }
 
   def compiled(settled, trains=None):

@@ -16,6 +16,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax import augment, methods, models, optimizer
+from ckd_jax.assemble import divider
+from ckd_jax.crew import every
 from ckd_jax.methods import Outputs, Task
 from ckd_jax.step import Examples, init_state, make_step, make_update
 
@@ -72,7 +74,6 @@ def one_step(name: str):
   state = jax.device_get(state)
 
   def run(mesh):
-    rows = NamedSharding(mesh, PartitionSpec("data"))
     step = make_step(
       method,
       task,
@@ -80,20 +81,16 @@ def one_step(name: str):
       augment.make("crop_flip", 1),
       mean=MEAN,
       std=STD,
-      shard=lambda batch: jax.lax.with_sharding_constraint(batch, rows),
+      shard=divider(mesh),
     )
     students = mesh.shape["students"]
     keys = jax.random.split(jax.random.key(5), 2)[:students]
-    many = jax.vmap(step, in_axes=(0, None, 0), spmd_axis_name="students")
     where = NamedSharding(mesh, PartitionSpec("students"))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    stacked = jax.tree.map(lambda x: np.stack([x] * students), state)
+    stacked = jax.tree.map(
+      lambda x: np.stack([x] * students), (state, examples)
+    )
     return jax.device_get(
-      jax.jit(many)(
-        jax.device_put(stacked, where),
-        jax.device_put(examples, everywhere),
-        jax.device_put(keys, where),
-      )
+      jax.jit(every(step, mesh))(*jax.device_put((*stacked, keys), where))
     )
 
   return run

@@ -13,7 +13,7 @@ TOLERANCE = 2e-4  # float32 sums in another order, through a whole step
 
 @pytest.mark.slow
 # All of them take ten minutes: experiments/README.md has what came out.
-@pytest.mark.parametrize("names", [["ckd", "icd"], ["crd", "rrd"]])
+@pytest.mark.parametrize("names", [["ckd", "fitnet"], ["crd", "rrd"]])
 def test_methods_on_1_2_4_and_8_devices_and_both_axes(names):
   script = pathlib.Path(__file__).with_name("on_devices.py")
   ended = subprocess.run(
