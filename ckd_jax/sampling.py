@@ -38,7 +38,8 @@ def shuffle(
   salts = jax.random.bits(bit_key, (_ROUNDS,), jnp.uint32)
   element = jnp.asarray(position, jnp.int32)
   for turn in range(_ROUNDS):
-    mirror = (points[turn] + size - element) % size
+    mirror = points[turn] + size - element  # modulo size: below twice of it
+    mirror = jnp.where(mirror >= size, mirror - size, mirror)
     swap = _hash_bit(jnp.maximum(element, mirror), salts[turn])
     element = jnp.where(swap, mirror, element)
   return element
