@@ -8,6 +8,7 @@ table, no order is stored, and `size` may be a tracer.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 _ROUNDS = 24
 # The step folds its own number into the run's key; no step has this number, so
@@ -36,13 +37,17 @@ def shuffle(
   point_key, bit_key = jax.random.split(key)
   points = jax.random.randint(point_key, (_ROUNDS,), 0, size)
   salts = jax.random.bits(bit_key, (_ROUNDS,), jnp.uint32)
-  element = jnp.asarray(position, jnp.int32)
-  for turn in range(_ROUNDS):
-    mirror = points[turn] + size - element  # modulo size: below twice of it
+
+  def turn(element, drawn):
+    point, salt = drawn
+    mirror = point + size - element  # modulo size: below twice of it
     mirror = jnp.where(mirror >= size, mirror - size, mirror)
-    swap = _hash_bit(jnp.maximum(element, mirror), salts[turn])
-    element = jnp.where(swap, mirror, element)
-  return element
+    swap = _hash_bit(jnp.maximum(element, mirror), salt)
+    return jnp.where(swap, mirror, element), None
+
+  element = jnp.asarray(position, jnp.int32)
+  # Unrolled: an accelerator fuses all of it into one kernel.
+  return lax.scan(turn, element, (points, salts), unroll=True)[0]
 
 
 def _hash_bit(value: jax.Array, salt: jax.Array) -> jax.Array:
