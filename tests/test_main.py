@@ -259,6 +259,7 @@ def test_a_bad_table_is_one_line(name, answers, digits, capfd, tmp_path):
     capfd,
     f"--config={DIGITS}:teacher.source=table",
     f"--config.teacher.path={file}",
+    "--config.student=test_main:linear",
     f"--workdir={workdir}",
   )
   assert SAYS[name] in line

@@ -89,6 +89,7 @@ def test_the_trunk_moves_and_the_classifier_does_not(tmp_path, monkeypatch):
   assert [line["step"] for line in lines] == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_what_is_reached_later_only_moves_too(tmp_path, monkeypatch):
   """No gradient gets through a gate at zero, in the first step."""
   config, fit = prepare(monkeypatch, "fsp", "test_stages:gated")

@@ -194,7 +194,7 @@ def test_scan_gives_the_same_steps():
 
 def test_the_two_sides_are_separate_passes_in_this_order():
   """Running statistics move twice a step: by the positives, then again."""
-  method = methods.make("ckd", max_groups=100)
+  method = methods.make("ckd")
   step, state, examples, key = small_run(method)
   before = state.model["bn1"]["running_mean"]
   after, _ = step(state, examples, key)

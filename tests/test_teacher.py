@@ -512,8 +512,17 @@ json.dump(results, open(os.path.join({folder!r}, "results"), "w"))
 """
 
 
-@pytest.mark.parametrize("stage", ["before", "after", "call"])
-@pytest.mark.parametrize(("local", "at_risk"), [(False, 1), (True, 4)])
+@pytest.mark.parametrize(
+  ("stage", "local", "at_risk"),
+  [
+    ("before", False, 1),
+    ("after", True, 4),
+    ("call", False, 1),
+    pytest.param("before", True, 4, marks=pytest.mark.slow),
+    pytest.param("after", False, 1, marks=pytest.mark.slow),
+    pytest.param("call", True, 4, marks=pytest.mark.slow),
+  ],
+)
 def test_kill_at_every_write(tmp_path, stage, local, at_risk):
   """However a build dies, the next one pays exactly for the rest."""
   script = KILLING.format(

@@ -58,7 +58,7 @@ slow = pytest.mark.slow
 
 RESUMED = [
   pytest.param(["supervised", LINEAR], id="supervised", marks=slow),
-  pytest.param(["kd", LINEAR], id="kd"),
+  pytest.param(["kd", LINEAR], id="kd", marks=slow),
   pytest.param(["ckd", LINEAR, *GROUPS], id="ckd groups"),
   pytest.param(["ckd", CNN], id="ckd all", marks=slow),
   pytest.param(["ckd", LINEAR, *PLATEAU], id="plateau", marks=slow),

@@ -76,7 +76,7 @@ def test_the_loss_is_ckd_plus_the_loss_of_the_differences(features, positives):
   alone = methods.make(features, cross_entropy_weight=0.0)
   compared = [
     jax.tree.map(
-      lambda x: jnp.float32(
+      lambda x: np.float32(
         np.subtract(*[y.mean(1, keepdims=True) for y in sides(x, positives)])
       ),
       who,
@@ -84,7 +84,7 @@ def test_the_loss_is_ckd_plus_the_loss_of_the_differences(features, positives):
     for who in (student, teacher)
   ]
   told = Batch(None, None, batch.labels[:, :1], teachers=(compared[1],))
-  own, (_, named) = alone.loss(
+  own, (_, named) = jax.jit(alone.loss)(
     params, {}, compared[0], told, jax.random.key(1), 0
   )
   raw = named[METRIC[features]]

@@ -43,9 +43,9 @@ VARIANTS = {
 # Leaves that METHODS give no gradient: a constant added to every similarity.
 UNTRAINED = {"icd": {"['bias']"}}
 CASES = [  # a method with stages is one case for each, and one for the rest
-  (name, hyper, number)
+  pytest.param((name, hyper, number), marks=pytest.mark.slow if variant else ())
   for name in methods.names()
-  for hyper in VARIANTS.get(name, [{}])
+  for variant, hyper in enumerate(VARIANTS.get(name, [{}]))
   for number in range(len(methods.make(name, **hyper).stages) + 1)
 ]
 ALLOWED = (
@@ -188,9 +188,7 @@ def test_the_same_number_with_and_without_jit(case):
 
 
 @pytest.mark.parametrize("hazard", ["none", "identical", "equal"])
-@pytest.mark.parametrize(
-  "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_value_and_gradient_are_finite(case, dtype, hazard):
   batch = case.batch
   if hazard == "identical":

@@ -12,6 +12,11 @@ from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.r2kd import r2kd_rank, r2kd_value
 
+GRADED = [
+  jax.jit(jax.value_and_grad(loss))
+  for loss in (r2kd_value, r2kd_rank, partial(r2kd_rank, soft=True))
+]
+
 
 def draw(*shape, seed=0):
   return np.random.default_rng(seed).normal(size=shape).astype("f4")
@@ -61,9 +66,8 @@ def test_the_formulas(n, classes):
 
 def test_gradients_and_what_has_none():
   student, teacher = 3 * draw(5, 6), 3 * draw(5, 6, seed=1)
-  check_grads(
-    lambda s: r2kd_value(s, teacher), (student,), 1, ["rev"], 2e-2, 2e-2
-  )
+  loss = jax.jit(lambda s: r2kd_value(s, teacher))
+  check_grads(loss, (student,), 1, ["rev"], 2e-2, 2e-2)
   assert not np.any(jax.jit(jax.grad(r2kd_rank))(student, teacher))
   soft = jax.jit(jax.grad(partial(r2kd_rank, soft=True)))(student, teacher)
   assert np.abs(soft).max() > 1e-3
@@ -85,11 +89,11 @@ def test_soft_ranks_become_the_ranks():
 def test_equal_logits_have_no_gradient_of_soft_ranks(level, classes):
   # 1e8 times the teacher's ranks otherwise, wherever a mean is rounded.
   student, teacher = jnp.full((4, classes), level), draw(4, classes)
-  both = jax.jit(jax.value_and_grad(lambda s: r2kd_rank(s, teacher, soft=True)))
-  value, gradient = jax.jit(both)(student)
+  both = GRADED[-1]
+  value, gradient = both(student, teacher)
   assert value == 1 and not gradient.any()
   # A first network, whose answers are almost equal, does have one.
-  _, gradient = jax.jit(both)(student + 1e-2 * draw(4, classes, seed=1))
+  _, gradient = both(student + 1e-2 * draw(4, classes, seed=1), teacher)
   assert 0 < np.abs(gradient).max() < 1e3
 
 
@@ -120,12 +124,8 @@ def test_hazards(kind, dtype):
   elif kind == "one":
     student, teacher = student[:1], teacher[:1]
   student, teacher = (jnp.asarray(x, dtype) for x in (student, teacher))
-  for loss in (
-    r2kd_value,
-    r2kd_rank,
-    lambda s, t: r2kd_rank(s, t, soft=True),
-  ):
-    value, gradient = jax.jit(jax.value_and_grad(loss))(student, teacher)
+  for loss in GRADED:
+    value, gradient = loss(student, teacher)
     assert np.isfinite(value) and value > -1e-3
     assert np.isfinite(gradient.astype(jnp.float32)).all()
 
