@@ -362,16 +362,20 @@ def check_finite(config, method, state, model, examples, shape) -> None:
   rows = np.resize(np.flatnonzero(~finite), shape)
   # Of this host, and indexed as the devices do where images are streamed.
   state, examples = jax.tree.map(jnp.asarray, jax.device_get((state, examples)))
-  batch = gather(examples, rows)
-  batch = batch._replace(images=jnp.zeros(batch.images.shape))
-  batch = method.prepare(jax.random.key(0), batch)
-  student, _ = forward(
-    model, state.params["student"], state.model, batch.images, method.passes
-  )
-  value, _ = method.loss(
-    state.params["method"], state.method, student, batch, jax.random.key(0), 0
-  )
-  if not np.isfinite(value):
+
+  @jax.jit
+  def of_these(state, examples):
+    key = jax.random.key(0)
+    batch = gather(examples, rows)
+    batch = batch._replace(images=jnp.zeros(batch.images.shape))
+    batch = method.prepare(key, batch)
+    params = state.params
+    student, _ = forward(
+      model, params["student"], state.model, batch.images, method.passes
+    )
+    return method.loss(params["method"], state.method, student, batch, key, 0)
+
+  if not np.isfinite(of_these(state, examples)[0]):
     raise UserError(
       f"{(~finite).sum()} answers rule classes out (-inf), which "
       f"{config.method!r} cannot match: kd takes them, its loss is defined by "

@@ -220,7 +220,9 @@ def softmax(logits):
   return exp / exp.sum(1, keepdims=True)
 
 
-@pytest.mark.parametrize("method", ["ckd", "kd"])
+@pytest.mark.parametrize(
+  "method", [pytest.param("ckd", marks=pytest.mark.slow), "kd"]
+)
 def test_probabilities_are_taken_and_said_once(
   method, digits, tmp_path, capsys
 ):

@@ -59,8 +59,13 @@ def prepare(monkeypatch, name, student="cnn"):
   chosen = budget.select(1438, budget=40, val_fraction=0.2, seed=0)
   images = dataset.train.images[chosen.train].astype(np.float32) / 255
   teacher = models.get("cnn", 10)
-  weights = teacher.init(jax.random.key(5), images)
-  outputs, _ = teacher.apply(*weights, images, train=False)
+
+  @jax.jit
+  def answer(images):
+    weights = teacher.init(jax.random.key(5), images)
+    return teacher.apply(*weights, images, train=False)[0]
+
+  outputs = answer(images)
   said = Outputs(*jax.device_get(tuple(outputs)))
   answers = Answers((said,), teacher="noise")
   method = methods.make(name, **config.hyper)

@@ -34,7 +34,8 @@ def begin(group=2, **hyper):
   batch = Batch(index, None, index % CLASSES, teachers=(teacher,))
   task = Task(20, CLASSES, GROUPS, 5, jnp.arange(20) % CLASSES)
   first = jax.tree.map(lambda x: x[:1], (student, teacher))
-  params, state = method.init(jax.random.key(0), task, *first)
+  init = jax.jit(lambda key: method.init(key, task, *first))
+  params, state = init(jax.random.key(0))
   return method, params, state, student, batch
 
 

@@ -215,6 +215,7 @@ def test_the_gradient_reaches_every_head_and_no_teacher(case):
   assert not any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(teachers))
 
 
+@pytest.mark.slow  # compiles another loss for every case
 def test_kd_and_ckd_join_by_their_weights(case):
   if not {"kd_weight", "ckd_weight"} <= methods.defaults(case.name).keys():
     pytest.skip("takes no weights of KD and CKD")

@@ -20,6 +20,9 @@ def unit(x):
   return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+GRADED = jax.jit(jax.value_and_grad(crd, (0, 1), has_aux=True))
+
+
 def arguments(n=3, negatives=5):
   random = np.random.default_rng(9)
   index = random.permutation(ROWS)[:n].astype("i4")
@@ -119,20 +122,14 @@ def test_hazards(kind, dtype):
     student, teacher = 1e4 * student, 1e4 * teacher
   heat = 0.005 if kind == "cold" else 0.07  # exp(1 / 0.005) overflows
 
-  def loss(student, teacher):
-    return crd(
-      student,
-      teacher,
-      memory,
-      index,
-      contrast,
-      num_examples=ROWS,
-      temperature=heat,
-    )
-
-  (value, after), gradient = jax.jit(
-    jax.value_and_grad(loss, (0, 1), has_aux=True)
-  )(*(jnp.asarray(x, dtype) for x in (student, teacher)))
+  (value, after), gradient = GRADED(
+    *(jnp.asarray(x, dtype) for x in (student, teacher)),
+    memory,
+    index,
+    contrast,
+    num_examples=ROWS,
+    temperature=heat,
+  )
   assert np.isfinite(value) and value > 0
   for leaf in (*gradient, *after):
     assert np.isfinite(leaf.astype(jnp.float32)).all()

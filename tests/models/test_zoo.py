@@ -113,7 +113,18 @@ def test_shapes(stem):
   assert shapes == [features.shape for features in outputs.maps]
 
 
-@pytest.mark.parametrize("stem", _COMPUTED)
+@pytest.mark.parametrize(
+  "stem",
+  [  # one of each family
+    pytest.param(
+      stem,
+      marks=pytest.mark.slow
+      if "resnet" in stem and stem != "model_resnet8"
+      else (),
+    )
+    for stem in _COMPUTED
+  ],
+)
 def test_golden(stem):
   facts, model, params, state = _load(stem)
   recorded = np.load(_GOLDEN / f"{stem}.npz", allow_pickle=False)
@@ -238,7 +249,11 @@ def test_own_model(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  "name", ["cnn", "resnet8", pytest.param("wrn_16_1", marks=pytest.mark.slow)]
+  "name",
+  [
+    "cnn",
+    *(pytest.param(x, marks=pytest.mark.slow) for x in ("resnet8", "wrn_16_1")),
+  ],
 )
 def test_bfloat16_is_near_float32(name):
   """Of a whole batch, in both modes, with nothing but the logits asked for."""
