@@ -44,6 +44,7 @@ def test_a_live_teacher_sees_fresh_images(live):
   assert np.array_equal(seen, images) != live
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("arg", "words"),
   [

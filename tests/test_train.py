@@ -387,6 +387,7 @@ def test_a_teacher_is_trained_once_and_shared(tmp_path):
   assert first["teacher_test_accuracy"] == teacher["test_accuracy"]
 
 
+@slow
 def test_bfloat16_computes_and_float32_remembers(paid, tmp_path):
   flags, arg = from_table(paid, CNN, "--config.dtype=bfloat16", method="ckd")
   run(tmp_path, *flags, arg=arg)

@@ -67,7 +67,9 @@ def test_the_difference_is_that_of_the_side_means():
 
 
 @pytest.mark.parametrize("features", PUBLISHED)
-@pytest.mark.parametrize("positives", [1, 2])
+@pytest.mark.parametrize(
+  "positives", [pytest.param(1, marks=pytest.mark.slow), 2]
+)
 def test_the_loss_is_ckd_plus_the_loss_of_the_differences(features, positives):
   case = begin(positives + 1, features=features, positives=positives)
   _, params, _, student, batch = case

@@ -39,7 +39,9 @@ def twin(student, teacher):
 
 
 @pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("offset", [0.0, 50.0])
+@pytest.mark.parametrize(
+  "offset", [pytest.param(0.0, marks=pytest.mark.slow), 50.0]
+)
 def test_the_formula_for_layers_of_different_widths(offset, wide, monkeypatch):
   if wide:
     monkeypatch.setattr(file, "_DIFFERENCES", 0)

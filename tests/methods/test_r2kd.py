@@ -144,7 +144,13 @@ def make_batch(teachers=1):
   )
 
 
-@pytest.mark.parametrize("augment", ["cutmix", "mixup", "cutout"])
+@pytest.mark.parametrize(
+  "augment",
+  [
+    "cutmix",
+    *(pytest.param(x, marks=pytest.mark.slow) for x in ("mixup", "cutout")),
+  ],
+)
 def test_the_altered_branch(augment):
   method = methods.make("r2kd", augment=augment, hole=4)
   before = make_batch()
