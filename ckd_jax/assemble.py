@@ -138,7 +138,7 @@ def divider(mesh: Mesh) -> Callable:
   def shard(batch: Batch) -> Batch:
     # Inside a shard_map over `students` that axis is of another kind.
     inside = jax.sharding.get_abstract_mesh()
-    here = mesh if inside.empty else inside
+    here = inside if "students" in inside.manual_axes else mesh
     rows = NamedSharding(here, PartitionSpec("data"))
     return jax.lax.with_sharding_constraint(batch, rows)
 

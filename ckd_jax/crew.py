@@ -105,8 +105,15 @@ def _seconds(fit: Fit, state: State, repeats: int = 5) -> float:
 
 
 def _stacked(runs: Sequence[Run]) -> tuple[Fit, State]:
-  fit = crew_fit([run.fit for run in runs])
-  return fit, stack([run.fit.state for run in runs], fit.everywhere)
+  fits = filled([run.fit for run in runs], runs[0].fit.mesh)
+  fit = crew_fit(fits)
+  return fit, stack([one.state for one in fits], fit.everywhere)
+
+
+def filled(crew: list, mesh: Mesh) -> list:
+  """With the first one again in the places left: devices divide it evenly."""
+  rows = mesh.shape["students"]
+  return crew + crew[:1] * (-len(crew) % rows)
 
 
 def stack(trees: Sequence, sharding):
@@ -161,11 +168,12 @@ def crew_fit(fits: Sequence[Fit]) -> Fit:
   """The first of them, with the tables, keys and launches of all."""
   first = fits[0]
   students = NamedSharding(first.mesh, PartitionSpec("students"))
+  in_launch = NamedSharding(first.mesh, PartitionSpec(None, "students"))
 
   @functools.cache
   def launch(times: int):
-    step = repeat(first.programs.step, times)
-    return jax.jit(every(step, first.mesh, (0, 1)), donate_argnums=0)
+    many = every(repeat(first.programs.step, times), first.mesh, (0, 1))
+    return jax.jit(many, donate_argnums=0, out_shardings=(students, in_launch))
 
   return first._replace(
     programs=first.programs._replace(launch=launch),
@@ -245,12 +253,10 @@ def _train(step: int, runs: Sequence[Run], courses: Sequence[Course]):
     states.pop(student)
     watch.records = [records[other] for other in states]
 
-  rows = runs[0].fit.mesh.shape["students"]
+  mesh = runs[0].fit.mesh
   while states:
     crew = list(states)  # its order is that of the stacked axis
-    # The devices divide it evenly: the first one again fills the places left.
-    size = -(-len(crew) // rows) * rows
-    places = (crew + crew[:1] * size)[:size]
+    places = filled(crew, mesh)
     fits = [runs[student].fit for student in places]
     fit = crew_fit(fits)
     state = stack([states[student] for student in places], fit.everywhere)
@@ -269,7 +275,7 @@ def _train(step: int, runs: Sequence[Run], courses: Sequence[Course]):
 
     launcher = Launcher(fit, fit.launch, _AnyOf(rhythms), show, watch)
     # Those that end are masked out, until half of the crew has ended.
-    while states and 2 * -(-len(states) // rows) * rows > size:
+    while states and 2 * len(filled(list(states), mesh)) > len(places):
       stop = min(rhythms[student].stop(step) for student in states)
       state = launcher.run(state, step, stop)
       step = stop

@@ -35,7 +35,7 @@ def shuffle(
   """
   size = jnp.asarray(size, jnp.int32)
   point_key, bit_key = jax.random.split(key)
-  points = jax.random.randint(point_key, (_ROUNDS,), 0, size)
+  points = jax.random.randint(point_key, (_ROUNDS,), 0, size, jnp.int32)
   salts = jax.random.bits(bit_key, (_ROUNDS,), jnp.uint32)
 
   def turn(element, drawn):

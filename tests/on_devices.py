@@ -4,7 +4,7 @@
 
 Prints {method: {mesh: largest deviation from one device}} as JSON: relative to
 the largest number of each leaf of what the step returns. A mesh is S x D: S
-students, D devices each.
+students, D devices each; at the end, two students on the same four devices.
 """
 
 import json
@@ -55,7 +55,7 @@ def examples_for(model, method) -> Examples:
 
 
 def one_step(name: str):
-  """(mesh) -> what the step of every student of the mesh returns."""
+  """(mesh, students) -> what the step of each of them returns; 0: one a row."""
   method = methods.make(name, **HYPER.get(name, {}))
   model = models.get("cnn", CLASSES)
   examples = jax.device_get(examples_for(model, method))
@@ -73,7 +73,7 @@ def one_step(name: str):
     )
   state = jax.device_get(state)
 
-  def run(mesh):
+  def run(mesh, students=0):
     step = make_step(
       method,
       task,
@@ -83,7 +83,7 @@ def one_step(name: str):
       std=STD,
       shard=divider(mesh),
     )
-    students = mesh.shape["students"]
+    students = students or mesh.shape["students"]
     keys = jax.random.split(jax.random.key(5), 2)[:students]
     where = NamedSharding(mesh, PartitionSpec("students"))
     stacked = jax.tree.map(
@@ -121,6 +121,7 @@ def main() -> None:
       "1x1": deviation(first, run(mesh_of(1, 1))),
       **{f"1x{n}": deviation(first, run(mesh_of(1, n))) for n in (2, 4, 8)},
       "2x4": deviation(both, run(mesh_of(2, 4))),
+      "2 on 1x4": deviation(both, run(mesh_of(1, 4), 2)),
     }
     print(name, found[name], file=sys.stderr, flush=True)
   print(json.dumps(found))

@@ -13,7 +13,7 @@ TOLERANCE = 2e-4  # float32 sums in another order, through a whole step
 
 @pytest.mark.slow
 # All of them take ten minutes: experiments/README.md has what came out.
-@pytest.mark.parametrize("names", [["ckd", "fitnet"], ["crd", "rrd"]])
+@pytest.mark.parametrize("names", [["ckd", "fitnet", "icd"], ["crd", "rrd"]])
 def test_methods_on_1_2_4_and_8_devices_and_both_axes(names):
   script = pathlib.Path(__file__).with_name("on_devices.py")
   ended = subprocess.run(
@@ -27,6 +27,9 @@ def test_methods_on_1_2_4_and_8_devices_and_both_axes(names):
   found = json.loads(ended.stdout.splitlines()[-1])
   assert list(found) == names
   for name, by_mesh in found.items():
-    assert set(by_mesh) == {"1x1", "1x2", "1x4", "1x8", "2x4"}
+    assert set(by_mesh) == {
+      *("1x1", "1x2", "1x4", "1x8", "2x4"),
+      "2 on 1x4",
+    }
     for mesh, deviation in by_mesh.items():
       assert deviation < TOLERANCE, (name, mesh, deviation)

@@ -27,6 +27,28 @@ def test_shuffle_is_a_permutation():
     assert sorted(order.tolist()) == list(range(size))
 
 
+def test_shuffle_by_hand_at_the_largest_size():
+  """In Python's integers, which have no end: nothing may wrap around."""
+  key, size = jax.random.key(0), 2**30 - 1
+  positions = [0, 1, size - 2, size - 1]
+  order = jax.jit(lambda x: sampling.shuffle(key, x, size))(np.array(positions))
+  assert order.tolist() == [by_hand(key, x, size) for x in positions]
+
+
+def by_hand(key, element, size):
+  point_key, bit_key = jax.random.split(key)
+  points = jax.random.randint(point_key, (24,), 0, size).tolist()
+  salts = jax.random.bits(bit_key, (24,), np.uint32).tolist()
+  for point, salt in zip(points, salts, strict=True):
+    mirror = (point - element) % size
+    word = max(element, mirror) ^ salt
+    for factor in (0x85EBCA6B, 0xC2B2AE35):
+      word = (word ^ (word >> 16)) * factor % 2**32
+    if (word ^ (word >> 16)) & 1:
+      element = mirror
+  return element
+
+
 def test_every_order_of_four_is_about_as_likely_as_any():
   keys = jax.random.split(jax.random.key(0), 24_000)
   shuffle = jax.vmap(lambda k: sampling.shuffle(k, jnp.arange(4), 4))

@@ -81,6 +81,20 @@ def test_together_they_are_the_runs_that_they_are_alone(case, paid, tmp_path):
   assert len(different) == len(crew)  # or nothing would vary
 
 
+def test_both_ways_are_measured_where_tables_differ(
+  paid, tmp_path, monkeypatch, capsys
+):
+  """Two groups of two students, on devices that were divided among four."""
+  monkeypatch.setattr("ckd_jax.step._ROWS", 64)
+  monkeypatch.setitem(
+    sweep.CREWS, "auto", lambda runs: crew.train_faster(runs, sweep.in_turn)
+  )
+  flags = [LINEAR, f"--config.teacher.path={paid[0]}", *SEEDS]
+  ended = swept(tmp_path, *flags, how="auto", method="kd")
+  assert len({one["params_sha256"] for one in ended}) == 4
+  assert capsys.readouterr().out.count("a student's launch takes") == 2
+
+
 @pytest.mark.slow
 def test_a_sweep_resumes_and_ends_the_same(paid, tmp_path, monkeypatch):
   flags = [LINEAR, f"--config.teacher.path={paid[0]}", "--over=seed=1,2,3"]

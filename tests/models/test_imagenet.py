@@ -22,7 +22,13 @@ CHANNELS = {
 }
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=pytest.mark.slow if "34" in name else ())
+    for name in PARAMETERS
+  ],
+)
 def test_sizes(name):
   model = models.get(name, 1000)
   image = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)

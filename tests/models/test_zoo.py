@@ -20,12 +20,7 @@ from ckd_jax.models.vgg import VGG
 
 _GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "models"
 _SHAPES = sorted(path.stem for path in _GOLDEN.glob("*.json"))
-_FAMILIES = (
-  "model_ResNet50",
-  "model_resnet20",
-  "model_vgg11",
-  "model_wrn_16_2",
-)
+_FAMILIES = ("model_ResNet50", "model_vgg11", "model_wrn_16_2")
 _COMPUTED = sorted(path.stem for path in _GOLDEN.glob("*.npz"))
 
 
