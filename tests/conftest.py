@@ -21,15 +21,6 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@pytest.hookimpl(tryfirst=True)  # before what is slow is left out
-def pytest_collection_modifyitems(items):
-  """Every type is compiled anew: bfloat16 is left to CI, which has the time."""
-  for item in items:
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    if "bfloat16" in str(params.get("dtype")):
-      item.add_marker(pytest.mark.slow)
-
-
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 

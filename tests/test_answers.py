@@ -76,7 +76,7 @@ def test_a_live_teacher_makes_no_table(teacher_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "live", [False, pytest.param(True, marks=pytest.mark.slow)]
+  "live", [pytest.param(live, marks=pytest.mark.slow) for live in (False, True)]
 )
 def test_r2kd_has_a_second_teacher(teacher_run, tmp_path, live):
   """From two tables, or both inside the step; nobody charges for the copy."""

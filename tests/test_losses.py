@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from dtypes import every_dtype
 
 from ckd_jax import losses
 
@@ -105,7 +106,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@every_dtype
 @pytest.mark.parametrize("name", LIMITS)
 def test_values_and_gradients_are_finite_at_the_limits(name, dtype):
   draw = np.random.default_rng(0)

@@ -517,7 +517,7 @@ json.dump(results, open(os.path.join({folder!r}, "results"), "w"))
   [
     ("before", False, 1),
     ("after", True, 4),
-    ("call", False, 1),
+    pytest.param("call", False, 1, marks=pytest.mark.slow),
     pytest.param("before", True, 4, marks=pytest.mark.slow),
     pytest.param("after", False, 1, marks=pytest.mark.slow),
     pytest.param("call", True, 4, marks=pytest.mark.slow),

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from ckd_jax.methods import Batch, Outputs
 
@@ -70,11 +69,6 @@ def stays_finite(loss, dtype):
     assert np.isfinite(value), name
     assert slope.dtype == dtype, name
     assert np.isfinite(np.asarray(slope, np.float32)).all(), name
-
-
-every_dtype = pytest.mark.parametrize(
-  "dtype", [jnp.float32, jnp.float16, jnp.bfloat16]
-)
 
 
 def no_gradient_reaches_the_teacher(loss, student, teacher):

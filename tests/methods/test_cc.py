@@ -5,7 +5,8 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from relational import batch_of, draw, every_dtype, follows, stays_finite
+from dtypes import every_dtype
+from relational import batch_of, draw, follows, stays_finite
 
 from ckd_jax import methods
 from ckd_jax.methods.cc import correlation_congruence

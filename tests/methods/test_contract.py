@@ -188,7 +188,9 @@ def test_the_same_number_with_and_without_jit(case):
 
 
 @pytest.mark.parametrize("hazard", ["none", "identical", "equal"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+  "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def test_value_and_gradient_are_finite(case, dtype, hazard):
   batch = case.batch
   if hazard == "identical":

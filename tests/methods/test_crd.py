@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dtypes import every_dtype
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
@@ -105,7 +106,7 @@ def test_both_heads_are_trained_and_the_memory_is_constant():
   assert not any(np.any(leaf) for leaf in gradient[2])
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@every_dtype
 @pytest.mark.parametrize(
   "kind", ["zero", "equal", "duplicate", "large", "cold"]
 )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dtypes import every_dtype
 
 from ckd_jax import losses, methods
 from ckd_jax.methods import Batch, Outputs, Task
@@ -113,7 +114,7 @@ def test_however_large_the_scale_its_gradient_is_a_number():
   np.testing.assert_allclose(graded(bound)[1], graded(below)[1] / 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@every_dtype
 @pytest.mark.parametrize("case", ["zeros", "duplicates", "one", "large"])
 def test_degenerate_rows(case, dtype):
   r = np.random.default_rng(2).normal(size=(2, 5, 4))

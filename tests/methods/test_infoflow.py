@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dtypes import every_dtype
 from jax.test_util import check_grads
 
 from ckd_jax import methods
@@ -85,7 +86,7 @@ def graded(wide):
 
 
 @pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@every_dtype
 @pytest.mark.parametrize(
   "kind", ["zero", "equal", "duplicate", "opposite", "large", "one"]
 )

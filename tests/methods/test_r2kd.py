@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dtypes import every_dtype
 from jax.test_util import check_grads
 
 from ckd_jax import methods
@@ -103,7 +104,7 @@ def test_zero_at_the_teacher():
   assert abs(r2kd_rank(teacher, teacher)) < 1e-6
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@every_dtype
 @pytest.mark.parametrize(
   "kind", ["zero", "equal", "duplicate", "large", "ruled_out", "binary", "one"]
 )

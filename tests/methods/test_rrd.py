@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dtypes import every_dtype
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
@@ -87,7 +88,7 @@ def test_the_queue_goes_round():
   assert pointer == 1 and pointer.dtype == jnp.int32
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@every_dtype
 @pytest.mark.parametrize("kind", ["zero", "equal", "duplicate", "large", "one"])
 def test_hazards(kind, dtype):
   student, teacher, queue = draw(4, 6), draw(4, 6, seed=1), draw(9, 6, seed=2)

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from dtypes import every_dtype
 from relational import (
   batch_of,
   draw,
-  every_dtype,
   follows,
   no_gradient_reaches_the_teacher,
   stays_finite,

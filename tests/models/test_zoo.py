@@ -20,7 +20,12 @@ from ckd_jax.models.vgg import VGG
 
 _GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "models"
 _SHAPES = sorted(path.stem for path in _GOLDEN.glob("*.json"))
+# One of each family, of those whose shapes are recorded and of the computed.
 _FAMILIES = ("model_ResNet50", "model_vgg11", "model_wrn_16_2")
+_QUICK = (
+  *("model_resnet8", "model_vgg8", "model_wrn_16_1"),
+  *("model_MobileNetV2", "model_ShuffleV2"),
+)
 _COMPUTED = sorted(path.stem for path in _GOLDEN.glob("*.npz"))
 
 
@@ -110,13 +115,8 @@ def test_shapes(stem):
 
 @pytest.mark.parametrize(
   "stem",
-  [  # one of each family
-    pytest.param(
-      stem,
-      marks=pytest.mark.slow
-      if "resnet" in stem and stem != "model_resnet8"
-      else (),
-    )
+  [
+    pytest.param(stem, marks=() if stem in _QUICK else pytest.mark.slow)
     for stem in _COMPUTED
   ],
 )
