@@ -18,9 +18,8 @@ import math
 
 import fake
 import study
-from throughput import timed
-
 from ckd_jax.main import use_every_core
+from throughput import timed
 
 RESULTS = study.HERE / "results" / "growth.jsonl"
 GROUPS = ((1, 1), (2, 1), (2, 2), (3, 2))

@@ -17,7 +17,6 @@ import time
 
 import fake
 import study
-
 from ckd_jax.main import use_every_core
 
 RESULTS = study.HERE / "results" / "loop_cost.jsonl"

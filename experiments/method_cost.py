@@ -24,9 +24,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import study
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+import study
 from ckd_jax import methods, models, optimizer
 from ckd_jax.main import use_every_core
 from ckd_jax.methods import Batch, Method, Outputs, Task

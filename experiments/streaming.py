@@ -18,7 +18,6 @@ import time
 
 import fake
 import study
-
 from ckd_jax.main import use_every_core
 
 RESULTS = study.HERE / "results" / "streaming.jsonl"

@@ -4,14 +4,14 @@ import os
 import pathlib
 
 # Compiling is most of the time of most tests; what XLA's optimisations do to
-# the numbers is seen in CI, whose slow tests and runs have this set to 0.
+# the numbers is seen in CI, where slow tests of training have this set to 0.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
-from runs import CNN, LINEAR, QUICK, run
 
 from ckd_jax import data
+from runs import CNN, LINEAR, QUICK, run
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)

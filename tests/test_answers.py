@@ -5,10 +5,10 @@ import pathlib
 
 import numpy as np
 import pytest
-from runs import LINEAR, QUICK, from_table, questions, read, run
 
 from ckd_jax import logger, methods, table, train
 from ckd_jax.errors import UserError
+from runs import LINEAR, QUICK, from_table, questions, read, run
 
 
 def test_the_teacher_is_asked_about_the_training_images_alone(digits, tmp_path):

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from runs import DIGITS, QUICK, ROOT
 
 from ckd_jax import hosts, logger, table
 from ckd_jax.errors import UserError
+from runs import DIGITS, QUICK, ROOT
 
 CONFIG = f"--config={DIGITS}:{QUICK}method=ckd,teacher.source=table"
 

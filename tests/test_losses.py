@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from dtypes import every_dtype
 
 from ckd_jax import losses
+from dtypes import every_dtype
 
 GOLDEN = pathlib.Path(__file__).parent / "golden/losses"
 

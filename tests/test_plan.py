@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import CNN, LINEAR, QUICK, from_table, linear, questions, read, run
 
 from ckd_jax import budget, data, export, methods, plan
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model
+from runs import CNN, LINEAR, QUICK, from_table, linear, questions, read, run
 
 
 @pytest.mark.parametrize("name", ["at", "icd", "ft", "rkd"])

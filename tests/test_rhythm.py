@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from runs import LINEAR, from_table, run
 
 from ckd_jax import logger
 from ckd_jax.rhythm import Rhythm, Watch
+from runs import LINEAR, from_table, run
 
 
 def test_stops_are_where_the_run_is_judged_or_saved():

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from runs import DIGITS, LINEAR, from_table, run
 
 from ckd_jax import config as configuration
 from ckd_jax import data, logger, stream, train
 from ckd_jax.data import Lazy
 from ckd_jax.step import Examples
+from runs import DIGITS, LINEAR, from_table, run
 
 STREAM = "--config.dataset.placement=stream"
 GROUPS = ("--config.hyper.estimator=groups", "--config.hyper.max_groups=500")

@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import (
-  CNN,
-  QUICK,
-  run,
-)
 
 from ckd_jax import (
   export,
   logger,
   models,
+)
+from runs import (
+  CNN,
+  QUICK,
+  run,
 )
 
 TYPES = {

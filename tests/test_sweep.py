@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-from runs import DIGITS, LINEAR, QUICK
 
 from ckd_jax import crew, errors, logger, sweep
 from ckd_jax.errors import UserError
+from runs import DIGITS, LINEAR, QUICK
 
 
 def swept(workdir, *flags, how, method="ckd"):

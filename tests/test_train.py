@@ -12,7 +12,6 @@ import time
 import jax
 import numpy as np
 import pytest
-from runs import CNN, DIGITS, LINEAR, QUICK, ROOT, contents, from_table, run
 
 from ckd_jax import (
   checkpoint,
@@ -27,6 +26,7 @@ from ckd_jax import (
 from ckd_jax import config as configuration
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
+from runs import CNN, DIGITS, LINEAR, QUICK, ROOT, contents, from_table, run
 
 
 def interrupt_after(monkeypatch, last: int):

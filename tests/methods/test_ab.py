@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import map_cases as cases
 import numpy as np
 import pytest
 
+import map_cases as cases
 from ckd_jax import methods
 from ckd_jax.methods.ab import activation_boundary
 

@@ -5,11 +5,11 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from dtypes import every_dtype
-from relational import batch_of, draw, follows, stays_finite
 
 from ckd_jax import methods
 from ckd_jax.methods.cc import correlation_congruence
+from dtypes import every_dtype
+from relational import batch_of, draw, follows, stays_finite
 
 
 def twin(student, teacher):

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from map_cases import twin_regress
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.ckd_features import difference
+from map_cases import twin_regress
 
 GROUPS, CLASSES = 4, 3
 PUBLISHED = {"fitnet": 100.0, "cc": 0.02, "vid": 1.0}

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dtypes import every_dtype
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.crd import _other_classes, _sort_by_class, crd, crd_memory
+from dtypes import every_dtype
 
 ROWS, DIM = 10, 4
 

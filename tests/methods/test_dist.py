@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from ckd_jax import methods
+from ckd_jax.methods import dist as file
 from dtypes import every_dtype
 from relational import (
   batch_of,
@@ -13,9 +16,6 @@ from relational import (
   softmax,
   stays_finite,
 )
-
-from ckd_jax import methods
-from ckd_jax.methods import dist as file
 
 # Compiled as a whole: much faster than one operation after the other.
 dist = jax.jit(file.dist)

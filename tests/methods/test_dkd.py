@@ -4,6 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from ckd_jax import methods
+from ckd_jax.methods import Task
+from ckd_jax.methods import dkd as file
 from dtypes import every_dtype
 from relational import (
   batch_of,
@@ -13,10 +17,6 @@ from relational import (
   softmax,
   stays_finite,
 )
-
-from ckd_jax import methods
-from ckd_jax.methods import Task
-from ckd_jax.methods import dkd as file
 
 # Compiled as a whole: much faster than one operation after the other.
 dkd = jax.jit(file.dkd)

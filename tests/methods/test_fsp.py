@@ -3,10 +3,10 @@
 import itertools
 
 import jax
-import map_cases as cases
 import numpy as np
 import pytest
 
+import map_cases as cases
 from ckd_jax import methods
 from ckd_jax.methods.fsp import fsp
 

@@ -1,10 +1,10 @@
 """FT: RepDistiller's numbers, the formula, hazards, both stages."""
 
 import jax
-import map_cases as cases
 import numpy as np
 import pytest
 
+import map_cases as cases
 from ckd_jax import methods
 from ckd_jax.methods.ft import factor_transfer
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dtypes import every_dtype
 
 from ckd_jax import losses, methods
 from ckd_jax.methods import Batch, Outputs, Task
+from dtypes import every_dtype
 
 
 def twin(student, teacher, log_scale, bias, alpha=0.5, max_scale=10.0):

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dtypes import every_dtype
 from jax.test_util import check_grads
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods import infoflow as file
 from ckd_jax.methods.infoflow import infoflow
+from dtypes import every_dtype
 
 
 def draw(*shape, seed=0):

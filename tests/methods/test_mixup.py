@@ -2,6 +2,8 @@
 
 import jax
 import numpy as np
+
+from ckd_jax.methods.mixup import mixup
 from mixing import (
   check_hazards,
   check_loss,
@@ -9,8 +11,6 @@ from mixing import (
   check_sample,
   make_batch,
 )
-
-from ckd_jax.methods.mixup import mixup
 
 
 def test_the_loss():

@@ -1,6 +1,7 @@
 """mixup of three: the blend, its loss by loops, its triples, hazards."""
 
 import numpy as np
+
 from mixing import check_hazards, check_loss, check_prepare, check_sample
 
 

@@ -1,10 +1,10 @@
 """NST: RepDistiller's numbers, the MMD by loops, hazards, the method's sum."""
 
 import jax
-import map_cases as cases
 import numpy as np
 import pytest
 
+import map_cases as cases
 from ckd_jax import methods
 from ckd_jax.methods.nst import nst
 

@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from ckd_jax import methods
+from ckd_jax.methods import pkt as file
 from dtypes import every_dtype
 from relational import (
   batch_of,
@@ -12,9 +15,6 @@ from relational import (
   no_gradient_reaches_the_teacher,
   stays_finite,
 )
-
-from ckd_jax import methods
-from ckd_jax.methods import pkt as file
 
 # Compiled as a whole: much faster than one operation after the other.
 pkt = jax.jit(file.pkt)

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dtypes import every_dtype
 from jax.test_util import check_grads
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.r2kd import r2kd_rank, r2kd_value
+from dtypes import every_dtype
 
 GRADED = [
   jax.jit(jax.value_and_grad(loss))

@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dtypes import every_dtype
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ckd_jax import methods, numerics
+from ckd_jax.methods import rkd as file
+from dtypes import every_dtype
 from relational import (
   batch_of,
   draw,
@@ -13,9 +16,6 @@ from relational import (
   no_gradient_reaches_the_teacher,
   stays_finite,
 )
-
-from ckd_jax import methods, numerics
-from ckd_jax.methods import rkd as file
 
 # Compiled as a whole: much faster than one operation after the other.
 rkd = jax.jit(file.rkd)

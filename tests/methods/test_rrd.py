@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dtypes import every_dtype
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.rrd import enqueue, rrd
+from dtypes import every_dtype
 
 TASK = Task(8, 3, 4, 2, jnp.arange(8, dtype=jnp.int32) % 3)
 

@@ -3,6 +3,9 @@
 import jax
 import numpy as np
 import pytest
+
+from ckd_jax import methods
+from ckd_jax.methods import sp as file
 from dtypes import every_dtype
 from relational import (
   batch_of,
@@ -11,9 +14,6 @@ from relational import (
   no_gradient_reaches_the_teacher,
   stays_finite,
 )
-
-from ckd_jax import methods
-from ckd_jax.methods import sp as file
 
 # Compiled as a whole: much faster than one operation after the other.
 similarity_preserving = jax.jit(file.similarity_preserving)
