@@ -367,6 +367,7 @@ print("ok", process)
 """
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
   import socket
 

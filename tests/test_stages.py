@@ -21,6 +21,8 @@ from ckd_jax import (
 from ckd_jax.answers import Answers
 from ckd_jax.methods import Model, Outputs
 
+pytestmark = pytest.mark.slow
+
 
 def gated(num_classes: int) -> Model:
   """The maps of `cnn`; the last has a branch whose gate begins at zero."""
@@ -94,7 +96,6 @@ def test_the_trunk_moves_and_the_classifier_does_not(tmp_path, monkeypatch):
   assert [line["step"] for line in lines] == list(range(1, 9))
 
 
-@pytest.mark.slow
 def test_what_is_reached_later_only_moves_too(tmp_path, monkeypatch):
   """No gradient gets through a gate at zero, in the first step."""
   config, fit = prepare(monkeypatch, "fsp", "test_stages:gated")
@@ -105,7 +106,6 @@ def test_what_is_reached_later_only_moves_too(tmp_path, monkeypatch):
   assert same(before["fc"], after["fc"])
 
 
-@pytest.mark.slow
 def test_the_student_waits_while_the_paraphraser_learns(tmp_path, monkeypatch):
   config, fit = prepare(monkeypatch, "ft")
   before = jax.device_get((fit.state, fit.stages[0].begin))
@@ -118,7 +118,6 @@ def test_the_student_waits_while_the_paraphraser_learns(tmp_path, monkeypatch):
   assert same(before[0].params["method"], after.params["method"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ab", "ft"])
 def test_an_interrupted_stage_ends_the_same(name, tmp_path, monkeypatch):
   whole = stages.run(

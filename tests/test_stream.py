@@ -32,6 +32,7 @@ def weights(folder):
   "case",
   [pytest.param(case, marks=() if case == "kd" else SLOW) for case in CASES],
 )
+@pytest.mark.slow
 def test_streamed_batches_make_the_same_student(case, paid, tmp_path):
   method, *flags = CASES[case]
   flags, arg = from_table(paid, *flags, method=method)

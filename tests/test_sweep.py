@@ -81,6 +81,7 @@ def test_together_they_are_the_runs_that_they_are_alone(case, paid, tmp_path):
   assert len(different) == len(crew)  # or nothing would vary
 
 
+@pytest.mark.slow
 def test_both_ways_are_measured_where_tables_differ(
   paid, tmp_path, monkeypatch, capsys
 ):
@@ -134,6 +135,7 @@ def test_one_that_diverges_leaves_the_others(how, paid, tmp_path):
   assert json.loads(summary.read_text())["test_accuracy"] > 50
 
 
+@pytest.mark.slow
 def test_what_is_asked_is_asked_once(teacher_run, tmp_path):
   results = sweep.run(
     *sweep.read(

@@ -302,6 +302,7 @@ def test_three_steps_are_traced_once(case):
   assert traces == traces[:1] * 3
 
 
+@pytest.mark.slow  # compiles the gradient once more
 def test_four_devices_give_the_number_of_one(case):
   mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
   rows = NamedSharding(mesh, PartitionSpec("data"))

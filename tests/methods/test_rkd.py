@@ -136,6 +136,7 @@ def test_a_large_batch_in_pieces_has_the_same_value_and_gradient(monkeypatch):
   np.testing.assert_allclose(gradient, expected[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pieces_on_four_devices_give_the_number_of_one(monkeypatch):
   monkeypatch.setattr(numerics, "_PIECE", 3 * 8 * 9)
   both = jax.jit(jax.value_and_grad(lambda *x: file.rkd(*x)))
