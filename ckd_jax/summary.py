@@ -30,7 +30,7 @@ def header(config, dataset: Dataset, answers: Answers, fit: Fit) -> list[tuple]:
   if share := config.teacher.get("pruned"):
     teacher += f"; and a copy without the {share:.0%} smallest weights"
   validation = len(fit.labels["validation"])
-  left = fit.num_train - answers.calls
+  left = config.budget - answers.calls  # validation needs no answers
   spent = (
     f"{answers.calls} spent, {left} left; {answers.paid} paid by this run, "
     f"{answers.repeated} repeated"

@@ -68,7 +68,8 @@ def get_config(arg: str = "") -> ConfigDict:
   # Keyword arguments of its make(), at the published defaults.
   config.hyper = configuration.hyper(config.method)
   # fresh: the student sees new augmentations. table: what the teacher saw, for
-  # methods on maps, since a cached map matches no other view.
+  # methods that match maps at their published defaults, since a cached map
+  # matches no other view (ckd_features needs none with features=cc: set fresh).
   config.student_view = configuration.student_view(config.method)
 
   config.teacher = ConfigDict()

@@ -235,7 +235,9 @@ def test_probabilities_are_taken_and_said_once(
     ),
     tmp_path / "run",
   )
-  assert capsys.readouterr().out.count("log(max(p, 1e-8))") == 1
+  said = capsys.readouterr().out
+  assert said.count("log(max(p, 1e-8))") == 1
+  assert "80 spent, 20 left" in said
   assert table.read_info(tmp_path / "run" / "table")["kind"] == "probs"
   assert summary["train_agreement"] is not None
 

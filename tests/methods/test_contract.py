@@ -40,7 +40,8 @@ VARIANTS = {
   "r2kd": [{}, {"augment": "mixup"}, {"augment": "cutout"}],
   "rrd": [{"rows": 32}, {"rows": 32, "enqueue_at": "before"}],
 }
-# Leaves that METHODS give no gradient: a constant added to every similarity.
+# Leaves that published formulas give no gradient: a constant that is added to
+# every similarity.
 UNTRAINED = {"icd": {"['bias']"}}
 CASES = [  # a method with stages is one case for each, and one for the rest
   pytest.param((name, hyper, number), marks=pytest.mark.slow if variant else ())
