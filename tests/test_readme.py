@@ -61,7 +61,7 @@ def test_the_contract_test_runs_on_it_unasked(tmp_path):
   (tmp_path / "ckd_jax" / "methods" / "brier.py").write_text(METHOD)
   contract = subprocess.run(
     [
-      *(sys.executable, "-m", "pytest", "-n", "0", "-k", "brier"),
+      *(sys.executable, "-m", "pytest", "-n", "0", "-k", "brier", "-m", ""),
       "tests/methods/test_contract.py",
     ],
     cwd=tmp_path,
