@@ -101,9 +101,9 @@ def make(
   The embedding weighs 1 and every map `map_weight * decay^epoch`: intermediate
   layers guide the critical first epochs and then let go. The paper's auxiliary
   teacher, which has the student's layers and was distilled from the large one,
-  is simply the teacher of this run; layers are matched one to one. Two runs make
-  the chain: one distils the auxiliary teacher by any method, and this one takes
-  that run with teacher.source=checkpoint and teacher.path=its folder.
+  is simply the teacher of this run; layers are matched one to one. Two runs
+  make the chain: one distils the auxiliary teacher by any method, and this one
+  takes that run with teacher.source=checkpoint and teacher.path=its folder.
 
   As published there are no labels in it: nothing trains the classifier, and the
   embedding is judged by retrieval. For an accuracy set cross_entropy_weight.
