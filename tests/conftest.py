@@ -20,7 +20,6 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 

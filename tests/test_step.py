@@ -198,7 +198,7 @@ def test_scan_gives_the_same_steps():
 
 def test_the_two_sides_are_separate_passes_in_this_order():
   """Running statistics move twice a step: by the positives, then again."""
-  # Two pairs in place of a list of groups, which takes long to compile.
+  # Fixed pairs in place of a list of groups, which takes long to compile.
   index = jnp.arange(32).reshape(16, 2)
   method = methods.make("ckd")._replace(
     init=lambda *args: ({}, {}), sample=lambda *args: index

@@ -28,11 +28,8 @@ def weights(folder):
   return safetensors.numpy.load_file(folder / "student.safetensors")
 
 
-@pytest.mark.parametrize(
-  "case",
-  [pytest.param(case, marks=() if case == "kd" else SLOW) for case in CASES],
-)
-@pytest.mark.slow
+@SLOW
+@pytest.mark.parametrize("case", CASES)
 def test_streamed_batches_make_the_same_student(case, paid, tmp_path):
   method, *flags = CASES[case]
   flags, arg = from_table(paid, *flags, method=method)
