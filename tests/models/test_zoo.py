@@ -20,7 +20,7 @@ from ckd_jax.models.vgg import VGG
 
 _GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "models"
 _SHAPES = sorted(path.stem for path in _GOLDEN.glob("*.json"))
-# One of each family, of those whose shapes are recorded and of the computed.
+# By default: shapes of one of each family, numbers of two kinds of block.
 _FAMILIES = ("model_ResNet50", "model_vgg11", "model_wrn_16_2")
 _QUICK = ("model_resnet8", "model_MobileNetV2")
 _COMPUTED = sorted(path.stem for path in _GOLDEN.glob("*.npz"))
