@@ -1,6 +1,5 @@
-"""Everything that the loop needs: the jitted step, and its table on devices."""
+"""Everything that the loop needs: its programs, and what they are fed with."""
 
-import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -10,39 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ckd_jax import data, evaluate, hosts, stages, stream, teacher
+from ckd_jax import evaluate, hosts, programs, stream, teacher
 from ckd_jax.answers import Answers
 from ckd_jax.budget import Selection
 from ckd_jax.data import Dataset, subset
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Batch, Model
-from ckd_jax.plan import Plan, begin, gradients_of, staged, step_of
+from ckd_jax.placement import streams
+from ckd_jax.plan import Plan
+from ckd_jax.programs import Programs, default_launch
 from ckd_jax.stages import Phase
-from ckd_jax.step import (
-  Examples,
-  State,
-  capacity,
-  forward,
-  gather,
-  pad,
-  repeat,
-)
-
-_LAUNCH = 32  # steps a launch on an accelerator, which then never waits for us
-
-
-class Programs(NamedTuple):
-  """What is compiled; runs that differ in seed, budget or rate share it."""
-
-  begin: Callable  # jitted (key, examples) -> State
-  step: Callable  # (state, examples, key) -> (state, metrics), not jitted
-  launch: Callable
-  # (times) -> jitted (state, examples, key) -> (state, metrics of [times])
-  forward: Callable  # (params, state, uint8 images) -> logits, not jitted
-  predict: Callable  # (params, state, evaluate.Images) -> logits on the host
-  learning_rate: float  # of the schedule in it
+from ckd_jax.step import Examples, State, capacity, forward, gather, pad
 
 
 class Fit(NamedTuple):
@@ -90,61 +69,6 @@ class Fit(NamedTuple):
     return self.mesh.size > 1 and self.mesh.devices.flat[0].platform == "cpu"
 
 
-def streams(config, images) -> bool:
-  """Whether these images stay with the host."""
-  if config.dataset.placement != "auto":
-    return config.dataset.placement == "stream"
-  limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-  limit = limit or data.memory()  # a CPU shares it with the host
-  return math.prod(images.shape) > limit / 2
-
-
-def default_launch() -> int:
-  """Steps a launch: a loop inside a program costs a CPU dearly."""
-  return 1 if jax.default_backend() == "cpu" else _LAUNCH
-
-
-def make_mesh(batch_size: int, students: int = 1) -> Mesh:
-  """All devices, or as many as divide the batch, as (students, data).
-
-  Args:
-    batch_size: of one student, divided over the axis `data`.
-    students: trained at once; as many devices as divide their number make the
-      axis `students`.
-
-  Raises:
-    UserError: on several hosts every device must have its share.
-  """
-  devices = jax.devices()
-  rows = math.gcd(students, len(devices))
-  each = len(devices) // rows
-  count = max(n for n in range(1, each + 1) if batch_size % n == 0)
-  if count < each and jax.process_count() > 1:
-    raise UserError(
-      f"batch_size {batch_size} is not a multiple of the {len(devices)} devices"
-    )
-  # Explicit axes, the default, break Linen convolutions.
-  return jax.make_mesh(
-    (rows, count),
-    ("students", "data"),
-    axis_types=(AxisType.Auto,) * 2,
-    devices=devices[: rows * count],
-  )
-
-
-def divider(mesh: Mesh) -> Callable:
-  """(batch) -> the same, its rows divided over the axis `data`."""
-
-  def shard(batch: Batch) -> Batch:
-    # Inside a shard_map over `students` that axis is of another kind.
-    inside = jax.sharding.get_abstract_mesh()
-    here = inside if "students" in inside.manual_axes else mesh
-    rows = NamedSharding(here, PartitionSpec("data"))
-    return jax.lax.with_sharding_constraint(batch, rows)
-
-  return shard
-
-
 def assemble(
   config,
   dataset: Dataset,
@@ -188,42 +112,11 @@ def assemble(
   examples = hosts.put(examples, everywhere)
   keys = jax.random.split(jax.random.key(config.seed))
   init_key, key = hosts.put(tuple(keys), everywhere)
-  where = {
-    "live": answers.live,
-    "shard": divider(mesh),
-  }
-
-  def compiled(settled, trains=None):
-    step = step_of(settled, trains=trains, **where)
-
-    @functools.cache
-    def launch(times: int):
-      return jax.jit(
-        repeat(step, times), donate_argnums=0, out_shardings=everywhere
-      )
-
-    return launch
-
-  def gradients(settled, state):
-    part = jax.jit(gradients_of(settled, **where), out_shardings=everywhere)
-    return part(state, examples, key)[0]
-
-  def programs():
-    forward = evaluate.make_forward(model, mean=settled.mean, std=settled.std)
-    return Programs(
-      begin=jax.jit(
-        lambda key, examples: begin(settled, key, examples, answers.live),
-        out_shardings=everywhere,
-      ),
-      step=step_of(settled, **where),
-      launch=compiled(settled),
-      forward=forward,
-      predict=evaluate.make_predict(forward, everywhere),
-      learning_rate=config.optimizer.learning_rate,
-    )
-
-  shared = like.programs if like else programs()
-  scale = config.optimizer.learning_rate / shared.learning_rate
+  rate = config.optimizer.learning_rate
+  shared = (
+    like.programs if like else programs.make(settled, mesh, answers.live, rate)
+  )
+  scale = rate / shared.learning_rate
   try:
     state = shared.begin(init_key, examples)
     index = jax.eval_shape(
@@ -235,7 +128,9 @@ def assemble(
     lambda *x: method.prepare(key, gather(*x)), examples, index
   ).images
   check_finite(config, method, state, model, examples, index.shape)
-  before, state = phases(settled, state, compiled, gradients)
+  before, state = programs.phases(
+    settled, mesh, answers.live, state, examples, key
+  )
 
   def feed(key, method_state, first):
     copy = jax.device_get((jax.random.key_data(key), method_state))
@@ -303,44 +198,6 @@ def fingerprint(answers: Answers) -> str:
   for leaf in jax.tree.leaves(answers.outputs):
     digest.update(np.ascontiguousarray(leaf))
   return digest.hexdigest()
-
-
-def phases(settled: Plan, state: State, compiled, gradients):
-  """The stages, compiled, and the state that the main part begins with.
-
-  Args:
-    settled: the run.
-    state: before everything.
-    compiled: (plan, trains) -> jitted step.
-    gradients: (plan, state) -> gradient of its first batch.
-  """
-  made = []
-  for stage in settled.method.stages:
-    part = staged(settled, stage)
-    # What the loss does not reach must not be decayed either. Judged at random
-    # weights: a zero among the first ones may hide what is reached later.
-    elsewhere = state._replace(params=jitter(state.params))
-    trains = jax.tree.map(
-      lambda leaf: bool(np.any(np.asarray(leaf))), gradients(part, elsewhere)
-    )
-    if not stage.trains_student:
-      student = jax.tree.map(lambda moves: False, trains["student"])
-      trains = {**trains, "student": student}
-    steps = stage.epochs * settled.task.steps_per_epoch
-    made.append(Phase(stage, compiled(part, trains), steps, state))
-    state = stages.finish(stage, state, settled.transform)
-  return tuple(made), state
-
-
-def jitter(params):
-  """The same tree with noise added to every leaf."""
-  leaves, structure = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(0), len(leaves))
-  noisy = [
-    leaf + 0.1 * jax.random.normal(key, leaf.shape, leaf.dtype)
-    for leaf, key in zip(leaves, keys, strict=True)
-  ]
-  return jax.tree.unflatten(structure, noisy)
 
 
 def student_images(config, images, ids, answers: Answers) -> np.ndarray:

@@ -17,8 +17,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax import durable, logger, selection, train
-from ckd_jax.assemble import Fit, make_mesh
+from ckd_jax.assemble import Fit
 from ckd_jax.errors import UserError
+from ckd_jax.placement import make_mesh
 from ckd_jax.rhythm import Launcher, Rhythm, Watch
 from ckd_jax.step import State, repeat
 from ckd_jax.train import Course, Run

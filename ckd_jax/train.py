@@ -24,9 +24,10 @@ from ckd_jax import (
   summary,
 )
 from ckd_jax import config as configuration
-from ckd_jax.assemble import Fit, assemble, make_mesh
+from ckd_jax.assemble import Fit, assemble
 from ckd_jax.errors import UserError
 from ckd_jax.optimizer import SCHEDULE_NUMBERS
+from ckd_jax.placement import make_mesh
 from ckd_jax.plan import plan
 from ckd_jax.rhythm import Launcher, Rhythm, Watch
 from ckd_jax.step import State

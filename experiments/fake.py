@@ -36,7 +36,7 @@ def prepare(
     options: config keys, {"batch_size": 64}.
     hyper: hyper-parameters that are not the published ones.
   """
-  from ckd_jax import assemble, budget, data, methods, plan
+  from ckd_jax import assemble, budget, data, methods, placement, plan
   from ckd_jax.answers import Answers
 
   sys.path.insert(0, str(study.HERE.parent / "configs"))
@@ -79,7 +79,7 @@ def prepare(
   if "embedding" in made.needs:
     embedding = random.normal(size=(len(chosen.train), 64)).astype(np.float16)
   said = (methods.Outputs(logits, embedding),) if made.needs else ()
-  mesh = mesh or assemble.make_mesh(config.batch_size)
+  mesh = mesh or placement.make_mesh(config.batch_size)
   settled = plan.plan(config, dataset, chosen, made)
   answers = Answers(said, teacher="noise")
   fit = assemble.assemble(

@@ -113,13 +113,13 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
   import jax
   import jax.numpy as jnp
 
-  from ckd_jax import assemble, cost, crew
+  from ckd_jax import cost, crew, placement
 
   hyper = {"estimator": estimator}
   rows_a_step = images // 2 if estimator == "groups" else images
   options = {"batch_size": rows_a_step, "dtype": dtype}
   options |= {"steps_per_launch": launch}
-  mesh = assemble.make_mesh(rows_a_step, at_once)
+  mesh = placement.make_mesh(rows_a_step, at_once)
   fits, like = [], None
   for seed in range(at_once):
     config, like = fake.prepare(
@@ -236,7 +236,7 @@ def main() -> None:
   parser.add_argument("--seconds", type=float, default=1.0)
   flags = parser.parse_args()
   use_every_core()
-  from ckd_jax.assemble import default_launch
+  from ckd_jax.programs import default_launch
 
   rows = []
   for student, images, dtype, launch, estimator, at_once in itertools.product(

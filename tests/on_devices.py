@@ -16,9 +16,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax import augment, methods, models, optimizer
-from ckd_jax.assemble import divider
 from ckd_jax.crew import every
 from ckd_jax.methods import Outputs, Task
+from ckd_jax.placement import divider
 from ckd_jax.step import Examples, init_state, make_step, make_update
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)

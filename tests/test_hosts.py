@@ -77,16 +77,29 @@ def students(*folders):
   ]
 
 
+def run_by(processes: int, folder, paid) -> list[tuple[int, str, str]]:
+  """On four devices in all."""
+  path = f"--config.teacher.path={paid[0]}"
+  results = ended(
+    started(folder, path, processes=processes, devices=4 // processes)
+  )
+  assert [status for status, *_ in results] == [0] * processes, results
+  return results
+
+
+@pytest.fixture(scope="module")
+def one(paid, tmp_path_factory):
+  """The run of a single process."""
+  folder = tmp_path_factory.mktemp("one") / "run"
+  run_by(1, folder, paid)
+  return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
-def test_many_processes_make_the_student_of_one(paid, tmp_path, processes):
-  path = f"--config.teacher.path={paid[0]}"
-  one, many = tmp_path / "one", tmp_path / "many"
-  for folder, count in ((one, 1), (many, processes)):
-    begun = started(folder, path, processes=count, devices=4 // count)
-    results = ended(begun)
-    assert [status for status, *_ in results] == [0] * count, results
-  first, *others = results
+def test_many_processes_make_the_student_of_one(one, paid, tmp_path, processes):
+  many = tmp_path / "many"
+  first, *others = run_by(processes, many, paid)
   assert "test accuracy" in first[1]
   for _, stdout, _ in others:  # only the collectives speak of themselves
     assert all("Gloo" in line for line in stdout.splitlines())

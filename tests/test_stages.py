@@ -15,6 +15,7 @@ from ckd_jax import (
   logger,
   methods,
   models,
+  placement,
   plan,
   stages,
 )
@@ -72,7 +73,7 @@ def prepare(monkeypatch, name, student="cnn"):
   answers = Answers((said,), teacher="noise")
   method = methods.make(name, **config.hyper)
   settled = plan.plan(config, dataset, chosen, method)
-  mesh = assemble.make_mesh(8)
+  mesh = placement.make_mesh(8)
   return config, assemble.assemble(
     config, dataset, chosen, settled, answers, mesh
   )

@@ -101,17 +101,17 @@ def test_a_mistake_in_decoding_reaches_the_run():
 
 
 def test_what_half_of_the_memory_does_not_hold_is_streamed(monkeypatch):
-  from ckd_jax import assemble
+  from ckd_jax import placement
 
   config = configuration.from_flags([f"--config={DIGITS}"])[0]
   images = np.zeros((100, 8, 8, 1), np.uint8)
-  assert not assemble.streams(config, images)
+  assert not placement.streams(config, images)
   monkeypatch.setattr(data, "memory", lambda: 2 * images.size - 1)
-  assert assemble.streams(config, images)
-  for placement, streamed in (("device", False), ("stream", True)):
+  assert placement.streams(config, images)
+  for where, streamed in (("device", False), ("stream", True)):
     with config.unlocked():
-      config.dataset.placement = placement
-    assert assemble.streams(config, images) == streamed
+      config.dataset.placement = where
+    assert placement.streams(config, images) == streamed
 
 
 @pytest.mark.slow

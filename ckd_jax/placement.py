@@ -1,0 +1,61 @@
+"""Where things lie: the mesh, a batch on it, and images with it or the host."""
+
+import math
+from collections.abc import Callable
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ckd_jax import data
+from ckd_jax.errors import UserError
+from ckd_jax.methods import Batch
+
+
+def make_mesh(batch_size: int, students: int = 1) -> Mesh:
+  """All devices, or as many as divide the batch, as (students, data).
+
+  Args:
+    batch_size: of one student, divided over the axis `data`.
+    students: trained at once; as many devices as divide their number make the
+      axis `students`.
+
+  Raises:
+    UserError: on several hosts every device must have its share.
+  """
+  devices = jax.devices()
+  rows = math.gcd(students, len(devices))
+  each = len(devices) // rows
+  count = max(n for n in range(1, each + 1) if batch_size % n == 0)
+  if count < each and jax.process_count() > 1:
+    raise UserError(
+      f"batch_size {batch_size} is not a multiple of the {len(devices)} devices"
+    )
+  # Explicit axes, the default, break Linen convolutions.
+  return jax.make_mesh(
+    (rows, count),
+    ("students", "data"),
+    axis_types=(AxisType.Auto,) * 2,
+    devices=devices[: rows * count],
+  )
+
+
+def divider(mesh: Mesh) -> Callable:
+  """(batch) -> the same, its rows divided over the axis `data`."""
+
+  def shard(batch: Batch) -> Batch:
+    # Inside a shard_map over `students` that axis is of another kind.
+    inside = jax.sharding.get_abstract_mesh()
+    here = inside if "students" in inside.manual_axes else mesh
+    rows = NamedSharding(here, PartitionSpec("data"))
+    return jax.lax.with_sharding_constraint(batch, rows)
+
+  return shard
+
+
+def streams(config, images) -> bool:
+  """Whether these images stay with the host."""
+  if config.dataset.placement != "auto":
+    return config.dataset.placement == "stream"
+  limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+  limit = limit or data.memory()  # a CPU shares it with the host
+  return math.prod(images.shape) > limit / 2

@@ -1,0 +1,119 @@
+"""How long does the published sweep of one student take?
+
+  python experiments/whole_sweep.py --table=DIR [--student=resnet32]
+    [--sizes=2,3] [--how=auto] [--at_once=9] [--max_epochs=1000]
+
+8 budgets x 3 rates x 3 seeds x 2 sizes of group are 144 runs of the plateau
+protocol (arXiv 2311.02253). The nine of the smallest budget are trained for
+each size by `python -m ckd_jax.sweep`; the other budgets are extrapolated: as
+many simulated epochs as those nine had, whose steps grow with the budget, a
+step of a student as dear. DIR holds answers about CIFAR-100 (see README); with
+fewer --max_epochs the runs are cut and the full number is assumed. One line a
+size is appended to results/whole_sweep.jsonl.
+"""
+
+import argparse
+import datetime
+import json
+import math
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import study
+
+RESULTS = study.HERE / "results" / "whole_sweep.jsonl"
+BUDGETS = (2000, 2500, 3000, 3500, 4000, 4500, 5000, 6000)
+RATES, SEEDS = (0.1, 0.05, 0.025), (1, 2, 3)
+MOST_EPOCHS, BATCH, TRAIN_SHARE = 1000, 64, 0.8
+
+
+def epoch(budget: int) -> int:
+  """Steps of a simulated epoch."""
+  return math.ceil(int(TRAIN_SHARE * budget) / BATCH)
+
+
+def measure(flags, size: int) -> dict:
+  """Trains the nine runs of one size of group; what they took."""
+  folder = flags.runs / f"{flags.student}-{size}-{flags.max_epochs}"
+  if folder.exists():
+    sys.exit(f"{folder} is there: a resumed sweep would measure a part of it")
+  options = {
+    "student": flags.student,
+    "budget": BUDGETS[0],
+    "teacher.source": "table",
+    "teacher.path": flags.table,
+    "hyper.negatives": size // 2,
+    "hyper.positives": size - size // 2,
+    "schedule_hyper.max_epochs": flags.max_epochs,
+    "dtype": flags.dtype,
+  }
+  command = study.main_command("cifar100.py", options)
+  command[command.index("ckd_jax.main")] = "ckd_jax.sweep"
+  command += [f"--over=seed+budget_seed={','.join(map(str, SEEDS))}"]
+  command += [f"--over=optimizer.learning_rate={','.join(map(str, RATES))}"]
+  command += [f"--how={flags.how}", f"--at_once={flags.at_once}"]
+  began = time.perf_counter()
+  subprocess.run([*command, f"--workdir={folder}"], check=True)
+  wall = time.perf_counter() - began
+  runs = [
+    json.loads(path.read_text()) for path in folder.glob("*/summary.json")
+  ]
+  worked = sum(run["train_seconds"] + run["evaluation_seconds"] for run in runs)
+  steps = sum(run["steps"] for run in runs)
+  seen = steps / len(runs) / epoch(BUDGETS[0])
+  cut = flags.max_epochs < MOST_EPOCHS
+  epochs = MOST_EPOCHS if cut else seen
+  all_steps = sum(len(runs) * epochs * epoch(budget) for budget in BUDGETS)
+  seconds = (wall - worked) * len(BUDGETS) + all_steps * worked / steps
+  return {
+    "date": str(datetime.date.today()),
+    "student": flags.student,
+    "dtype": flags.dtype,
+    "group": size,
+    "how": flags.how,
+    "at_once": flags.at_once,
+    "students": len(runs),
+    "wall_seconds": round(wall, 1),
+    "working_seconds": round(worked, 1),
+    "student_steps": steps,
+    "milliseconds_a_student_step": round(1e3 * worked / steps, 4),
+    "epochs_seen": round(seen, 1),
+    "epochs_assumed": round(epochs, 1),
+    "test_accuracy": round(
+      statistics.mean(run["test_accuracy"] for run in runs), 2
+    ),
+    "hours_of_72_runs": round(seconds / 3600, 3),
+    "device": runs[0]["devices"],
+    "jax": runs[0]["jax"],
+  }
+
+
+def main() -> None:
+  """Measures, appends, prints."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--table", required=True)
+  parser.add_argument("--student", default="resnet32")
+  parser.add_argument("--sizes", default="2,3")
+  parser.add_argument("--how", default="auto")
+  parser.add_argument("--at_once", type=int, default=9)
+  parser.add_argument("--max_epochs", type=int, default=MOST_EPOCHS)
+  parser.add_argument("--dtype", default="float32")
+  parser.add_argument("--runs", default="runs/whole_sweep", type=pathlib.Path)
+  flags = parser.parse_args()
+  rows = []
+  for size in map(int, flags.sizes.split(",")):
+    row = measure(flags, size)
+    print(json.dumps(row), flush=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    with open(RESULTS, "a") as file:
+      file.write(json.dumps(row) + "\n")
+    rows.append(row)
+  hours = sum(row["hours_of_72_runs"] for row in rows)
+  print(f"{72 * len(rows)} runs, extrapolated: {hours:.2f} hours")
+
+
+if __name__ == "__main__":
+  main()
