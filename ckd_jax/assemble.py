@@ -1,5 +1,6 @@
 """Everything that the loop needs: its programs, and what they are fed with."""
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from ckd_jax.budget import Selection
 from ckd_jax.data import Dataset, subset
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Batch, Model
-from ckd_jax.placement import streams
+from ckd_jax.placement import host_device, streams
 from ckd_jax.plan import Plan
 from ckd_jax.programs import Programs, default_launch
 from ckd_jax.stages import Phase
@@ -134,15 +135,22 @@ def assemble(
 
   def feed(key, method_state, first):
     copy = jax.device_get((jax.random.key_data(key), method_state))
-    key, method_state = jax.tree.map(jnp.asarray, copy)  # of this host alone
-    key = jax.random.wrap_key_data(key)
-    draw = jax.jit(lambda step: method.sample(key, step, task, method_state))
+    # By the processor: a device would draw after all steps that wait for it.
+    key, memory = jax.device_put(copy, host_device())
+    draw = jax.jit(
+      lambda key, memory, step: method.sample(
+        jax.random.wrap_key_data(key), step, task, memory
+      )
+    )
+    index_of = functools.partial(draw, key, memory)
 
     def fetch(rows):
       images = settled.images[rows]
       return student_images(config, images, ids[rows], answers)
 
-    return stream.batches(examples, first, draw, fetch, over_data, everywhere)
+    return stream.batches(
+      examples, first, index_of, fetch, over_data, everywhere
+    )
 
   target = None
   if answers.live is None:

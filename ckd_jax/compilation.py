@@ -2,8 +2,8 @@
 
 JAX writes the entries of its cache in place, so a kill leaves half of one for
 the next run to stumble over. Here every process has a folder of its own, which
-begins as links to what is there; when the process ends, what it added is linked
-back, whole. A process that is killed adds nothing.
+begins as links to what is there; what it added is linked back, whole, at every
+checkpoint and when the process ends. A kill in between adds nothing.
 """
 
 import contextlib
@@ -20,6 +20,9 @@ import jaxlib
 from jax.experimental.compilation_cache import compilation_cache
 
 LIMIT = 4 * 2**30  # bytes; beyond it the oldest programs are forgotten
+
+# (own folder, the one that is kept) while `kept` lasts.
+_open: list[tuple[pathlib.Path, pathlib.Path]] = []
 
 
 def folder() -> pathlib.Path:
@@ -63,12 +66,20 @@ def kept(place: pathlib.Path | None = None) -> Iterator[None]:
     # The further caches of XLA make the folder's name a part of every key.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     _use(own)
+    _open.append((own, place))
     try:
       yield
     finally:
       _use(None)
-      with contextlib.suppress(OSError):
-        _publish(own, place)
+      share()
+      _open.remove((own, place))
+
+
+def share() -> None:
+  """Links back what was compiled so far; where nothing is being compiled."""
+  for own, place in _open:
+    with contextlib.suppress(OSError):
+      _publish(own, place)
 
 
 def _use(folder: pathlib.Path | None) -> None:

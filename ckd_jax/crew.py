@@ -43,11 +43,6 @@ def prepare(configs: dict) -> list[list[Run]]:
     train.look_into(folder, config, "--workdir")
     run = train.prepare(config, folder, mesh=mesh, like=like)
     like = like or run
-    if run.fit.feed:
-      raise UserError(
-        "images that are streamed cannot be shared by many students: set "
-        "--how=in_turn, or dataset.placement=device"
-      )
     groups.setdefault(len(run.fit.examples.labels), []).append(run)
   return list(groups.values())
 
@@ -56,7 +51,15 @@ def train_together(runs: Sequence[Run]) -> Iterator[tuple]:
   """Trains, and yields (folder, results) of each run as it ends.
 
   Results are None where the loss was not a number any more.
+
+  Raises:
+    UserError: their images are streamed.
   """
+  if any(run.fit.feed for run in runs):
+    raise UserError(
+      "images that are streamed cannot be shared by many students: set "
+      "--how=in_turn, or dataset.placement=device"
+    )
   with contextlib.ExitStack() as held:
     for run in runs:
       held.enter_context(durable.lock(run.workdir))
@@ -73,20 +76,29 @@ def train_together(runs: Sequence[Run]) -> Iterator[tuple]:
 def train_faster(configs: dict, in_turn: Callable) -> Iterator[tuple]:
   """Measures a few steps both ways, and trains as it is faster."""
   for runs in prepare(configs):
-    seconds = {
-      "together": _seconds(*_stacked(runs)) / len(runs),
-      "in turn": _seconds(runs[0].fit, runs[0].fit.state),
-    }
-    best = min(seconds, key=seconds.get)
-    print(
-      f"{best}: a student's launch takes "
-      + ", ".join(f"{1e3 * s:.2f} ms {how}" for how, s in seconds.items()),
-      flush=True,
-    )
+    best = "in turn" if runs[0].fit.feed else _faster(runs)
     if best == "together":
       yield from train_together(runs)
     else:
-      yield from in_turn({run.workdir: run.config for run in runs})
+      own = {run.workdir: run.config for run in runs}
+      runs.clear()  # their tables make room for one after the other
+      yield from in_turn(own)
+
+
+def _faster(runs: Sequence[Run]) -> str:
+  """Prints and returns "together" or "in turn"."""
+  alone = runs[0]
+  mesh = make_mesh(alone.config.batch_size)
+  if mesh.shape != alone.fit.mesh.shape:  # alone it would have more devices
+    alone = train.prepare(alone.config, alone.workdir, mesh=mesh)
+  seconds = {
+    "together": _seconds(*_stacked(runs)) / len(runs),
+    "in turn": _seconds(alone.fit, alone.fit.state),
+  }
+  best = min(seconds, key=seconds.get)
+  times = (f"{1e3 * each:.2f} ms {how}" for how, each in seconds.items())
+  print(f"{best}: a student's launch takes {', '.join(times)}", flush=True)
+  return best
 
 
 def _seconds(fit: Fit, state: State, repeats: int = 5) -> float:

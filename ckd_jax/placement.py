@@ -52,6 +52,14 @@ def divider(mesh: Mesh) -> Callable:
   return shard
 
 
+def host_device() -> jax.Device:
+  """The CPU of this process, or its first device if JAX was given no CPU."""
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError:  # JAX_PLATFORMS without it
+    return jax.local_devices()[0]
+
+
 def streams(config, images) -> bool:
   """Whether these images stay with the host."""
   if config.dataset.placement != "auto":

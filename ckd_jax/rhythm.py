@@ -33,6 +33,15 @@ class Rhythm(NamedTuple):
     return step % self.log == 0 or self.judged(step) or self.saved(step)
 
 
+def launch_length(left: int, longest: int) -> int:
+  """Steps of the next launch, of the `left` ones before the host looks.
+
+  Below `longest` a power of two: every length is a program of its own, and how
+  many steps a simulated epoch has follows from the budget.
+  """
+  return longest if left >= longest else 1 << (left.bit_length() - 1)
+
+
 class Watch:
   """What the time of a run goes into, entered into its record.
 
@@ -94,7 +103,7 @@ class Launcher:
     if fit.feed and not self._feed:
       self._feed = fit.feed(fit.key, state.method, step)
     while step < stop:
-      times = min(fit.longest, stop - step)
+      times = launch_length(stop - step, fit.longest)
       compiles = times not in self._compiled
       if compiles and timed:  # what was measured so far is kept apart
         jax.block_until_ready(state.step)

@@ -24,10 +24,10 @@ class _Steps:
   Args:
     index_of: step -> int32[batch, group].
     fetch: int[n] rows of the table -> uint8[n, h, w, c].
-    mine: the rows of a batch that this host's devices hold.
+    mine: int[n], the rows of a batch that this host's devices hold.
   """
 
-  def __init__(self, index_of, fetch, mine: slice):
+  def __init__(self, index_of, fetch, mine: np.ndarray):
     self._index_of, self._fetch, self._mine = index_of, fetch, mine
 
   def __len__(self) -> int:
@@ -64,8 +64,10 @@ def batches(
   """
   batch_size = len(index_of(first))
   held = sharding.addressable_devices_indices_map((batch_size,)).values()
-  bounds = [rows.indices(batch_size) for (rows,) in held]
-  mine = slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
+  # Not always neighbours: a mesh follows how the devices are connected.
+  mine = np.unique(
+    np.concatenate([np.arange(batch_size)[rows] for (rows,) in held])
+  )
   source = _Steps(index_of, fetch, mine)
   options = grain.ReadOptions(
     num_threads=_THREADS, prefetch_buffer_size=2 * _THREADS
@@ -74,10 +76,15 @@ def batches(
 
   def placed() -> Iterator[Examples]:
     for index, images in decoded:
+
+      def of_device(where, images=images):
+        rows = np.searchsorted(mine, np.arange(batch_size)[where[0]])
+        return images[rows[0] : rows[-1] + 1]  # of one device: neighbours
+
       shape = (batch_size, *images.shape[1:])
       yield examples._replace(
         index=jax.make_array_from_process_local_data(everywhere, index),
-        images=jax.make_array_from_process_local_data(sharding, images, shape),
+        images=jax.make_array_from_callback(shape, sharding, of_device),
       )
 
   return ahead(placed(), _AHEAD)

@@ -14,6 +14,7 @@ from ckd_jax import answers as teacher_answers
 from ckd_jax import (
   budget,
   checkpoint,
+  compilation,
   data,
   durable,
   hosts,
@@ -157,6 +158,7 @@ def conclude(run: Run, state: State, best: dict, record: dict) -> dict:
     logger.curves(workdir / "curves.png", workdir / "metrics.jsonl")
     durable.write(workdir / "summary.json", as_json(results))
   print(logger.header(summary.result(results)))
+  hosts.wait()  # who left now would be missed after JAX's own timeout
   return results
 
 
@@ -317,6 +319,7 @@ def save(workdir, step: int, state: State, best: dict, record: dict) -> None:
   """From here the same command resumes."""
   trees = {"state": state, "best": best}
   checkpoint.save(workdir / "checkpoints", step, trees, record)
+  compilation.share()
 
 
 def plateau_of(config):

@@ -3,19 +3,23 @@
   python experiments/busy.py [--student=resnet32] [--batch=128] [--steps=320]
     [--dtype=float32] [--shown=20]
 
-`train.loop` runs under the profiler, warm, without validation. An accelerator
-is busy while any of its kernels runs: the share of the time between the first
-and the last one. CPU cores are busy as the operating system counts it:
-processor time over wall time and cores. The picture is of the last `shown`
-milliseconds, one row for each line of the trace in which the device works. One
-line is appended to results/busy.jsonl, results/busy-DEVICE.png is drawn.
+The steps of a run, warm, logged as in a run, without validation. An accelerator
+is busy while one of its kernels runs, copies apart: the share of the time
+between the first and the last one; of several, that of the idlest. CPU cores
+are busy as the operating system counts it: processor time over wall time and
+cores. The picture is of `shown` milliseconds in the middle, a row for each line
+of the trace in which the device works. One line is appended to
+results/busy.jsonl, results/busy-DEVICE.png is drawn.
 """
 
 import argparse
+import collections
 import datetime
 import json
 import os
 import pathlib
+import statistics
+import sys
 import tempfile
 import time
 
@@ -24,30 +28,38 @@ import study
 from ckd_jax.main import use_every_core
 
 RESULTS = study.HERE / "results" / "busy.jsonl"
-# Of the lines that a device's plane has, those that are not kernels.
-_SUMMARIES = ("XLA Modules", "Steps", "Framework", "Source", "TraceMe")
 
 
-def spans(folder: pathlib.Path) -> dict[str, list[tuple[float, float]]]:
-  """Milliseconds in which each line of the trace worked, by its name."""
+def works(plane: str, line: str) -> bool:
+  """Whether a line of the trace is the device's own work.
+
+  The others are summaries of it, copies, and Python's own threads.
+  """
+  if plane.startswith("/device:TPU"):
+    return line == "XLA Ops"
+  if plane.startswith("/device:"):
+    return line.startswith("Stream") and "Mem" not in line
+  return "XLA" in line
+
+
+def spans(folder: pathlib.Path) -> dict[str, dict[str, list]]:
+  """{device: {line of its trace: milliseconds in which it worked}}."""
   import jax
 
   (path,) = folder.rglob("*.xplane.pb")
-  planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
-  devices = [plane for plane in planes if plane.name.startswith("/device:")]
+  trace = jax.profiler.ProfileData.from_file(str(path))
   found = {}
-  for plane in devices or planes:
+  for plane in trace.planes:
     for line in plane.lines:
-      if devices and line.name.startswith(_SUMMARIES):
-        continue
-      if not devices and "XLA" not in line.name:  # Python's own threads
+      if not works(plane.name, line.name):
         continue
       events = [
         (event.start_ns / 1e6, event.end_ns / 1e6) for event in line.events
       ]
       if events:
-        found[f"{plane.name} {line.name}"] = merged(events)
-  return found
+        found.setdefault(plane.name, {})[line.name] = merged(events)
+  accelerators = {name: found[name] for name in found if "/device:" in name}
+  return accelerators or found
 
 
 def merged(intervals) -> list[tuple[float, float]]:
@@ -69,21 +81,25 @@ def share(lines) -> float:
 
 
 def draw(lines, shown: float, title: str, path: pathlib.Path) -> None:
-  """The last milliseconds of the trace."""
+  """Some milliseconds in the middle of the trace."""
   import matplotlib
 
   matplotlib.use("Agg")
   import matplotlib.pyplot as plt
 
-  end = max(line[-1][1] for line in lines.values())
+  middle = statistics.mean(
+    pick(moment for line in lines.values() for span in line for moment in span)
+    for pick in (min, max)
+  )
+  begin = middle - shown / 2
   figure, axes = plt.subplots(
     figsize=(10, 1 + 0.3 * len(lines)), layout="constrained"
   )
   for row, line in enumerate(lines.values()):
     bars = [
-      (start - end + shown, stop - start)
+      (start - begin, stop - start)
       for start, stop in line
-      if stop > end - shown
+      if stop > begin and start < begin + shown
     ]
     axes.broken_barh(bars, (row + 0.1, 0.8))
   axes.set_yticks([row + 0.5 for row in range(len(lines))], list(lines))
@@ -105,47 +121,53 @@ def main() -> None:
   from etils import epath
 
   from ckd_jax import train
+  from ckd_jax.rhythm import Launcher, Watch
 
   options = {"batch_size": flags.batch, "dtype": flags.dtype}
-  options |= dict.fromkeys(
-    ("steps", "eval_every", "checkpoint_every"), flags.steps
-  )
+  options |= {"steps": 10**6, "eval_every": 10**6, "checkpoint_every": 10**6}
   config, fit = fake.prepare(
     flags.student, options=options, hyper={"estimator": "all"}
   )
-
-  def loop():
-    own = fit._replace(state=jax.tree.map(jax.numpy.copy, fit.state))
-    with tempfile.TemporaryDirectory() as folder:
-      return train.loop(config, own, epath.Path(folder))[2]
-
-  loop()  # compiled
+  steps = -(-flags.steps // fit.longest) * fit.longest  # whole launches
+  state = jax.tree.map(jax.numpy.copy, fit.state)
+  quiet = jax.profiler.ProfileOptions()
+  quiet.python_tracer_level = 0  # it would slow down what it looks at
   with tempfile.TemporaryDirectory() as folder:
-    jax.profiler.start_trace(folder)
+    workdir = epath.Path(folder)
+    show = train.display(config, fit, workdir, 0, bar=False)
+    rhythm = train.rhythm_of(config, fit)
+    launcher = Launcher(
+      fit, fit.launch, rhythm, show.training, Watch(collections.Counter())
+    )
+    state = launcher.run(state, 0, fit.longest)  # compiled and warm
+    jax.profiler.start_trace(folder, profiler_options=quiet)
     processor, wall = time.process_time(), time.perf_counter()
-    record = loop()
+    launcher.run(state, fit.longest, fit.longest + steps)
     wall = time.perf_counter() - wall
     processor = time.process_time() - processor
     jax.profiler.stop_trace()
-    lines = spans(pathlib.Path(folder))
+    devices = spans(pathlib.Path(folder))
+  if not devices:
+    sys.exit("no line of the trace is a device's work: works() must learn it")
   device = jax.devices()[0]
   on_cpu = device.platform == "cpu"
   cores = len(os.sched_getaffinity(0))
-  busy = processor / wall / cores if on_cpu else share(lines)
+  shares = {name: share(lines) for name, lines in devices.items()}
+  idlest = min(shares, key=shares.get)
+  busy = processor / wall / cores if on_cpu else shares[idlest]
   name = device.device_kind.replace(" ", "-")
   title = f"{flags.student}, {flags.batch} images a step, {device.device_kind}"
-  draw(lines, flags.shown, title, RESULTS.parent / f"busy-{name}.png")
+  picture = RESULTS.parent / f"busy-{name}.png"
+  draw(devices[idlest], flags.shown, title, picture)
   row = {
     "date": str(datetime.date.today()),
     "student": flags.student,
     "images_a_step": flags.batch,
     "dtype": flags.dtype,
-    "steps": flags.steps,
+    "steps": steps,
     "steps_a_launch": fit.longest,
     "busy_share": round(busy, 4),
-    "milliseconds_a_step": round(
-      1e3 * record["timed_seconds"] / max(record["timed_steps"], 1), 3
-    ),
+    "milliseconds_a_step": round(1e3 * wall / steps, 3),
     "device": f"{fit.mesh.size} x {device.device_kind}",
     "cores": cores,
     "jax": jax.__version__,

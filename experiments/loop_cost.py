@@ -2,6 +2,8 @@
 
   python experiments/loop_cost.py [--student=resnet8] [--steps=60] [--repeats=5]
 
+--steps is for launches of one step; it is multiplied by the steps of a launch.
+
 Both do the same steps on the same images in one process, in turn: the bare step
 is launched again and again, the loop also logs every 10 steps, shows progress
 and keeps its record (validation is timed apart and is not part of either). The
@@ -64,8 +66,11 @@ def main() -> None:
   use_every_core()
   import jax
 
-  options = {"batch_size": flags.batch_size, "steps": flags.steps}
-  options |= {"eval_every": flags.steps, "checkpoint_every": flags.steps}
+  from ckd_jax.programs import default_launch
+
+  steps = flags.steps * default_launch()  # whole launches, most of them timed
+  options = {"batch_size": flags.batch_size, "steps": steps}
+  options |= {"eval_every": steps, "checkpoint_every": steps}
   config, fit = fake.prepare(flags.student, options=options)
   pairs = [
     (bare(config, fit), looped(config, fit)) for _ in range(flags.repeats)

@@ -9,7 +9,8 @@ program; `at_once` students trained together. Every combination is compiled,
 warmed up and timed, several launches in a row with one wait at their end; the
 median of the repeats counts. The bare step is forward, backward and update on
 one batch that lies on the device, without choosing, gathering or augmenting.
-One line each is appended to results/throughput.jsonl.
+Each is a process of its own, or its peak of memory would be another's. One line
+each is appended to results/throughput.jsonl.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import datetime
 import itertools
 import json
 import statistics
+import subprocess
+import sys
 import time
 
 import fake
@@ -24,6 +27,7 @@ import study
 from ckd_jax.main import use_every_core
 
 RESULTS = study.HERE / "results" / "throughput.jsonl"
+AXES = ("students", "batches", "dtypes", "launches", "estimators", "at_once")
 # Dense peak of one device, in 1e12 operations a second: bfloat16, and float32
 # as JAX multiplies it by default (TensorFloat-32 on an NVIDIA device).
 PEAKS = {
@@ -109,12 +113,16 @@ def comparisons(config) -> int:
 
 
 def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
-  """One line of the results."""
+  """One line of the results; every axis as in the command line."""
+  use_every_core()
   import jax
   import jax.numpy as jnp
 
   from ckd_jax import cost, crew, placement
+  from ckd_jax.programs import default_launch
 
+  images, at_once = int(images), int(at_once)
+  launch = int(launch) or default_launch()
   hyper = {"estimator": estimator}
   rows_a_step = images // 2 if estimator == "groups" else images
   options = {"batch_size": rows_a_step, "dtype": dtype}
@@ -198,6 +206,14 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
   }
 
 
+def keep(row: dict) -> None:
+  """Prints and appends one line."""
+  print(json.dumps(row), flush=True)
+  RESULTS.parent.mkdir(exist_ok=True)
+  with open(RESULTS, "a") as file:
+    file.write(json.dumps(row) + "\n")
+
+
 def table(rows) -> str:
   """Markdown of measured lines."""
   columns = {
@@ -235,25 +251,27 @@ def main() -> None:
   parser.add_argument("--repeats", type=int, default=5)
   parser.add_argument("--seconds", type=float, default=1.0)
   flags = parser.parse_args()
-  use_every_core()
-  from ckd_jax.programs import default_launch
-
+  cases = [
+    dict(zip(AXES, values, strict=True))
+    for values in itertools.product(
+      *(getattr(flags, axis).split(",") for axis in AXES)
+    )
+  ]
+  if len(cases) == 1:
+    keep(measure(*cases[0].values(), flags))
+    return
   rows = []
-  for student, images, dtype, launch, estimator, at_once in itertools.product(
-    flags.students.split(","),
-    map(int, flags.batches.split(",")),
-    flags.dtypes.split(","),
-    map(int, flags.launches.split(",")),
-    flags.estimators.split(","),
-    map(int, flags.at_once.split(",")),
-  ):
-    launch = launch or default_launch()
-    row = measure(student, images, dtype, launch, estimator, at_once, flags)
-    print(json.dumps(row), flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    with open(RESULTS, "a") as file:
-      file.write(json.dumps(row) + "\n")
-    rows.append(row)
+  for case in cases:
+    command = [sys.executable, __file__]
+    numbers = {
+      key: getattr(flags, key) for key in ("rows", "repeats", "seconds")
+    }
+    command += [f"--{key}={value}" for key, value in (case | numbers).items()]
+    said = subprocess.run(
+      command, check=True, stdout=subprocess.PIPE, text=True
+    )
+    print(said.stdout, end="", flush=True)
+    rows.append(json.loads(said.stdout.splitlines()[-1]))
   print(table(rows))
 
 

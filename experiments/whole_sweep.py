@@ -1,15 +1,16 @@
 """How long does the published sweep of one student take?
 
   python experiments/whole_sweep.py --table=DIR [--student=resnet32]
-    [--sizes=2,3] [--how=auto] [--at_once=9] [--max_epochs=1000]
+    [--sizes=2,3] [--budgets=2000,6000] [--how=auto] [--at_once=9]
+    [--max_epochs=1000] [--dtype=float32]
 
 8 budgets x 3 rates x 3 seeds x 2 sizes of group are 144 runs of the plateau
-protocol (arXiv 2311.02253). The nine of the smallest budget are trained for
-each size by `python -m ckd_jax.sweep`; the other budgets are extrapolated: as
-many simulated epochs as those nine had, whose steps grow with the budget, a
-step of a student as dear. DIR holds answers about CIFAR-100 (see README); with
-fewer --max_epochs the runs are cut and the full number is assumed. One line a
-size is appended to results/whole_sweep.jsonl.
+protocol (arXiv 2311.02253). For each size the nine of each of `budgets` are
+trained by `python -m ckd_jax.sweep`; the other budgets are extrapolated: as
+many simulated epochs as the measured ones had, whose steps grow with the
+budget, a step of a student as dear. DIR holds answers about CIFAR-100 (see
+README). With fewer --max_epochs the runs are cut and the full number is
+assumed. One line a size is appended to results/whole_sweep.jsonl.
 """
 
 import argparse
@@ -35,14 +36,16 @@ def epoch(budget: int) -> int:
   return math.ceil(int(TRAIN_SHARE * budget) / BATCH)
 
 
-def measure(flags, size: int) -> dict:
-  """Trains the nine runs of one size of group; what they took."""
-  folder = flags.runs / f"{flags.student}-{size}-{flags.max_epochs}"
+def train(flags, size: int, budget: int) -> tuple[float, list[dict], str]:
+  """Nine runs; wall seconds, their summaries, and how they were trained."""
+  name = f"{flags.student}-{size}-{budget}-{flags.max_epochs}"
+  folder = flags.runs / name
   if folder.exists():
     sys.exit(f"{folder} is there: a resumed sweep would measure a part of it")
   options = {
     "student": flags.student,
-    "budget": BUDGETS[0],
+    "budget": budget,
+    "steps": MOST_EPOCHS * epoch(budget),
     "teacher.source": "table",
     "teacher.path": flags.table,
     "hyper.negatives": size // 2,
@@ -56,24 +59,43 @@ def measure(flags, size: int) -> dict:
   command += [f"--over=optimizer.learning_rate={','.join(map(str, RATES))}"]
   command += [f"--how={flags.how}", f"--at_once={flags.at_once}"]
   began = time.perf_counter()
-  subprocess.run([*command, f"--workdir={folder}"], check=True)
+  said = subprocess.run(
+    [*command, f"--workdir={folder}"],
+    check=True,
+    stdout=subprocess.PIPE,
+    text=True,
+  ).stdout
   wall = time.perf_counter() - began
-  runs = [
-    json.loads(path.read_text()) for path in folder.glob("*/summary.json")
-  ]
+  chosen = [line for line in said.splitlines() if "student's launch" in line]
+  return (
+    wall,
+    [json.loads(path.read_text()) for path in folder.glob("*/summary.json")],
+    "; ".join(chosen) or flags.how,
+  )
+
+
+def measure(flags, size: int) -> dict:
+  """One line of the results."""
+  budgets = [int(budget) for budget in flags.budgets.split(",")]
+  parts = [train(flags, size, budget) for budget in budgets]
+  wall = sum(part[0] for part in parts)
+  runs = [run for part in parts for run in part[1]]
   worked = sum(run["train_seconds"] + run["evaluation_seconds"] for run in runs)
   steps = sum(run["steps"] for run in runs)
-  seen = steps / len(runs) / epoch(BUDGETS[0])
+  seen = statistics.mean(run["steps"] / epoch(run["budget"]) for run in runs)
   cut = flags.max_epochs < MOST_EPOCHS
   epochs = MOST_EPOCHS if cut else seen
-  all_steps = sum(len(runs) * epochs * epoch(budget) for budget in BUDGETS)
-  seconds = (wall - worked) * len(BUDGETS) + all_steps * worked / steps
+  each = len(RATES) * len(SEEDS)
+  all_steps = sum(each * epochs * epoch(budget) for budget in BUDGETS)
+  begun = (wall - worked) / len(budgets)  # reading, compiling, testing
+  seconds = begun * len(BUDGETS) + all_steps * worked / steps
   return {
     "date": str(datetime.date.today()),
     "student": flags.student,
     "dtype": flags.dtype,
     "group": size,
-    "how": flags.how,
+    "how": [part[2] for part in parts],
+    "budgets": budgets,
     "at_once": flags.at_once,
     "students": len(runs),
     "wall_seconds": round(wall, 1),
@@ -97,6 +119,7 @@ def main() -> None:
   parser.add_argument("--table", required=True)
   parser.add_argument("--student", default="resnet32")
   parser.add_argument("--sizes", default="2,3")
+  parser.add_argument("--budgets", default="2000,6000")
   parser.add_argument("--how", default="auto")
   parser.add_argument("--at_once", type=int, default=9)
   parser.add_argument("--max_epochs", type=int, default=MOST_EPOCHS)

@@ -21,6 +21,8 @@ from ckd_jax import compilation
 with compilation.kept(pathlib.Path(sys.argv[1])):
   print(jax.jit(lambda x: x * 3 + 1)(2.0))
   if len(sys.argv) > 2:
+    if sys.argv[2] == "share":
+      compilation.share()
     print("compiled", flush=True)
     time.sleep(60)
 print(sum(name.endswith("cache_hits") for name in hits))
@@ -72,6 +74,18 @@ def test_two_runs_of_one_process_each_have_their_folder(tmp_path):
       assert len(entries(tmp_path)) == run + 1
   finally:
     jax.config.update(name, before)
+
+
+def test_a_kill_after_a_checkpoint_keeps_what_was_compiled(tmp_path):
+  process = launched(tmp_path, "share")
+  while "compiled" not in process.stdout.readline():
+    assert process.poll() is None
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  process.stdout.close()
+  assert entries(tmp_path)
+  output, _ = launched(tmp_path).communicate(timeout=60)
+  assert int(output.split()[1]) >= 1
 
 
 def test_a_killed_process_adds_nothing_and_is_cleared_away(tmp_path):

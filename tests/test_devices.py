@@ -1,7 +1,6 @@
 """A step gives the same numbers however many devices share it."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -22,8 +21,6 @@ def test_a_method_on_1_2_4_and_8_devices_and_both_axes(name):
     check=True,
     stdout=subprocess.PIPE,
     text=True,
-    # The numbers are the point, and most of the time would be XLA's.
-    env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
   )
   found = json.loads(ended.stdout.splitlines()[-1])
   (by_mesh,) = found.values()

@@ -77,11 +77,11 @@ def students(*folders):
   ]
 
 
-def run_by(processes: int, folder, paid) -> list[tuple[int, str, str]]:
+def run_by(processes: int, folder, paid, *flags) -> list:
   """On four devices in all."""
   path = f"--config.teacher.path={paid[0]}"
   results = ended(
-    started(folder, path, processes=processes, devices=4 // processes)
+    started(folder, path, *flags, processes=processes, devices=4 // processes)
   )
   assert [status for status, *_ in results] == [0] * processes, results
   return results
@@ -96,10 +96,15 @@ def one(paid, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
-def test_many_processes_make_the_student_of_one(one, paid, tmp_path, processes):
+@pytest.mark.parametrize(
+  ("processes", "flags"),
+  [(2, ()), (4, ()), (2, ("--config.dataset.placement=stream",))],
+)
+def test_many_processes_make_the_student_of_one(
+  processes, flags, one, paid, tmp_path
+):
   many = tmp_path / "many"
-  first, *others = run_by(processes, many, paid)
+  first, *others = run_by(processes, many, paid, *flags)
   assert "test accuracy" in first[1]
   for _, stdout, _ in others:  # only the collectives speak of themselves
     assert all("Gloo" in line for line in stdout.splitlines())

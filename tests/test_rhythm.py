@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ckd_jax import logger
-from ckd_jax.rhythm import Rhythm, Watch
+from ckd_jax.rhythm import Rhythm, Watch, launch_length
 from runs import LINEAR, from_table, run
 
 
@@ -19,6 +19,20 @@ def test_stops_are_where_the_run_is_judged_or_saved():
   assert stops == [5, 7, 10, 14, 15, 20, 21, 23]
   logged = [step for step in range(1, 24) if rhythm.logged(step)]
   assert logged == [4, 5, 7, 8, 10, 12, 14, 15, 16, 20, 21, 23]
+
+
+def test_every_budget_is_trained_by_a_few_programs():
+  lengths = set()
+  for epoch in range(1, 100):
+    rhythm, step = Rhythm(steps=1000, judge=epoch, save=128, log=50), 0
+    while step < rhythm.steps:
+      stop = rhythm.stop(step)
+      while step < stop:
+        lengths.add(launch_length(stop - step, 32))
+        step += launch_length(stop - step, 32)
+      assert step == stop
+  assert lengths == {1, 2, 4, 8, 16, 32}
+  assert launch_length(100, 10) == 10 and launch_length(9, 10) == 8
 
 
 @pytest.mark.parametrize("times", [3, pytest.param(64, marks=pytest.mark.slow)])

@@ -87,6 +87,47 @@ def test_batches_come_in_order_from_any_step_on():
     assert len(examples.images.sharding.device_set) == 4
 
 
+def test_a_host_decodes_the_rows_of_its_own_devices(monkeypatch):
+  """Every other one, as where a mesh follows how devices are connected."""
+  mesh = jax.make_mesh(
+    (4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+  )
+  rows, copies = (
+    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+    for axes in (("data",), ())
+  )
+  own = [rows.mesh.devices.flat[place] for place in (1, 3)]
+  whole = rows.addressable_devices_indices_map((8,))
+  place, fetched = jax.make_array_from_callback, []
+
+  class Rows:
+    def addressable_devices_indices_map(self, shape):
+      return {device: whole[device] for device in own}
+
+  def of_own(shape, sharding, part):
+    if isinstance(sharding, Rows):
+      return {device: part((whole[device][0],)) for device in own}
+    return place(shape, sharding, part)
+
+  def fetch(index):
+    fetched.append(index)
+    return index.astype(np.uint8)[:, None, None, None]
+
+  monkeypatch.setattr(jax, "make_array_from_callback", of_own)
+  feed = stream.batches(
+    Examples(None, None),
+    0,
+    lambda step: 10 * np.arange(8)[:, None],
+    fetch,
+    Rows(),
+    copies,
+  )
+  images = next(feed).images
+  for device, there in zip(own, ([20, 30], [60, 70]), strict=True):
+    assert images[device].ravel().tolist() == there
+  assert fetched[0].tolist() == [20, 30, 60, 70]  # and no other
+
+
 def test_a_mistake_in_decoding_reaches_the_run():
   def fetch(rows):
     raise ValueError("cannot decode the image train_3")

@@ -97,6 +97,21 @@ def test_both_ways_are_measured_where_tables_differ(
 
 
 @pytest.mark.slow
+def test_what_turns_out_to_be_streamed_is_trained_in_turn(
+  paid, tmp_path, monkeypatch
+):
+  monkeypatch.setattr("ckd_jax.assemble.streams", lambda *images: True)
+  monkeypatch.setitem(
+    sweep.CREWS, "auto", lambda runs: crew.train_faster(runs, sweep.in_turn)
+  )
+  flags = [LINEAR, f"--config.teacher.path={paid[0]}", "--over=seed=1,2"]
+  with pytest.raises(UserError, match="--how=in_turn"):
+    swept(tmp_path, *flags, how="together", method="kd")
+  ended = swept(tmp_path, *flags, how="auto", method="kd")
+  assert len({one["params_sha256"] for one in ended}) == 2
+
+
+@pytest.mark.slow
 def test_a_sweep_resumes_and_ends_the_same(paid, tmp_path, monkeypatch):
   flags = [LINEAR, f"--config.teacher.path={paid[0]}", "--over=seed=1,2,3"]
   whole = swept(tmp_path / "whole", *flags, how="together")
