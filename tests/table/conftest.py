@@ -1,0 +1,35 @@
+"""A split, its answers, and how they are imported."""
+
+import numpy as np
+import pytest
+
+from answered import NAMES, ROWS, Split
+from ckd_jax import table
+
+
+@pytest.fixture
+def split() -> Split:
+  return Split(
+    images=np.zeros((ROWS, 4, 4, 3), np.uint8),
+    labels=np.arange(ROWS, dtype=np.int32) % 3,
+    ids=np.asarray([f"train_{row}" for row in range(ROWS)]),
+    fingerprint="f00d",
+  )
+
+
+@pytest.fixture
+def values() -> np.ndarray:
+  """float16 exactly, so that every format must give them back unchanged."""
+  values = np.random.default_rng(0).normal(size=(ROWS, 3)) * 4
+  return values.astype(np.float16).astype(np.float32)
+
+
+@pytest.fixture
+def importing(tmp_path, split):
+  def run(file, out=None, **options):
+    out = out or tmp_path / "out"
+    return table.import_file(
+      file, split, "pets", "train", NAMES, out, **options
+    )
+
+  return run

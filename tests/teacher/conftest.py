@@ -1,0 +1,31 @@
+"""Images, and a function where `from_callable` finds it."""
+
+import numpy as np
+import pytest
+
+import asking
+from asking import Split
+from ckd_jax import teacher
+
+
+@pytest.fixture
+def split() -> Split:
+  images = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), np.uint8)
+  return Split(
+    images=images,
+    labels=np.zeros(40, np.int32),
+    ids=np.asarray([f"train_{row}" for row in range(40)]),
+    fingerprint="f00d",
+  )
+
+
+@pytest.fixture
+def black_box(monkeypatch):
+  """Puts a function where `from_callable` finds it."""
+
+  def make(function, **options):
+    monkeypatch.setattr(asking, "box", function, raising=False)
+    options = {"retries": 0, "back_off": 0.001, **options}
+    return teacher.from_callable("asking:box", **options)
+
+  return make

@@ -1,0 +1,208 @@
+"""However a build dies, no answer is paid for twice."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from asking import answers, build
+from ckd_jax import durable
+from ckd_jax.errors import UserError
+from ckd_jax.journal import Journal
+
+# For every k: forks a build, kills it at its k-th fsync or call, builds again.
+KILLING = """
+import json, os, signal, sys, numpy as np
+sys.path.insert(0, {tests!r})
+import asking as t
+from ckd_jax import table, teacher
+
+rng = np.random.default_rng(0)
+split = t.Split(
+  rng.integers(0, 256, (40, 6, 6, 3), np.uint8), np.zeros(40, np.int32),
+  np.asarray([f"train_{{row}}" for row in range(40)]), "f00d")
+fsync, stage, asked_times = os.fsync, {stage!r}, [0]
+
+def box(images):
+  with open(path + ".calls", "a") as file:
+    file.write("x" * len(images))
+  asked_times[0] += 1
+  if asked_times[0] == kill_call:
+    os.kill(os.getpid(), signal.SIGKILL)
+  return t.answers(images)
+
+t.box = box
+local = teacher.Teacher("local", lambda x, needs: t.Outputs(box(x)))
+asked = local if {local} else teacher.from_callable("asking:box")
+
+def child(kill_at):
+  global kill_call
+  count = [0]
+  kill_call = kill_at if stage == "call" else 0
+  def dying(number):
+    count[0] += 1
+    if count[0] == kill_at and stage == "before":
+      os.kill(os.getpid(), signal.SIGKILL)
+    fsync(number)
+    if count[0] == kill_at and stage == "after":
+      os.kill(os.getpid(), signal.SIGKILL)
+  os.fsync = dying
+  _, paid, repeated = t.build(asked, split, range(6), path, part_size=4)
+  with open(path + ".paid", "w") as file:
+    json.dump([paid, repeated], file)
+  os._exit(0)
+
+def run(kill_at):
+  pid = os.fork()
+  if not pid:
+    child(kill_at)
+  return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+results = []
+for kill_at in range(1, 200):
+  path = os.path.join({folder!r}, f"{{kill_at}}")
+  status = run(kill_at)
+  if status == 0:
+    break
+  assert status == -signal.SIGKILL, status
+  assert run(0) == 0
+  calls = os.path.getsize(path + ".calls")
+  info = table.read_info(path)
+  digest = [p["sha256"] for p in info["parts"]]
+  results.append([calls, info["calls"], info["repeated_calls"], digest])
+  assert table.check(path, split)[1]
+json.dump(results, open(os.path.join({folder!r}, "results"), "w"))
+"""
+
+
+@pytest.mark.parametrize(
+  ("stage", "local", "at_risk"),
+  [
+    ("before", False, 1),
+    ("after", True, 4),
+    pytest.param("call", False, 1, marks=pytest.mark.slow),
+    pytest.param("before", True, 4, marks=pytest.mark.slow),
+    pytest.param("after", False, 1, marks=pytest.mark.slow),
+    pytest.param("call", True, 4, marks=pytest.mark.slow),
+  ],
+)
+def test_kill_at_every_write(tmp_path, stage, local, at_risk):
+  """However a build dies, the next one pays exactly for the rest."""
+  script = KILLING.format(
+    tests=str(__file__.rpartition("/")[0]),
+    folder=str(tmp_path),
+    stage=stage,
+    local=local,
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(script)],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  results = json.loads((tmp_path / "results").read_text())
+  assert len(results) >= {"call": 2 if local else 6}.get(stage, 12)
+  for calls, counted, repeated, digest in results:
+    assert counted == 6
+    assert 6 <= calls <= 6 + repeated <= 6 + at_risk
+    assert digest == results[0][3]  # a kill leaves no trace in the answers
+    if stage == "call":
+      assert calls == 6 + repeated > 6
+
+
+SHARING = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import numpy as np
+import asking as t
+from ckd_jax import teacher
+
+def box(images):
+  time.sleep(0.02)
+  with open({folder!r} + "/calls", "a") as file:
+    file.write("x")
+  return t.answers(images)
+
+t.box = box
+rng = np.random.default_rng(0)
+split = t.Split(
+  rng.integers(0, 256, (40, 6, 6, 3), np.uint8), np.zeros(40, np.int32),
+  np.asarray([f"train_{{row}}" for row in range(40)]), "f00d")
+asked = teacher.from_callable("asking:box", concurrency=2)
+start = int(sys.argv[1])
+read, paid, _ = t.build(
+  asked, split, range(start, start + 20), {folder!r} + "/t")
+print("paid", paid)
+"""
+
+
+def test_two_processes_pay_once(tmp_path):
+  script = SHARING.format(
+    tests=str(__file__.rpartition("/")[0]), folder=str(tmp_path)
+  )
+  (tmp_path / "t").mkdir()
+  with durable.lock(tmp_path / "t"):  # so that both arrive before either asks
+    processes = [
+      subprocess.Popen(
+        [sys.executable, "-c", script, start],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+      for start in ("0", "5")
+    ]
+    waiting = [process.stderr.readline() for process in processes]
+  outputs = [process.communicate()[0] for process in processes]
+  assert all(line.startswith("waiting: ") for line in waiting), waiting
+  assert [process.returncode for process in processes] == [0, 0]
+  paid = sorted(int(text.split("paid ")[1]) for text in outputs)
+  assert paid == [5, 20]
+  assert (tmp_path / "calls").read_text() == "x" * 25
+
+
+def test_a_read_only_table_is_enough(tmp_path, split, black_box, monkeypatch):
+  asked = black_box(answers)
+  build(asked, split, range(9), tmp_path / "t")
+
+  def refuse(*_):
+    raise UserError("read-only")
+
+  for name in ("write", "append", "lock"):
+    monkeypatch.setattr(durable, name, refuse)
+  read, paid, _ = build(asked, split, range(9), tmp_path / "t")
+  assert len(read.ids) == 9 and paid == 0
+  with pytest.raises(UserError, match="read-only"):
+    build(asked, split, range(10), tmp_path / "t")
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+  def full(number):
+    raise OSError(28, "No space left on device")
+
+  durable.write(tmp_path / "a", b"old")
+  monkeypatch.setattr(durable.os, "fsync", full)
+  with pytest.raises(UserError, match=r"cannot write .*/a: No space left"):
+    durable.write(tmp_path / "a", b"new")
+  assert (tmp_path / "a").read_bytes() == b"old"
+  assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_damaged_journal_is_refused(tmp_path):
+  file = tmp_path / "journal.jsonl"
+  journal = Journal(file)
+  journal.ask(["a", "b"])
+  journal.answer(["a"], np.ones((1, 4)))
+  whole = file.read_bytes()
+  file.write_bytes(whole + b'{"ask": ["tor')  # cut by a kill
+  journal = Journal(file)
+  assert list(journal.answers) == ["a"] and journal.asked["b"] == 1
+  journal.ask(["b"])
+  assert Journal(file).repeated(["a", "b"]) == 1
+  position = whole.index(b'"logits": "') + 15
+  broken = whole[:position] + b"Q" + whole[position + 1 :]
+  file.write_bytes(broken)
+  with pytest.raises(UserError, match=r"line 2 of .* is damaged"):
+    Journal(file)
