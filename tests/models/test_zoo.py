@@ -198,18 +198,6 @@ def test_vgg_initialisation():
   assert not np.any(params["block0.0"]["bias"])
 
 
-def test_unused_outputs_cost_nothing():
-  model = models.get("cnn", 5)
-  images = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
-  trees = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
-
-  def cost(pick):
-    run = jax.jit(lambda *args: pick(model.apply(*args, train=False)[0]))
-    return run.lower(*trees, images).compile().cost_analysis()["flops"]
-
-  assert 0 < cost(lambda o: o.logits) <= cost(lambda o: o)
-
-
 def test_own_model(tmp_path, monkeypatch):
   (tmp_path / "own_net.py").write_text(
     "from ckd_jax import models\n"
