@@ -19,6 +19,7 @@ import json, os, signal, sys, numpy as np
 sys.path.insert(0, {tests!r})
 import asking as t
 from ckd_jax import table, teacher
+from ckd_jax.methods import Outputs
 
 rng = np.random.default_rng(0)
 split = t.Split(
@@ -35,7 +36,7 @@ def box(images):
   return t.answers(images)
 
 t.box = box
-local = teacher.Teacher("local", lambda x, needs: t.Outputs(box(x)))
+local = teacher.Teacher("local", lambda x, needs: Outputs(box(x)))
 asked = local if {local} else teacher.from_callable("asking:box")
 
 def child(kill_at):
