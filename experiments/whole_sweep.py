@@ -80,7 +80,10 @@ def measure(flags, size: int) -> dict:
   parts = [train(flags, size, budget) for budget in budgets]
   wall = sum(part[0] for part in parts)
   runs = [run for part in parts for run in part[1]]
-  worked = sum(run["train_seconds"] + run["evaluation_seconds"] for run in runs)
+  worked = sum(  # without compiling, which a longer run does not do again
+    run["steps"] * run["step_milliseconds"] / 1e3 + run["evaluation_seconds"]
+    for run in runs
+  )
   steps = sum(run["steps"] for run in runs)
   seen = statistics.mean(run["steps"] / epoch(run["budget"]) for run in runs)
   cut = flags.max_epochs < MOST_EPOCHS
