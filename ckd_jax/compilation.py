@@ -21,8 +21,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 LIMIT = 4 * 2**30  # bytes; beyond it the oldest programs are forgotten
 
-# (own folder, the one that is kept) while `kept` lasts.
-_open: list[tuple[pathlib.Path, pathlib.Path]] = []
+# While `kept` lasts: its own folder, the shared one, and what both have had.
+_open: list[tuple[pathlib.Path, pathlib.Path, set[str]]] = []
 
 
 def folder() -> pathlib.Path:
@@ -66,20 +66,20 @@ def kept(place: pathlib.Path | None = None) -> Iterator[None]:
     # The further caches of XLA make the folder's name a part of every key.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     _use(own)
-    _open.append((own, place))
+    _open.append((own, place, {entry.name for entry in own.glob("*-cache")}))
     try:
       yield
     finally:
       _use(None)
       share()
-      _open.remove((own, place))
+      _open.pop()
 
 
 def share() -> None:
   """Links back what was compiled so far; where nothing is being compiled."""
-  for own, place in _open:
+  for own, place, known in _open:
     with contextlib.suppress(OSError):
-      _publish(own, place)
+      known |= _publish(own, place, known)
 
 
 def _use(folder: pathlib.Path | None) -> None:
@@ -112,10 +112,12 @@ def _sweep(place: pathlib.Path) -> None:
       shutil.rmtree(own, ignore_errors=True)
 
 
-def _publish(own: pathlib.Path, place: pathlib.Path) -> None:
-  for entry in own.glob("*-cache"):
+def _publish(own: pathlib.Path, place: pathlib.Path, known=frozenset()) -> set:
+  """Links what is not `known` back, forgets the oldest; what is known then."""
+  found = {entry.name for entry in own.glob("*-cache")}
+  for name in found - known:
     with contextlib.suppress(FileExistsError):
-      os.link(entry, place / entry.name)
+      os.link(own / name, place / name)
   entries = sorted(place.glob("*-cache"), key=lambda path: path.stat().st_mtime)
   total = sum(path.stat().st_size for path in entries)
   for entry in entries:
@@ -123,3 +125,4 @@ def _publish(own: pathlib.Path, place: pathlib.Path) -> None:
       break
     total -= entry.stat().st_size
     entry.unlink(missing_ok=True)
+  return found

@@ -81,7 +81,7 @@ def train_faster(configs: dict, in_turn: Callable) -> Iterator[tuple]:
       yield from train_together(runs)
     else:
       own = {run.workdir: run.config for run in runs}
-      runs.clear()  # their tables make room for one after the other
+      runs.clear()  # this group's tables make room for one after the other
       yield from in_turn(own)
 
 
@@ -89,7 +89,8 @@ def _faster(runs: Sequence[Run]) -> str:
   """Prints and returns "together" or "in turn"."""
   alone = runs[0]
   mesh = make_mesh(alone.config.batch_size)
-  if mesh.shape != alone.fit.mesh.shape:  # alone it would have more devices
+  if mesh.shape != alone.fit.mesh.shape:
+    # Alone it would have more devices: prepared once more, for this alone.
     alone = train.prepare(alone.config, alone.workdir, mesh=mesh)
   seconds = {
     "together": _seconds(*_stacked(runs)) / len(runs),

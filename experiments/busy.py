@@ -38,7 +38,7 @@ def works(plane: str, line: str) -> bool:
   if plane.startswith("/device:TPU"):
     return line == "XLA Ops"
   if plane.startswith("/device:"):
-    return line.startswith("Stream") and "Mem" not in line
+    return line.startswith("Stream") and "Compute" in line  # and others, maybe
   return "XLA" in line
 
 
@@ -54,7 +54,9 @@ def spans(folder: pathlib.Path) -> dict[str, dict[str, list]]:
       if not works(plane.name, line.name):
         continue
       events = [
-        (event.start_ns / 1e6, event.end_ns / 1e6) for event in line.events
+        (event.start_ns / 1e6, event.end_ns / 1e6)
+        for event in line.events
+        if not event.name.startswith("Mem")  # copies on the kernels' stream
       ]
       if events:
         found.setdefault(plane.name, {})[line.name] = merged(events)

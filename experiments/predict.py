@@ -52,8 +52,9 @@ def communication(row, devices: int, images: int, platform: Platform) -> float:
   """Seconds of all collectives of a step, one after the other.
 
   All-reduces are of gradients and statistics, whose size is the network's, and
-  of a memory (crd: 4.6 MB in place of 0.3); none grows with the batch. What is
-  gathered is of a batch of `images` on each device.
+  of a memory (crd: 4.6 MB in place of 0.3); they are taken as if the batch did
+  not matter, which is nearly so. What is gathered is of a batch of `images` on
+  each device, taken as linear in it: of n x n exchanges a lower bound.
   """
   if devices == 1:
     return 0.0

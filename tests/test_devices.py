@@ -12,8 +12,8 @@ TOLERANCE = 2e-4  # float32 sums in another order, through a whole step
 
 @pytest.mark.slow
 # All of them take ten minutes: experiments/README.md has what came out. These
-# have groups, maps with 1 x 1 convolutions, and a memory that is written to.
-@pytest.mark.parametrize("name", ["ckd", "fitnet", "crd"])
+# have groups, maps with 1 x 1 convolutions, every pair, and a memory.
+@pytest.mark.parametrize("name", ["ckd", "fitnet", "icd", "crd"])
 def test_a_method_on_1_2_4_and_8_devices_and_both_axes(name):
   script = pathlib.Path(__file__).with_name("on_devices.py")
   ended = subprocess.run(
