@@ -38,7 +38,8 @@ def works(plane: str, line: str) -> bool:
   if plane.startswith("/device:TPU"):
     return line == "XLA Ops"
   if plane.startswith("/device:"):
-    return line.startswith("Stream") and "Compute" in line  # and others, maybe
+    # Named by all that a stream does: "Stream #13(Compute,MemcpyD2D)".
+    return line.startswith("Stream") and "Compute" in line
   return "XLA" in line
 
 
