@@ -21,8 +21,8 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
-from ckd_jax import durable
 from ckd_jax.errors import UserError, command
+from ckd_jax.system import files
 
 STUDENT = "student.safetensors"
 
@@ -58,7 +58,7 @@ def save(path, params, state, metadata: dict[str, str]) -> None:
       mean, std, image_shape.
   """
   tensors = dict(_leaves(params, state))
-  durable.write(path, safetensors.numpy.save(tensors, metadata))
+  files.write(path, safetensors.numpy.save(tensors, metadata))
 
 
 def load(path) -> tuple[dict, dict, dict[str, str]]:
@@ -200,8 +200,8 @@ def run(run_dir, out) -> str:
     ) from error
   save(out / STUDENT, params, state, metadata)
   _load_checked(out / STUDENT, wanted)  # what was written, not what was read
-  durable.write(out / "config.json", json.dumps(config, indent=2).encode())
-  durable.write(out / "labels.txt", "".join(f"{x}\n" for x in labels).encode())
+  files.write(out / "config.json", json.dumps(config, indent=2).encode())
+  files.write(out / "labels.txt", "".join(f"{x}\n" for x in labels).encode())
   return wanted
 
 

@@ -26,10 +26,12 @@ def main(argv: list[str]) -> None:
     return
   use_every_core()
   # Only now that the devices are settled.
-  from ckd_jax import compilation, config, hosts, train
+  from ckd_jax import config
+  from ckd_jax.run import train
+  from ckd_jax.system import compile_cache, hosts
 
   argv = hosts.join(argv)
-  with hosts.together(), compilation.kept():
+  with hosts.together(), compile_cache.kept():
     train.run(*config.from_flags(argv))
 
 
@@ -55,6 +57,6 @@ def use_every_core() -> None:
 
 if __name__ == "__main__":
   status = errors.command(main, sys.argv[1:])
-  from ckd_jax import hosts
+  from ckd_jax.system import hosts
 
   hosts.leave(status)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from ckd_jax import durable
 from ckd_jax.errors import UserError, command
+from ckd_jax.system import files
 
 # What is read of a summary, and of which type it is.
 _KEYS = {
@@ -232,7 +232,7 @@ def plot(groups: Groups, path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
   picture = io.BytesIO()
   figure.savefig(picture, format="png", dpi=150)
-  durable.write(path, picture.getvalue())
+  files.write(path, picture.getvalue())
 
 
 def repeated(summaries: Sequence[dict[str, Any]]) -> list[str]:

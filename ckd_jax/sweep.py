@@ -47,12 +47,12 @@ def main(argv: list[str]) -> None:
   if {"-h", "--help"} & set(argv):
     print(HELP, end="")
     return
-  from ckd_jax import compilation, hosts
   from ckd_jax.main import use_every_core
+  from ckd_jax.system import compile_cache, hosts
 
   use_every_core()
   argv = hosts.join(argv)
-  with hosts.together(), compilation.kept():
+  with hosts.together(), compile_cache.kept():
     run(*read(argv))
 
 
@@ -155,7 +155,7 @@ def run(runs: dict, how: str, at_once: int) -> list[dict]:
   Raises:
     UserError: anything that the user can mend.
   """
-  from ckd_jax import train
+  from ckd_jax.run import train
 
   finished = {
     folder: train.look_into(folder, config, "--workdir")
@@ -181,7 +181,7 @@ def run(runs: dict, how: str, at_once: int) -> list[dict]:
 
 def crews(runs: dict, how: str, at_once: int) -> list[dict]:
   """The runs that one program could train, at most `at_once` each."""
-  from ckd_jax import hosts
+  from ckd_jax.system import hosts
 
   alike: dict[str, list] = {}
   for folder, config in runs.items():
@@ -209,7 +209,7 @@ def can_share(config) -> bool:
 
 def in_turn(crew: dict):
   """One run after the other."""
-  from ckd_jax import logger, train
+  from ckd_jax.run import logger, train
 
   for folder, config in crew.items():
     try:
@@ -221,7 +221,7 @@ def in_turn(crew: dict):
 
 def together(crew: dict):
   """All of them in one program, as many on each device as there are."""
-  from ckd_jax import crew as crewed
+  from ckd_jax.run import together as crewed
 
   runs = crewed.prepare(crew)
   for some in runs:
@@ -232,7 +232,7 @@ def auto(crew: dict):
   """As it is faster: vmap makes grouped convolutions, which may lose."""
   if jax.default_backend() == "cpu":  # no gain was measured there
     return in_turn(crew)
-  from ckd_jax import crew as crewed
+  from ckd_jax.run import together as crewed
 
   return crewed.train_faster(crew, in_turn)
 
@@ -246,6 +246,6 @@ CREWS: dict[str, Callable] = {
 
 if __name__ == "__main__":
   status = errors.command(main, sys.argv[1:])
-  from ckd_jax import hosts
+  from ckd_jax.system import hosts
 
   hosts.leave(status)

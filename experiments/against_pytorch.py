@@ -90,7 +90,8 @@ def pack(table_dir: str, seed: int, path: pathlib.Path) -> None:
   """What the peer trains on: the budget that our run of this seed has."""
   import numpy as np
 
-  from ckd_jax import budget, data, table
+  from ckd_jax import data, table
+  from ckd_jax.data import budget
 
   dataset = data.load("cifar100")
   chosen = budget.select(
@@ -114,7 +115,7 @@ def time_to(workdir: pathlib.Path, accuracy: float):
 
   None, None if none does.
   """
-  from ckd_jax import logger
+  from ckd_jax.run import logger
 
   summary = json.loads((workdir / "summary.json").read_text())
   for line in logger.read_metrics(workdir / "metrics.jsonl"):

@@ -25,6 +25,7 @@ import time
 
 import fake
 import study
+
 from ckd_jax.main import use_every_core
 
 RESULTS = study.HERE / "results" / "busy.jsonl"
@@ -123,8 +124,8 @@ def main() -> None:
   import jax
   from etils import epath
 
-  from ckd_jax import train
-  from ckd_jax.rhythm import Launcher, Watch
+  from ckd_jax.run import train
+  from ckd_jax.run.loop import Launcher, Watch
 
   options = {"batch_size": flags.batch, "dtype": flags.dtype}
   options |= {"steps": 10**6, "eval_every": 10**6, "checkpoint_every": 10**6}

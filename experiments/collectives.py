@@ -65,7 +65,7 @@ def main() -> None:
 
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", flags.devices)
-  from ckd_jax import cost
+  from ckd_jax.models import cost
 
   body = []
   for student in flags.students.split(","):

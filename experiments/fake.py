@@ -3,7 +3,6 @@
 import sys
 
 import numpy as np
-
 import study
 
 
@@ -36,8 +35,11 @@ def prepare(
     options: config keys, {"batch_size": 64}.
     hyper: hyper-parameters that are not the published ones.
   """
-  from ckd_jax import assemble, budget, data, methods, placement, plan
-  from ckd_jax.answers import Answers
+  from ckd_jax import data, methods
+  from ckd_jax.data import budget
+  from ckd_jax.run import assemble, plan
+  from ckd_jax.run.answers import Answers
+  from ckd_jax.step import sharding
 
   sys.path.insert(0, str(study.HERE.parent / "configs"))
   import cifar100
@@ -79,7 +81,7 @@ def prepare(
   if "embedding" in made.needs:
     embedding = random.normal(size=(len(chosen.train), 64)).astype(np.float16)
   said = (methods.Outputs(logits, embedding),) if made.needs else ()
-  mesh = mesh or placement.make_mesh(config.batch_size)
+  mesh = mesh or sharding.make_mesh(config.batch_size)
   settled = plan.plan(config, dataset, chosen, made)
   answers = Answers(said, teacher="noise")
   fit = assemble.assemble(

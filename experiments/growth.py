@@ -18,8 +18,9 @@ import math
 
 import fake
 import study
-from ckd_jax.main import use_every_core
 from throughput import timed
+
+from ckd_jax.main import use_every_core
 
 RESULTS = study.HERE / "results" / "growth.jsonl"
 GROUPS = ((1, 1), (2, 1), (2, 2), (3, 2))

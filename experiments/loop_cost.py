@@ -19,6 +19,7 @@ import time
 
 import fake
 import study
+
 from ckd_jax.main import use_every_core
 
 RESULTS = study.HERE / "results" / "loop_cost.jsonl"
@@ -47,7 +48,7 @@ def looped(config, fit) -> float:
   import jax
   from etils import epath
 
-  from ckd_jax import train
+  from ckd_jax.run import train
 
   fit = fit._replace(state=jax.tree.map(jax.numpy.copy, fit.state))
   with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +67,7 @@ def main() -> None:
   use_every_core()
   import jax
 
-  from ckd_jax.programs import default_launch
+  from ckd_jax.run.programs import default_launch
 
   steps = flags.steps * default_launch()  # whole launches, most of them timed
   options = {"batch_size": flags.batch_size, "steps": steps}

@@ -24,13 +24,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import study
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-import study
-from ckd_jax import methods, models, optimizer
+from ckd_jax import methods, models
 from ckd_jax.main import use_every_core
 from ckd_jax.methods import Batch, Method, Outputs, Task
-from ckd_jax.step import Examples, init_state, make_update
+from ckd_jax.step import Examples, init_state, make_update, optimizer
 
 RESULTS = study.HERE / "results" / "method_cost.jsonl"
 TEACHERS = {"resnet8": "resnet56", "wrn_16_2": "wrn_40_2"}

@@ -54,7 +54,8 @@ def ask(data_path: str, teacher_path: str, folder: pathlib.Path) -> None:
   The seed of a run does not choose its images here: seeds differ in initial
   weights, order and augmentation, and share one table.
   """
-  from ckd_jax import budget, data, methods, teacher
+  from ckd_jax import data, methods, teacher
+  from ckd_jax.data import budget
 
   sys.path.insert(0, str(study.HERE.parent / "configs"))
   import cifar10

@@ -18,6 +18,7 @@ import time
 
 import fake
 import study
+
 from ckd_jax.main import use_every_core
 
 RESULTS = study.HERE / "results" / "streaming.jsonl"

@@ -24,6 +24,7 @@ import time
 
 import fake
 import study
+
 from ckd_jax.main import use_every_core
 
 RESULTS = study.HERE / "results" / "throughput.jsonl"
@@ -118,8 +119,10 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
   import jax
   import jax.numpy as jnp
 
-  from ckd_jax import cost, crew, placement
-  from ckd_jax.programs import default_launch
+  from ckd_jax.models import cost
+  from ckd_jax.run import together
+  from ckd_jax.run.programs import default_launch
+  from ckd_jax.step import sharding
 
   images, at_once = int(images), int(at_once)
   launch = int(launch) or default_launch()
@@ -127,7 +130,7 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
   rows_a_step = images // 2 if estimator == "groups" else images
   options = {"batch_size": rows_a_step, "dtype": dtype}
   options |= {"steps_per_launch": launch}
-  mesh = placement.make_mesh(rows_a_step, at_once)
+  mesh = sharding.make_mesh(rows_a_step, at_once)
   fits, like = [], None
   for seed in range(at_once):
     config, like = fake.prepare(
@@ -142,8 +145,8 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
     fits.append(like)
   fit, state = fits[0], jax.tree.map(jnp.copy, fits[0].state)
   if at_once > 1:
-    fit = crew.crew_fit(fits)
-    state = crew.stack([one.state for one in fits], fit.everywhere)
+    fit = together.crew_fit(fits)
+    state = together.stack([one.state for one in fits], fit.everywhere)
   began = time.perf_counter()
   compiled = fit.launch(launch).lower(state, fit.examples, fit.key).compile()
   compile_seconds = time.perf_counter() - began

@@ -11,7 +11,8 @@ import jax
 import pytest
 
 from ckd_jax import data
-from runs import CNN, LINEAR, QUICK, run
+from tests.helpers.paths import GOLDEN, SHARED
+from tests.helpers.runs import CNN, LINEAR, QUICK, run
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
@@ -19,8 +20,6 @@ jax.config.update("jax_num_cpu_devices", 4)
 # of its threads can end up waiting in all-reduces of different steps.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +31,7 @@ def golden() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
   """Real data, checkpoints and tables, beside the checkout; not committed."""
-  folder = pathlib.Path(__file__).resolve().parents[1].parent / "shared"
+  folder = SHARED
   if not folder.is_dir():
     pytest.skip("needs the real data in ../shared, which is not here")
   return folder

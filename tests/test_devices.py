@@ -1,11 +1,12 @@
 """A step gives the same numbers however many devices share it."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from tests.helpers.paths import ROOT
 
 TOLERANCE = 2e-4  # float32 sums in another order, through a whole step
 
@@ -15,7 +16,7 @@ TOLERANCE = 2e-4  # float32 sums in another order, through a whole step
 # have groups, maps with 1 x 1 convolutions, every pair, and a memory.
 @pytest.mark.parametrize("name", ["ckd", "fitnet", "icd", "crd"])
 def test_a_method_on_1_2_4_and_8_devices_and_both_axes(name):
-  script = pathlib.Path(__file__).with_name("on_devices.py")
+  script = ROOT / "tests/helpers/on_devices.py"
   ended = subprocess.run(
     [sys.executable, script, name],
     check=True,

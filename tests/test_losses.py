@@ -3,7 +3,6 @@
 import functools
 import inspect
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,10 @@ import optax
 import pytest
 
 from ckd_jax import losses
-from dtypes import every_dtype
+from tests.helpers.dtypes import every_dtype
+from tests.helpers.paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden/losses"
+LOSSES = GOLDEN / "losses"
 
 
 def of_kd(facts, file):
@@ -67,7 +67,7 @@ REPLAY = {"KD": of_kd, "CKD": of_ckd}
 @pytest.mark.parametrize(
   "path",
   # The others are replayed beside their methods: tests/methods.
-  sorted(path for path in GOLDEN.glob("*.json") if "kd_" in path.stem),
+  sorted(path for path in LOSSES.glob("*.json") if "kd_" in path.stem),
   ids=lambda p: p.stem,
 )
 def test_values_and_gradients_are_those_of_the_public_code(path):

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from ckd_jax import data, errors, main, table
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-DIGITS = ROOT / "configs" / "digits.py"
+from tests.helpers.paths import DIGITS, ROOT
 
 
 def refused(capfd, *argv) -> str:
@@ -184,7 +182,7 @@ def test_a_mistake_is_one_line(name, good, capfd, tmp_path):
     f"--config={DIGITS}:{','.join(colon)}",
     "--config.teacher.source=table",
     f"--config.teacher.path={good}",
-    "--config.student=test_main:linear",
+    "--config.student=tests.test_main:linear",
     f"--workdir={tmp_path / 'run'}",
     *flags,
   )
@@ -259,7 +257,7 @@ def test_a_bad_table_is_one_line(name, answers, digits, capfd, tmp_path):
     capfd,
     f"--config={DIGITS}:teacher.source=table",
     f"--config.teacher.path={file}",
-    "--config.student=test_main:linear",
+    "--config.student=tests.test_main:linear",
     f"--workdir={workdir}",
   )
   assert SAYS[name] in line
@@ -275,7 +273,7 @@ def test_a_mended_file_is_read_again(answers, digits, capfd, tmp_path):
   flags = [
     f"--config={DIGITS}:teacher.source=table,steps=1,batch_size=16",
     f"--config.teacher.path={file}",
-    "--config.student=test_main:linear",
+    "--config.student=tests.test_main:linear",
     f"--workdir={tmp_path / 'run'}",
   ]
   _npz(file, logits=answers[:700], ids=np.asarray(digits.train.ids, str)[:700])

@@ -1,6 +1,5 @@
 """The code in README.md does what it says."""
 
-import pathlib
 import re
 import shutil
 import subprocess
@@ -13,8 +12,9 @@ import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
+from tests.helpers.paths import ROOT
 
-TEXT = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+TEXT = (ROOT / "README.md").read_text()
 LOSSES, METHOD = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 
 
@@ -54,10 +54,9 @@ def test_a_new_method_is_one_file(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_contract_test_runs_on_it_unasked(tmp_path):
-  root = pathlib.Path(__file__).parents[1]
   for folder in ("ckd_jax", "tests"):
-    shutil.copytree(root / folder, tmp_path / folder)
-  shutil.copy(root / "setup.cfg", tmp_path)
+    shutil.copytree(ROOT / folder, tmp_path / folder)
+  shutil.copy(ROOT / "setup.cfg", tmp_path)
   (tmp_path / "ckd_jax" / "methods" / "brier.py").write_text(METHOD)
   contract = subprocess.run(
     [

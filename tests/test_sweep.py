@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ckd_jax import crew, errors, logger, sweep
+from ckd_jax import errors, sweep
 from ckd_jax.errors import UserError
-from runs import DIGITS, LINEAR, QUICK
+from ckd_jax.run import logger, together
+from tests.helpers.paths import DIGITS
+from tests.helpers.runs import LINEAR, QUICK
 
 
 def swept(workdir, *flags, how, method="ckd"):
@@ -88,7 +90,7 @@ def test_both_ways_are_measured_where_tables_differ(
   """Two groups of two students, on devices that were divided among four."""
   monkeypatch.setattr("ckd_jax.step._ROWS", 64)
   monkeypatch.setitem(
-    sweep.CREWS, "auto", lambda runs: crew.train_faster(runs, sweep.in_turn)
+    sweep.CREWS, "auto", lambda runs: together.train_faster(runs, sweep.in_turn)
   )
   flags = [LINEAR, f"--config.teacher.path={paid[0]}", *SEEDS]
   ended = swept(tmp_path, *flags, how="auto", method="kd")
@@ -100,9 +102,9 @@ def test_both_ways_are_measured_where_tables_differ(
 def test_what_turns_out_to_be_streamed_is_trained_in_turn(
   paid, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr("ckd_jax.assemble.streams", lambda *images: True)
+  monkeypatch.setattr("ckd_jax.run.assemble.streams", lambda *images: True)
   monkeypatch.setitem(
-    sweep.CREWS, "auto", lambda runs: crew.train_faster(runs, sweep.in_turn)
+    sweep.CREWS, "auto", lambda runs: together.train_faster(runs, sweep.in_turn)
   )
   flags = [LINEAR, f"--config.teacher.path={paid[0]}", "--over=seed=1,2"]
   with pytest.raises(UserError, match="--how=in_turn"):
@@ -208,7 +210,7 @@ def test_mistakes_are_one_line(flags, words, capfd):
 
 def test_the_parts_of_a_stack():
   trees = [{"a": np.full((2, 3), float(i))} for i in range(4)]
-  stacked = crew.stack(trees, None)
-  np.testing.assert_array_equal(crew.take(stacked, 2)["a"], trees[2]["a"])
-  changed = crew.replace(stacked, 1, {"a": np.full((2, 3), 9.0)})
+  stacked = together.stack(trees, None)
+  np.testing.assert_array_equal(together.take(stacked, 2)["a"], trees[2]["a"])
+  changed = together.replace(stacked, 1, {"a": np.full((2, 3), 9.0)})
   assert changed["a"][:, 0, 0].tolist() == [0, 9, 2, 3]

@@ -12,6 +12,7 @@ import pytest
 
 from ckd_jax import models, torch_weights
 from ckd_jax.errors import UserError
+from tests.helpers.paths import ROOT
 
 # Accuracy on the first 3,000 test images of CIFAR-10, in percent, as PyTorch
 # measured it.
@@ -140,7 +141,7 @@ def test_a_pickle_is_refused_in_one_line(tmp_path):
   )
   done = subprocess.run(
     [sys.executable, "-W", "default", "-c", code],
-    cwd=pathlib.Path(__file__).parents[1],
+    cwd=ROOT,
     capture_output=True,
     text=True,
   )

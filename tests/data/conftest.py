@@ -3,7 +3,7 @@
 import pytest
 import tensorflow_datasets as tfds
 
-from sets import IMAGE, LABEL, prepare, tiny
+from tests.helpers.sets import IMAGE, LABEL, prepare, tiny
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ckd_jax import data
-from sets import (
+from tests.helpers.sets import (
   assert_same,
   error_line,
 )

@@ -7,7 +7,7 @@ import pytest
 
 from ckd_jax import data
 from ckd_jax.data import folder as folder_source
-from sets import assert_same, make_folder, png, refuse
+from tests.helpers.sets import assert_same, make_folder, png, refuse
 
 
 def test_the_second_load_decodes_nothing(tmp_path, monkeypatch):

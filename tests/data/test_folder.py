@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from ckd_jax import data
-from sets import assert_same, error_line, make_folder, png
+from tests.helpers.sets import assert_same, error_line, make_folder, png
 
 
 def test_folder_round_trip(tmp_path):

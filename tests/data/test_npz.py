@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ckd_jax import data
-from sets import error_line
+from tests.helpers.sets import error_line
 
 
 def arrays(**changes):

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import pathlib
 import re
 import shlex
 import subprocess
@@ -15,7 +14,8 @@ import tensorflow_datasets as tfds
 
 from ckd_jax import data
 from ckd_jax.data import prepared
-from sets import (
+from tests.helpers.paths import ROOT
+from tests.helpers.sets import (
   IMAGE,
   LABEL,
   assert_same,
@@ -81,7 +81,7 @@ assert "tensorflow" not in sys.modules
     [sys.executable, "-W", "error", "-c", script],
     capture_output=True,
     text=True,
-    cwd=pathlib.Path(__file__).parents[1],
+    cwd=ROOT,
     env={**os.environ, "TFDS_DATA_DIR": str(tmp_path / "tfds")},
   )
   assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import map_cases as cases
 from ckd_jax import methods
 from ckd_jax.methods.ab import activation_boundary
+from tests.helpers import map_cases as cases
 
 
 def twin(student, teacher, margin=1.0):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import map_cases as cases
 from ckd_jax import methods
 from ckd_jax.methods.at import attention_transfer
+from tests.helpers import map_cases as cases
 
 
 def twin(student, teacher, power=2):

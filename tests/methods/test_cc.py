@@ -8,8 +8,8 @@ import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods.cc import correlation_congruence
-from dtypes import every_dtype
-from relational import batch_of, draw, follows, stays_finite
+from tests.helpers.dtypes import every_dtype
+from tests.helpers.relational import batch_of, draw, follows, stays_finite
 
 
 def twin(student, teacher):

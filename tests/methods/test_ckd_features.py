@@ -8,7 +8,7 @@ import pytest
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.ckd_features import difference
-from map_cases import twin_regress
+from tests.helpers.map_cases import twin_regress
 
 GROUPS, CLASSES = 4, 3
 PUBLISHED = {"fitnet": 100.0, "cc": 0.02, "vid": 1.0}

@@ -8,7 +8,7 @@ import pytest
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.crd import _other_classes, _sort_by_class, crd, crd_memory
-from dtypes import every_dtype
+from tests.helpers.dtypes import every_dtype
 
 ROWS, DIM = 10, 4
 

@@ -4,7 +4,12 @@ import jax
 import numpy as np
 
 from ckd_jax.methods._mixing import box, paste
-from mixing import check_hazards, check_loss, check_prepare, check_sample
+from tests.helpers.mixing import (
+  check_hazards,
+  check_loss,
+  check_prepare,
+  check_sample,
+)
 
 
 def test_the_loss():

@@ -7,8 +7,8 @@ import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods import dist as file
-from dtypes import every_dtype
-from relational import (
+from tests.helpers.dtypes import every_dtype
+from tests.helpers.relational import (
   batch_of,
   draw,
   follows,

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import map_cases as cases
 from ckd_jax import methods
 from ckd_jax.methods import _maps as maps
 from ckd_jax.methods.fitnet import hint
+from tests.helpers import map_cases as cases
 
 
 def test_the_public_numbers(golden):

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-import map_cases as cases
 from ckd_jax import methods
 from ckd_jax.methods.fsp import fsp
+from tests.helpers import map_cases as cases
 
 
 def twin(*maps):

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-import map_cases as cases
 from ckd_jax import methods
 from ckd_jax.methods.ft import factor_transfer
+from tests.helpers import map_cases as cases
 
 
 def twin(student, teacher, power=2):

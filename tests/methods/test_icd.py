@@ -9,7 +9,7 @@ import pytest
 
 from ckd_jax import losses, methods
 from ckd_jax.methods import Batch, Outputs, Task
-from dtypes import every_dtype
+from tests.helpers.dtypes import every_dtype
 
 
 def twin(student, teacher, log_scale, bias, alpha=0.5, max_scale=10.0):

@@ -12,7 +12,7 @@ from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods import infoflow as file
 from ckd_jax.methods.infoflow import infoflow
-from dtypes import every_dtype
+from tests.helpers.dtypes import every_dtype
 
 
 def draw(*shape, seed=0):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from ckd_jax.methods.mixup import mixup
-from mixing import (
+from tests.helpers.mixing import (
   check_hazards,
   check_loss,
   check_prepare,

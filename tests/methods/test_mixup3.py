@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from mixing import check_hazards, check_loss, check_prepare, check_sample
+from tests.helpers.mixing import (
+  check_hazards,
+  check_loss,
+  check_prepare,
+  check_sample,
+)
 
 
 def test_the_loss():

@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.r2kd import r2kd_rank, r2kd_value
-from dtypes import every_dtype
+from tests.helpers.dtypes import every_dtype
 
 GRADED = [
   jax.jit(jax.value_and_grad(loss))

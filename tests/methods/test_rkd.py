@@ -8,8 +8,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ckd_jax import methods, numerics
 from ckd_jax.methods import rkd as file
-from dtypes import every_dtype
-from relational import (
+from tests.helpers.dtypes import every_dtype
+from tests.helpers.relational import (
   batch_of,
   draw,
   follows,

@@ -8,7 +8,7 @@ import pytest
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.rrd import enqueue, rrd
-from dtypes import every_dtype
+from tests.helpers.dtypes import every_dtype
 
 TASK = Task(8, 3, 4, 2, jnp.arange(8, dtype=jnp.int32) % 3)
 

@@ -5,7 +5,6 @@ their weights follow the formula of `_weights`.
 """
 
 import json
-import pathlib
 import zlib
 
 import jax
@@ -17,8 +16,9 @@ from ckd_jax import models, torch_weights
 from ckd_jax.errors import UserError
 from ckd_jax.models import linen
 from ckd_jax.models.vgg import VGG
+from tests.helpers.paths import GOLDEN
 
-_GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "models"
+_GOLDEN = GOLDEN / "models"
 _SHAPES = sorted(path.stem for path in _GOLDEN.glob("*.json"))
 # By default: shapes of one of each family, numbers of two kinds of block.
 _FAMILIES = ("model_ResNet50", "model_vgg11", "model_wrn_16_2")

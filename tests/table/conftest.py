@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from answered import NAMES, ROWS, Split
 from ckd_jax import table
+from tests.helpers.answered import NAMES, ROWS, Split
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pickle
 import numpy as np
 import pytest
 
-from answered import NAMES, ROWS, write
 from ckd_jax import table
 from ckd_jax.errors import UserError
+from tests.helpers.answered import NAMES, ROWS, write
 
 ENDINGS = ("npz", "npy", "safetensors", "csv", "parquet")
 

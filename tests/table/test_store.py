@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from answered import NAMES, ROWS
 from ckd_jax import errors, table
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
+from tests.helpers.answered import NAMES, ROWS
 
 
 def test_dtype_rule():

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import asking
-from asking import Split
 from ckd_jax import teacher
+from tests.helpers import asking
+from tests.helpers.asking import Split
 
 
 @pytest.fixture
@@ -26,6 +26,6 @@ def black_box(monkeypatch):
   def make(function, **options):
     monkeypatch.setattr(asking, "box", function, raising=False)
     options = {"retries": 0, "back_off": 0.001, **options}
-    return teacher.from_callable("asking:box", **options)
+    return teacher.from_callable("tests.helpers.asking:box", **options)
 
   return make

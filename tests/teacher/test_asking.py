@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from asking import CLASSES, Counting, answers, build
 from ckd_jax import table, teacher
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
+from tests.helpers.asking import CLASSES, Counting, answers, build
 
 
 def test_only_missing_rows_are_asked(tmp_path, split, black_box):

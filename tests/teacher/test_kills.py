@@ -8,16 +8,17 @@ import textwrap
 import numpy as np
 import pytest
 
-from asking import answers, build
-from ckd_jax import durable
 from ckd_jax.errors import UserError
-from ckd_jax.journal import Journal
+from ckd_jax.system import files
+from ckd_jax.teacher.journal import Journal
+from tests.helpers.asking import answers, build
+from tests.helpers.paths import ROOT
 
 # For every k: forks a build, kills it at its k-th fsync or call, builds again.
 KILLING = """
 import json, os, signal, sys, numpy as np
 sys.path.insert(0, {tests!r})
-import asking as t
+from tests.helpers import asking as t
 from ckd_jax import table, teacher
 from ckd_jax.methods import Outputs
 
@@ -37,7 +38,7 @@ def box(images):
 
 t.box = box
 local = teacher.Teacher("local", lambda x, needs: Outputs(box(x)))
-asked = local if {local} else teacher.from_callable("asking:box")
+asked = local if {local} else teacher.from_callable("tests.helpers.asking:box")
 
 def child(kill_at):
   global kill_call
@@ -93,7 +94,7 @@ json.dump(results, open(os.path.join({folder!r}, "results"), "w"))
 def test_kill_at_every_write(tmp_path, stage, local, at_risk):
   """However a build dies, the next one pays exactly for the rest."""
   script = KILLING.format(
-    tests=str(__file__.rpartition("/")[0]),
+    tests=str(ROOT),
     folder=str(tmp_path),
     stage=stage,
     local=local,
@@ -118,7 +119,7 @@ SHARING = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import numpy as np
-import asking as t
+from tests.helpers import asking as t
 from ckd_jax import teacher
 
 def box(images):
@@ -132,7 +133,7 @@ rng = np.random.default_rng(0)
 split = t.Split(
   rng.integers(0, 256, (40, 6, 6, 3), np.uint8), np.zeros(40, np.int32),
   np.asarray([f"train_{{row}}" for row in range(40)]), "f00d")
-asked = teacher.from_callable("asking:box", concurrency=2)
+asked = teacher.from_callable("tests.helpers.asking:box", concurrency=2)
 start = int(sys.argv[1])
 read, paid, _ = t.build(
   asked, split, range(start, start + 20), {folder!r} + "/t")
@@ -141,11 +142,9 @@ print("paid", paid)
 
 
 def test_two_processes_pay_once(tmp_path):
-  script = SHARING.format(
-    tests=str(__file__.rpartition("/")[0]), folder=str(tmp_path)
-  )
+  script = SHARING.format(tests=str(ROOT), folder=str(tmp_path))
   (tmp_path / "t").mkdir()
-  with durable.lock(tmp_path / "t"):  # so that both arrive before either asks
+  with files.lock(tmp_path / "t"):  # so that both arrive before either asks
     processes = [
       subprocess.Popen(
         [sys.executable, "-c", script, start],
@@ -172,7 +171,7 @@ def test_a_read_only_table_is_enough(tmp_path, split, black_box, monkeypatch):
     raise UserError("read-only")
 
   for name in ("write", "append", "lock"):
-    monkeypatch.setattr(durable, name, refuse)
+    monkeypatch.setattr(files, name, refuse)
   read, paid, _ = build(asked, split, range(9), tmp_path / "t")
   assert len(read.ids) == 9 and paid == 0
   with pytest.raises(UserError, match="read-only"):
@@ -183,10 +182,10 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
   def full(number):
     raise OSError(28, "No space left on device")
 
-  durable.write(tmp_path / "a", b"old")
-  monkeypatch.setattr(durable.os, "fsync", full)
+  files.write(tmp_path / "a", b"old")
+  monkeypatch.setattr(files.os, "fsync", full)
   with pytest.raises(UserError, match=r"cannot write .*/a: No space left"):
-    durable.write(tmp_path / "a", b"new")
+    files.write(tmp_path / "a", b"new")
   assert (tmp_path / "a").read_bytes() == b"old"
   assert [file.name for file in tmp_path.iterdir()] == ["a"]
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asking import CLASSES, answers, build
 from ckd_jax import table, teacher
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model, Outputs
+from tests.helpers.asking import CLASSES, answers, build
 
 
 def _network() -> tuple[Model, dict, dict]:

@@ -1,0 +1,222 @@
+"""What every key of a config may be, in one table, and what goes together."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ckd_jax import augment, methods, models
+from ckd_jax.errors import UserError, nearest
+from ckd_jax.step import optimizer
+
+SOURCES = ("callable", "checkpoint", "none", "table", "torch", "train")
+
+
+class Rule(NamedTuple):
+  """A test of one value, and the words for what passes it."""
+
+  fits: Callable[[object], bool]
+  words: str
+
+
+def _is_number(value) -> bool:
+  # A bool is an int to Python, and no number to a person.
+  return type(value) in (int, float) and math.isfinite(value)
+
+
+def _whole(low: int, high: float = math.inf) -> Rule:
+  to = "or more" if high == math.inf else f"to {high}"
+  return Rule(
+    lambda value: type(value) is int and low <= value <= high,
+    f"a whole number, {low} {to}",
+  )
+
+
+def _number(test: Callable[[float], bool], words: str) -> Rule:
+  return Rule(lambda value: _is_number(value) and test(value), words)
+
+
+def _numbers(test: Callable[[float], bool], words: str) -> Rule:
+  return Rule(
+    lambda value: (
+      isinstance(value, tuple | list)
+      and all(_is_number(x) and test(x) for x in value)
+    ),
+    words,
+  )
+
+
+_TEXT = Rule(lambda value: isinstance(value, str), "a text")
+_PATH = Rule(lambda value: value is None or isinstance(value, str), "a path")
+_SWITCH = Rule(lambda value: isinstance(value, bool), "true or false")
+_COUNT = _whole(1)
+_SEED = _whole(0, 2**32 - 1)  # JAX drops the higher bits
+_RATE = _number(lambda x: x > 0, "a number above 0")
+_AMOUNT = _number(lambda x: x >= 0, "a number, 0 or above")
+_SHARE = _number(lambda x: 0 <= x < 1, "a number in [0, 1)")
+_FACTOR = _number(lambda x: 0 < x <= 1, "a number in (0, 1]")
+_MEAN = _numbers(lambda x: True, "a tuple of numbers, one per channel")
+_STD = _numbers(lambda x: x > 0, "a tuple of numbers above 0, one per channel")
+
+RULES: dict[str, Rule | tuple[str, ...] | Callable[[], list[str]]] = {
+  "seed": _SEED,
+  "label": _TEXT,
+  "budget": _COUNT,
+  "budget_seed": _SEED,
+  "val_fraction": _SHARE,
+  "dataset.name": _TEXT,
+  "dataset.path": _PATH,
+  "dataset.placement": ("auto", "device", "stream"),
+  "dataset.image_size": Rule(
+    lambda value: value is None or _COUNT.fits(value), "a size in pixels"
+  ),
+  "dataset.mean": _MEAN,
+  "dataset.std": _STD,
+  "augment": augment.CHOICES,
+  "augment_padding": _whole(0),
+  "student_view": ("fresh", "table"),
+  "student": models.names,
+  "method": methods.names,
+  "teacher.source": SOURCES,
+  "teacher.name": _TEXT,
+  "teacher.path": _PATH,
+  "teacher.view": ("augmented", "clean"),
+  "teacher.live": _SWITCH,
+  "teacher.pruned": _SHARE,
+  "teacher.mean": _MEAN,
+  "teacher.std": _STD,
+  "teacher.steps": _COUNT,
+  "teacher.batch_size": _COUNT,
+  "teacher.learning_rate": _RATE,
+  "teacher.schedule": ("constant", "cosine", "step"),
+  "teacher.kind": ("log_probs", "logits", "probs"),
+  "teacher.part_size": _COUNT,
+  "teacher.request_size": _COUNT,
+  "teacher.concurrency": _COUNT,
+  "teacher.requests_per_second": _AMOUNT,
+  "teacher.retries": _whole(0),
+  "teacher.back_off": _AMOUNT,
+  "table.path": _PATH,
+  "table.test_path": _PATH,
+  "batch_size": _COUNT,
+  "steps": _COUNT,
+  "eval_every": _COUNT,
+  "checkpoint_every": _COUNT,
+  "log_every": _COUNT,
+  "steps_per_launch": _whole(0),
+  "optimizer.learning_rate": _RATE,
+  "optimizer.momentum": _SHARE,
+  "optimizer.weight_decay": _AMOUNT,
+  "schedule": optimizer.SCHEDULES,
+  "schedule_hyper.patience": _COUNT,
+  "schedule_hyper.levels": _COUNT,
+  "schedule_hyper.max_epochs": _COUNT,
+  "schedule_hyper.factor": _FACTOR,
+  "schedule_hyper.milestones": _numbers(
+    lambda x: x > 0, "a tuple of epochs above 0"
+  ),
+  "schedule_hyper.epochs": _COUNT,
+  "schedule_hyper.warmup_fraction": _SHARE,
+  "dtype": ("bfloat16", "float32"),
+}
+
+
+def value(config, key: str):
+  """The value of a dotted key; of "" the config itself."""
+  for part in filter(None, key.split(".")):
+    config = config[part]
+  return config
+
+
+def check_complete(config, path: str) -> None:
+  """Refuses a file that leaves out a key, so that no default hides in code."""
+  for key in (*RULES, "hyper"):
+    try:
+      value(config, key)
+    except (AttributeError, KeyError, TypeError) as error:
+      raise UserError(
+        f"{path} lacks the key {key!r}: copy it from configs/digits.py"
+      ) from error
+
+
+def check_values(config) -> None:
+  """Compares every key with its rule."""
+  for key, rule in RULES.items():
+    found = value(config, key)
+    if isinstance(rule, Rule):
+      if not rule.fits(found):
+        raise UserError(f"{key} is {found!r}: it must be {rule.words}")
+    elif not _is_own_code(key, found):
+      _check_choice(key, found, rule)
+  for key, found in config.hyper.items():
+    if isinstance(found, float) and not math.isfinite(found):
+      raise UserError(f"hyper.{key} is {found}: it must be finite")
+
+
+def _is_own_code(key: str, found) -> bool:
+  """Whether it is a `package.module:function` in place of a network's name."""
+  return key in ("student", "teacher.name") and ":" in str(found)
+
+
+def _check_choice(key: str, found, choices) -> None:
+  choices = choices() if callable(choices) else choices
+  if found not in choices:
+    raise UserError(f"unknown {key} {found!r}: {nearest(str(found), choices)}")
+
+
+def check_together(config, method: methods.Method) -> None:
+  """Refuses values that are right alone and wrong together.
+
+  Args:
+    config: whose values are each in their range.
+    method: which the config names.
+  """
+  for conflict in _conflicts(config, method):
+    raise UserError(conflict)
+  if config.teacher.source in ("torch", "train"):
+    key, name = "teacher.name", config.teacher.name
+    if not _is_own_code(key, name):
+      _check_choice(key, name, models.names)
+
+
+def _conflicts(config, method) -> Iterator[str]:
+  source = config.teacher.source
+  held_out = int(config.budget * config.val_fraction)
+  if config.schedule == "plateau" and not held_out:
+    yield (
+      "schedule 'plateau' watches the validation accuracy, and there are no"
+      " validation images: raise val_fraction or the budget"
+    )
+  if method.needs and source == "none":
+    others = ", ".join(name for name in SOURCES if name != "none")
+    yield (
+      f"method {config.method!r} needs a teacher: set teacher.source to one of"
+      f" {others}"
+    )
+  if source in ("callable", "checkpoint", "table", "torch") and (
+    not config.teacher.path
+  ):
+    yield f"teacher.source {source!r} needs teacher.path"
+  if source == "table" and config.table.path:
+    yield (
+      "table.path is where a teacher's answers are kept, and teacher.source"
+      " 'table' asks none: name the table as teacher.path alone"
+    )
+  if config.teacher.live and config.hyper.get("offset") == "fit":
+    yield (
+      "hyper.offset='fit' needs the answers of a table: a live teacher's are"
+      " not kept, set hyper.offset=none"
+    )
+  if config.teacher.pruned and method.max_teachers < 2:
+    yield (
+      f"method {config.method!r} listens to one teacher: teacher.pruned makes a"
+      " second one for r2kd, set teacher.pruned=0.0"
+    )
+  if config.teacher.pruned and source not in ("checkpoint", "torch", "train"):
+    yield (
+      "teacher.pruned copies a local teacher without its smallest weights:"
+      f" {source!r} has no weights here, set teacher.pruned=0.0"
+    )
+  if config.teacher.live and source in ("callable", "table"):
+    yield (
+      f"teacher.live needs a local teacher: {source!r} cannot answer in a step"
+    )

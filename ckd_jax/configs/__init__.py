@@ -1,0 +1,1 @@
+"""The configs that `--config=configs/NAME.py` finds wherever it is run."""

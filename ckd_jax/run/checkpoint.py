@@ -1,0 +1,263 @@
+"""Checkpoints that are believed only after every byte was checked.
+
+A checkpoint is DIR/00000100 with `arrays` (orbax) and `manifest.json`: the
+sha256 of every file, the name and type of every leaf, the caller's notes, and
+on its last line the sha256 of itself. The manifest is written last, so what has
+none is an unfinished save. We do this because orbax restores flipped bits
+silently and never falls back to an older step.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from ckd_jax.errors import UserError
+from ckd_jax.system import files, hosts
+
+_MANIFEST = "manifest.json"
+
+
+def save(
+  directory, step: int, state, notes: dict[str, Any], *, keep: int = 2
+) -> None:
+  """Writes a checkpoint and returns when it is durable.
+
+  All processes call it; process 0 writes. The arrays of `state` may be donated
+  afterwards.
+
+  Args:
+    directory: where the checkpoints of one run lie, seen by all processes; made
+      if absent.
+    step: the number of steps done; an older save of the same step is replaced.
+    state: any pytree of arrays and typed keys, alike in all processes.
+    notes: what the host remembers, JSON-able.
+    keep: how many checkpoints remain; the older ones are removed.
+
+  Raises:
+    UserError: the directory cannot be written.
+  """
+  leaves = _named(state)
+  manifest = {
+    "step": step,
+    "notes": notes,
+    "leaves": {name: _type(leaf) for name, leaf in leaves.items()},
+    "keys": {
+      name: str(jax.random.key_impl(leaf))
+      for name, leaf in leaves.items()
+      if _is_key(leaf)
+    },
+  }
+  json.dumps(manifest)  # notes that are not JSON must not cost the older save
+  arrays = jax.device_get(
+    {
+      name: jax.random.key_data(leaf) if _is_key(leaf) else np.asarray(leaf)
+      for name, leaf in leaves.items()
+      if np.size(leaf)  # orbax refuses arrays without elements
+    }
+  )
+  folder = _folder(directory, step)
+  primary = jax.process_index() == 0
+  try:
+    if primary:
+      _remove(folder)
+      folder.mkdir(parents=True)
+    ocp.save(folder / "arrays", arrays)  # all processes meet here, one writes
+    if primary:
+      manifest["files"] = _digests(folder)
+      body = json.dumps(manifest, indent=1).encode()
+      files.write(folder / _MANIFEST, _seal(body))
+      _prune(directory, step, keep)
+  except OSError as error:
+    raise UserError(
+      f"cannot write the checkpoint {folder}: {error.strerror or error}; "
+      "free space there or give another --workdir"
+    ) from error
+
+
+def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
+  """Reads the newest checkpoint that is exactly as it was written.
+
+  One that is not is renamed `*.corrupt`, with one line in the log, and the next
+  older is tried.
+
+  Args:
+    directory: as given to `save`.
+    like: a pytree of arrays or `jax.ShapeDtypeStruct`s with the structure,
+      shapes and dtypes of the state; a leaf comes back with this leaf's
+      sharding, as a NumPy array where this leaf is one.
+
+  Returns:
+    (step, state, notes), or None where there is no valid checkpoint.
+
+  Raises:
+    UserError: the checkpoint holds another structure, shape or dtype.
+  """
+  step = _newest_valid(directory) if jax.process_index() == 0 else -1
+  if jax.process_count() > 1:  # all processes take the same step
+    step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+  if step < 0:
+    return None
+  folder = _folder(directory, step)
+  manifest = _manifest(folder)
+  wanted = _named(like)
+  _check_same(folder, manifest["leaves"], wanted)
+  arrays = ocp.load(folder / "arrays")
+
+  def place(name, leaf):
+    if np.size(leaf):
+      value = arrays[name]
+    else:
+      value = np.zeros(leaf.shape, leaf.dtype)
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+      value = hosts.put(value, leaf.sharding)
+    if _is_key(leaf):
+      value = jax.random.wrap_key_data(value, impl=manifest["keys"][name])
+    return value
+
+  placed = [place(name, leaf) for name, leaf in wanted.items()]
+  state = jax.tree.unflatten(jax.tree.structure(like), placed)
+  return manifest["step"], state, manifest["notes"]
+
+
+def _named(tree) -> dict[str, Any]:
+  """Leaves by their path, in tree order."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  named = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+    if hasattr(leaf, "dtype")
+    else np.asarray(leaf)
+    for path, leaf in leaves
+  }
+  if len(named) < len(leaves):
+    raise ValueError("two leaves have the same path once written with '/'")
+  return named
+
+
+def _is_key(leaf) -> bool:
+  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _type(leaf) -> str:
+  return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _check_same(folder, saved: dict[str, str], wanted: dict[str, Any]) -> None:
+  wanted = {name: _type(leaf) for name, leaf in wanted.items()}
+  names = [*wanted, *(name for name in saved if name not in wanted)]
+  wrong = [name for name in names if saved.get(name) != wanted.get(name)]
+  if wrong:
+    name = wrong[0]
+    raise UserError(
+      f"the checkpoint {folder} is of another model or method: {name!r} is "
+      f"{saved.get(name, 'absent')} there and {wanted.get(name, 'absent')} "
+      f"here ({len(wrong)} leaves differ); give another --workdir"
+    )
+
+
+def _folder(directory, step: int) -> epath.Path:
+  return epath.Path(directory).resolve() / f"{step:08d}"  # orbax wants it so
+
+
+def _steps(directory) -> list[int]:
+  """Steps that have a folder, finished or not, in ascending order."""
+  directory = epath.Path(directory)
+  if not directory.is_dir():
+    return []
+  names = (path.name for path in directory.iterdir() if path.is_dir())
+  return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{8,}", name))
+
+
+def _finished(directory, step: int) -> bool:
+  return (_folder(directory, step) / _MANIFEST).exists()
+
+
+def _prune(directory, step: int, keep: int) -> None:
+  """Keeps `step` and, of those before it, the newest finished ones."""
+  earlier = [old for old in reversed(_steps(directory)) if old < step]
+  kept = [old for old in earlier if _finished(directory, old)][: keep - 1]
+  for old in earlier:
+    if old not in kept:
+      _remove(_folder(directory, old))
+
+
+def _newest_valid(directory) -> int:
+  """The newest step whose bytes are what was written, or -1."""
+  for step in reversed(_steps(directory)):
+    folder = _folder(directory, step)
+    if not _finished(directory, step):
+      continue
+    try:
+      _check_files(folder, _manifest(folder))
+      return step
+    except (OSError, ValueError) as error:
+      corrupt = folder.with_name(f"{folder.name}.corrupt")
+      if corrupt.exists():
+        corrupt.rmtree()
+      folder.rename(corrupt)
+      logging.getLogger(__name__).warning(
+        "checkpoint %s is damaged (%s): renamed %s, trying the one before",
+        folder,
+        error,
+        corrupt.name,
+      )
+  return -1
+
+
+def _manifest(folder: epath.Path) -> dict[str, Any]:
+  data = (folder / _MANIFEST).read_bytes()
+  body = data[: data.rstrip(b"\n").rfind(b"\n")]
+  if data != _seal(body):
+    raise ValueError(f"{_MANIFEST} is not what was written")
+  return json.loads(body)
+
+
+def _check_files(folder: epath.Path, manifest: dict[str, Any]) -> None:
+  for name, digest in manifest["files"].items():
+    if _sha256((folder / name).read_bytes()) != digest:
+      raise ValueError(f"{name} is not what was written")
+
+
+def _digests(folder: epath.Path) -> dict[str, str]:
+  """The sha256 of every file, after it was forced on to the disk."""
+  digests = {}
+  for parent, _, names in folder.walk():
+    for path in (parent / name for name in names):
+      _sync(path)
+      digests[str(path.relative_to(folder))] = _sha256(path.read_bytes())
+    _sync(parent)
+  return digests
+
+
+def _seal(body: bytes) -> bytes:
+  return body + b"\n" + _sha256(body).encode() + b"\n"
+
+
+def _sha256(data: bytes) -> str:
+  return hashlib.sha256(data).hexdigest()
+
+
+def _sync(path: epath.Path) -> None:
+  """Forces a file, or the entries of a folder, on to the disk."""
+  if files.is_local(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+      os.fsync(descriptor)
+    finally:
+      os.close(descriptor)
+
+
+def _remove(folder: epath.Path) -> None:
+  """Removes the manifest first, so that a half removed folder is unfinished."""
+  if folder.exists():
+    (folder / _MANIFEST).unlink(missing_ok=True)
+    folder.rmtree()

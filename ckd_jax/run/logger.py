@@ -1,0 +1,270 @@
+"""What a run tells people and programs: header, progress, metrics, curves."""
+
+import io
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from etils import epath
+
+from ckd_jax.errors import UserError
+from ckd_jax.system import files
+
+
+def to_json(value: Any) -> Any:
+  """Makes arrays of one number plain, and non-finite numbers None."""
+  if isinstance(value, Mapping):
+    return {str(key): to_json(inner) for key, inner in value.items()}
+  if isinstance(value, list | tuple):
+    return [to_json(inner) for inner in value]
+  if hasattr(value, "item"):
+    value = value.item()
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+class Logger:
+  """Appends one JSON object per line to a file.
+
+  Args:
+    path: the file; made if absent.
+    from_step: the step that the run resumes from: later lines, which it will
+      write again, are dropped, and so is a line that a kill cut short. None
+      begins a new file.
+  """
+
+  def __init__(self, path, from_step: int | None = None):
+    self._path = path
+    lines = [] if from_step is None else read_metrics(path)
+    kept = [line for line in lines if line["step"] <= from_step]
+    text = "".join(json.dumps(line) + "\n" for line in kept)
+    files.write(path, text.encode())
+
+  def log(self, step: int, **metrics) -> None:
+    """Writes one line; call it with the numbers of a step that is finished."""
+    line = to_json({"step": step, **metrics})
+    files.append(self._path, json.dumps(line, allow_nan=False))
+
+
+def read_metrics(path) -> list[dict[str, Any]]:
+  """The lines of a metrics file, without one that a kill cut short."""
+  path = epath.Path(path)
+  lines = []
+  for text in path.read_text().splitlines() if path.exists() else ():
+    try:
+      line = json.loads(text)
+    except ValueError:
+      continue
+    if isinstance(line, dict) and isinstance(line.get("step"), int):
+      lines.append(line)
+  return lines
+
+
+def header(pairs: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
+  """Two aligned columns, one line per pair; None is shown as '-'."""
+  pairs = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
+  width = max((len(name) for name, _ in pairs), default=0)
+  return "\n".join(
+    f"{name:<{width}}  {'-' if value is None else value}"
+    for name, value in pairs
+  )
+
+
+class Progress:
+  """One line that overwrites itself, or a plain line now and then.
+
+  Args:
+    steps: the last step of the run.
+    images_per_step: student images, for the rate.
+    first: the step that the run resumes from.
+    stream: a terminal gets the overwriting line; anything else a plain line
+      every `interval` seconds and one at the end.
+    interval: seconds between plain lines.
+    clock: a function that returns seconds.
+  """
+
+  def __init__(
+    self,
+    steps: int,
+    images_per_step: int,
+    *,
+    first: int = 0,
+    stream=None,
+    interval: float = 10.0,
+    clock=time.monotonic,
+  ):
+    self._steps, self._images = steps, images_per_step
+    self._stream = stream or sys.stderr
+    self._terminal = self._stream.isatty()
+    self._interval = 0.1 if self._terminal else interval
+    self._clock = clock
+    self._begin = self._last = (first, clock())
+    self._width = 0
+    self._rate = 0.0
+
+  def show(self, step: int, **metrics) -> None:
+    """Shows a finished step; names ending in `accuracy` are in percent."""
+    now = self._clock()
+    last_step, last_time = self._last
+    if step < self._steps and now - last_time < self._interval:
+      return
+    if step > last_step:
+      self._rate = (step - last_step) / max(now - last_time, 1e-9)
+    first, begin = self._begin
+    left = (self._steps - step) * (now - begin) / max(step - first, 1)
+    self._last = (step, now)
+    speed = self._rate * self._images
+    line = progress_line(step, self._steps, metrics, speed, left)
+    if self._terminal:
+      line = line[: shutil.get_terminal_size().columns - 1]  # never wraps
+      end = "\n" if step >= self._steps else ""
+      print(
+        "\r" + line.ljust(self._width), end=end, file=self._stream, flush=True
+      )
+      self._width = len(line)
+    else:
+      print(line, file=self._stream, flush=True)
+
+
+class Diverged(UserError):
+  """The loss is not a number any more."""
+
+
+class Display:
+  """A run's numbers: every one to metrics.jsonl, the telling ones to the bar.
+
+  Args:
+    path: of the metrics file.
+    steps: the last step of the run.
+    images_per_step: student images, for the rate.
+    first: the step that the run resumes from.
+    log: whether numbers are written.
+    bar: whether they are shown.
+  """
+
+  def __init__(
+    self,
+    path,
+    steps: int,
+    images_per_step: int,
+    *,
+    first: int,
+    log: bool = True,
+    bar: bool = True,
+  ):
+    self._log, self._bar = None, None
+    if log:
+      self._log = Logger(path, from_step=first or None)
+    if bar:
+      self._bar = Progress(steps, images_per_step, first=first)
+    self._shown: dict[str, float] = {}
+
+  def training(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """The metrics of a step that is finished.
+
+    Raises:
+      Diverged: the loss is not a number any more.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    if not math.isfinite(values["loss"]):
+      raise Diverged(
+        f"the loss is {values['loss']} at step {step}: lower "
+        "optimizer.learning_rate; the checkpoints before it are whole"
+      )
+    shown = {key: values[key] for key in ("loss", "train_accuracy")}
+    self._tell(step, values, shown)
+
+  def accuracies(self, step: int, values: Mapping[str, float]) -> None:
+    """What a validation found, in percent."""
+    self._tell(step, values, values)
+
+  def _tell(self, step: int, values, shown) -> None:
+    self._shown |= shown
+    if self._log:
+      self._log.log(step, **values)
+    if self._bar:
+      self._bar.show(step, **self._shown)
+
+
+def progress_line(
+  step: int,
+  steps: int,
+  metrics: Mapping[str, Any],
+  images_per_second: float,
+  seconds_left: float,
+) -> str:
+  """One line: bar, step, metrics, images/s and the time left."""
+  share = min(step / max(steps, 1), 1.0)
+  bar = ("#" * round(10 * share)).ljust(10, ".")
+  parts = [f"[{bar}] {step}/{steps}"]
+  for name, value in to_json(metrics).items():
+    if value is None:
+      parts.append(f"{name} -")
+    elif name.endswith("accuracy"):
+      parts.append(f"{name} {value:.2f}%")
+    else:
+      parts.append(f"{name} {value:.4g}")
+  minutes, seconds = divmod(round(seconds_left), 60)
+  hours, minutes = divmod(minutes, 60)
+  parts.append(f"{images_per_second:,.0f} images/s")
+  parts.append(f"ETA {hours}:{minutes:02d}:{seconds:02d}")
+  return "  ".join(parts)
+
+
+def curves(path_png, metrics_path) -> None:
+  """Draws a metrics file: losses and learning rate, and accuracies, by step.
+
+  Names that hold `loss` go left, `learning_rate` left on an axis of its own,
+  names that end in `accuracy` (in percent) right. A short or empty file gives
+  axes with few or no points. No display is needed.
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+  from matplotlib.ticker import MaxNLocator
+
+  lines = read_metrics(metrics_path)
+  names = list(dict.fromkeys(name for line in lines for name in line))
+  figure = Figure(figsize=(11, 4), layout="constrained")
+  FigureCanvasAgg(figure)
+  left, right = figure.subplots(1, 2)
+
+  def draw(axes, name, **style):
+    points = [
+      (line["step"], line[name]) for line in lines if line.get(name) is not None
+    ]
+    if points:
+      # a line needs two points: mark them while there are few
+      style.setdefault("marker", "o" if len(points) <= 30 else None)
+      label = name.replace("_", " ")
+      axes.plot(*zip(*points, strict=True), ms=3.5, label=label, **style)
+
+  for name in (name for name in names if "loss" in name):
+    draw(left, name, lw=1.3)
+  for name in (name for name in names if name.endswith("accuracy")):
+    draw(right, name, lw=1.6)
+  drawn = left.get_lines()
+  if "learning_rate" in names:
+    rates = left.twinx()
+    draw(rates, "learning_rate", color="0.55", lw=1.2, drawstyle="steps-post")
+    rates.set(ylabel="learning rate", ylim=(0, None))
+    drawn = [*drawn, *rates.get_lines()]
+  if drawn:
+    left.legend(handles=drawn, frameon=False)
+  if right.get_lines():
+    right.legend(loc="lower right", frameon=False)
+  left.set(title="Loss", ylabel="loss")
+  right.set(title="Accuracy", ylabel="accuracy (%)")
+  for axes in (left, right):
+    axes.set(xlabel="step")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3, lw=0.6)
+    axes.spines["top"].set_visible(False)
+  right.spines["right"].set_visible(False)
+  picture = io.BytesIO()
+  figure.savefig(picture, format="png", dpi=150)
+  files.write(path_png, picture.getvalue())

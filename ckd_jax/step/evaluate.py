@@ -1,0 +1,140 @@
+"""What a student knows: every image once, and the measures of its answers."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ckd_jax import augment
+from ckd_jax.methods import Model, Outputs
+from ckd_jax.system import hosts
+
+
+class Images(NamedTuple):
+  """Images on the devices, in batches of one size."""
+
+  batches: Iterable[jax.Array]  # uint8[batch, h, w, c], sharded over `data`
+  count: int  # how many of them are images; the rest is padding
+
+
+class _Streamed(NamedTuple):
+  """Batches that are decoded anew for every evaluation."""
+
+  put: Callable  # start -> uint8[batch, h, w, c]
+  starts: range
+
+  def __iter__(self):
+    return map(self.put, self.starts)
+
+
+def place(
+  images: np.ndarray, mesh, batch_size: int = 500, *, stream: bool = False
+) -> Images:
+  """Puts uint8[n, h, w, c] on the devices once, for every evaluation.
+
+  With `stream` they are put there a batch at a time, in every evaluation.
+  """
+  share = mesh.shape["data"]
+  batch_size = -(-min(batch_size, len(images)) // share) * share
+  sharding = NamedSharding(mesh, PartitionSpec("data"))
+
+  def put(start):
+    part = images[start : start + batch_size]
+    padding = [(0, batch_size - len(part))] + [(0, 0)] * (part.ndim - 1)
+    return hosts.put(np.pad(part, padding), sharding)
+
+  starts = range(0, len(images), batch_size)
+  batches = _Streamed(put, starts) if stream else list(map(put, starts))
+  return Images(batches, len(images))
+
+
+def make_forward(model: Model, *, mean, std) -> Callable:
+  """(params, state, uint8[n, h, w, c]) -> float32[n, classes].
+
+  The network runs in evaluation mode.
+  """
+
+  def forward(params, state, images):
+    images = augment.normalise(images, mean, std)
+    outputs, _ = model.apply(params, state, images, train=False)
+    return outputs.logits.astype(jnp.float32)
+
+  return forward
+
+
+def make_predict(forward: Callable, everywhere=None) -> Callable:
+  """(params, state, Images) -> float32[count, classes], on every host.
+
+  Args:
+    forward: from `make_forward`.
+    everywhere: the sharding of a copy on every device, if there are many.
+
+  Returns:
+    A function that answers every image exactly once.
+  """
+  forward = jax.jit(forward, out_shardings=everywhere)
+
+  def predict(params, state, images: Images) -> np.ndarray:
+    # All launched before the first is read: the devices never wait.
+    parts = [forward(params, state, batch) for batch in images.batches]
+    return np.concatenate([np.asarray(part) for part in parts])[: images.count]
+
+  return predict
+
+
+def measures(
+  logits: np.ndarray, labels: np.ndarray, teacher: Outputs | None = None
+) -> dict[str, float]:
+  """Percentages over all images.
+
+  Args:
+    logits: float[n, classes].
+    labels: int[n].
+    teacher: answers about the same images, if there are any.
+
+  Returns:
+    top1, top5 (or top-k for fewer than 5 classes), calibration_error, and with
+    a teacher agreement: how often both name the same class.
+  """
+  best = logits.argmax(-1)
+  own = np.take_along_axis(logits, labels[:, None], -1)
+  # Equal answers are ranked as argmax ranks them; NaN comes last.
+  later = np.arange(logits.shape[-1]) > labels[:, None]
+  behind = (logits < own) | ((logits == own) & later)
+  rank = logits.shape[-1] - 1 - behind.sum(-1)
+  result = {
+    "top1": percent(best == labels),
+    "top5": percent(rank < 5),
+    "calibration_error": calibration_error(logits, labels),
+  }
+  if teacher is not None:
+    result["agreement"] = percent(best == teacher.logits.argmax(-1))
+  return result
+
+
+def percent(hits: np.ndarray) -> float:
+  """The share of true entries, in percent."""
+  return 100.0 * float(np.mean(hits))
+
+
+def calibration_error(
+  logits: np.ndarray, labels: np.ndarray, bins: int = 15
+) -> float:
+  """Expected calibration error in percent (Guo et al., arXiv 1706.04599, 3).
+
+  The distance between confidence and accuracy, averaged over `bins` equal
+  intervals of confidence, weighted by how many images fall into each; NaN where
+  a logit is not finite.
+  """
+  if not np.isfinite(logits).all():
+    return float("nan")
+  shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+  probabilities = np.exp(shifted) / np.exp(shifted).sum(-1, keepdims=True)
+  confidence = probabilities.max(-1)
+  correct = logits.argmax(-1) == labels
+  which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+  gap = np.bincount(which, confidence - correct, minlength=bins)
+  return 100.0 * float(np.abs(gap).sum() / len(labels))

@@ -1,0 +1,209 @@
+"""One run on many hosts: how its processes meet, wait, agree and part.
+
+Every process runs the same program on the same config; the first one asks the
+teacher, writes and speaks. The run directory must be seen by all of them.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from ckd_jax.errors import UserError
+from ckd_jax.system import files
+
+_FLAGS = ("hosts", "coordinator", "processes", "process")
+# A process that is silent for so long is gone, and the others stop.
+_SILENCE = 30  # seconds
+
+
+def join(argv: Sequence[str]) -> list[str]:
+  """Meets the other processes, as flags or the cluster's environment say.
+
+  Args:
+    argv: with `--hosts=auto` (TPU pods, SLURM, Open MPI, Kubernetes), or with
+      `--coordinator=HOST:PORT --processes=N --process=I`, or with neither.
+
+  Returns:
+    What remains of argv.
+
+  Raises:
+    UserError: the flags are incomplete, or nobody was met.
+  """
+  found, rest = {}, []
+  for item in argv:
+    name, equals, value = item.partition("=")
+    if name.startswith("--") and name[2:] in _FLAGS and equals:
+      found[name[2:]] = value
+    else:
+      rest.append(item)
+  if not found:
+    return rest
+  try:
+    jax.distributed.initialize(
+      **_settings(found),
+      heartbeat_timeout_seconds=_SILENCE,
+      shutdown_timeout_seconds=_SILENCE,
+    )
+  except (RuntimeError, ValueError) as error:
+    reason = str(error).splitlines()[0]
+    raise UserError(f"the processes did not meet: {reason}") from error
+  if not first():
+    sys.stdout = open(os.devnull, "w")
+  return rest
+
+
+def _settings(found: dict[str, str]) -> dict:
+  """The arguments of `jax.distributed.initialize` that the flags stand for."""
+  explicit = sorted(found.keys() - {"hosts"})
+  if "hosts" in found:
+    if found["hosts"] != "auto" or explicit:
+      raise UserError(
+        "write --hosts=auto alone, or --coordinator=HOST:PORT --processes=N "
+        "--process=I"
+      )
+    return {}
+  if lacking := sorted({*_FLAGS[1:]} - found.keys()):
+    raise UserError(
+      f"--{explicit[0]} needs --{' and --'.join(lacking)} beside it"
+    )
+  try:
+    count, index = int(found["processes"]), int(found["process"])
+  except ValueError as error:
+    raise UserError("--processes and --process are whole numbers") from error
+  if not 0 <= index < count:
+    raise UserError(f"--process={index} is not one of 0 to {count - 1}")
+  return {
+    "coordinator_address": found["coordinator"],
+    "num_processes": count,
+    "process_id": index,
+  }
+
+
+def many() -> bool:
+  """Whether there are other processes; asks no device where none joined."""
+  return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def first() -> bool:
+  """Whether this is the process that asks, writes and speaks."""
+  return not many() or jax.process_index() == 0
+
+
+def in_turn(folder, work: Callable):
+  """Calls `work` in the first process, and then in all others.
+
+  They wait without the network, since asking a teacher can take days.
+
+  Args:
+    folder: seen by all processes.
+    work: () -> anything; what it makes durable is there for the others.
+
+  Raises:
+    UserError: as `work` does, or in the others what the first one raised.
+  """
+  if not many():
+    return work()
+  token = np.frombuffer(secrets.token_bytes(8), np.uint8)
+  token = np.asarray(multihost_utils.broadcast_one_to_all(token))
+  mark = epath.Path(folder) / f".{token.tobytes().hex()}"
+  if first():
+    try:
+      result = work()
+    except BaseException as error:
+      reason = str(error) or type(error).__name__
+      files.write(mark, reason.encode())  # whole, or not there yet
+      raise
+    files.write(mark, b"")
+  else:
+    while not mark.exists():  # if the first one is gone, JAX ends this one too
+      time.sleep(0.2)
+    if reason := mark.read_text():
+      raise UserError(reason)
+    result = work()
+  wait()
+  if first():
+    mark.unlink()
+  return result
+
+
+def wait() -> None:
+  """Until every process is here."""
+  if many():
+    multihost_utils.sync_global_devices("ckd_jax")
+
+
+def same(what: str, value: str) -> None:
+  """Stops every process if one of them has something else.
+
+  Args:
+    what: its name, for the message.
+    value: its digest, of any length.
+
+  Raises:
+    UserError: the values differ.
+  """
+  if not many():
+    return
+  own = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+  found = np.asarray(multihost_utils.process_allgather(own))
+  others = np.flatnonzero((found != found[0]).any(-1))
+  if len(others):
+    raise UserError(
+      f"process {others[0]} has other {what} than process 0: give all of them "
+      "the same files and the same config"
+    )
+
+
+def put(tree, sharding):
+  """Puts what every process holds, alike, on the devices of all of them."""
+  if not many():
+    return jax.device_put(tree, sharding)
+
+  def place(leaf):
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+      return jax.device_put(leaf, sharding)
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      data = place(jax.random.key_data(leaf))
+      return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    leaf = np.asarray(leaf)
+    return jax.make_array_from_callback(
+      leaf.shape, sharding, lambda where: leaf[where]
+    )
+
+  return jax.tree.map(place, tree)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+  """A collective that fails because a process is gone becomes one line.
+
+  Raises:
+    UserError: what is left of the run cannot go on.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if not many():
+      raise
+    raise UserError(
+      "another process is gone, or the network to it: start all of them again, "
+      f"the run resumes ({str(error).splitlines()[0][:200]})"
+    ) from error
+
+
+def leave(status: int) -> None:
+  """Ends the process; after a failure without waiting for the others."""
+  if status and many():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+  sys.exit(status)

@@ -1,0 +1,298 @@
+"""The files of a table: `table.json`, and parts guarded by their sha256.
+
+A part is durable before the table.json that names it, and that one is durable
+before anyone uses the answers; a kill between the two leaves a stray file that
+the next part overwrites.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from ckd_jax.errors import UserError
+from ckd_jax.methods import Outputs
+from ckd_jax.system import files
+from ckd_jax.table.values import storage_dtype
+
+_TUPLES = ("maps", "preactivations")
+# What table.json says, and of which type it is.
+_FACTS = {
+  "dataset": str,
+  "split": str,
+  "fingerprint": str,
+  "class_names": list,
+  "teacher": str,
+  "kind": str,
+  "view": str,
+  "view_seed": int | None,
+  "view_pad": int | None,
+  "dtype": str | None,
+  "fields": list,
+  "calls": int,
+  "repeated_calls": int,
+  "missing": list,
+  "parts": list,
+}
+_PART = {"file": str, "sha256": str, "rows": int}
+
+
+class Table(NamedTuple):
+  """Answers in memory.
+
+  Attributes:
+    ids: str[rows].
+    outputs: NumPy arrays [rows, ...] as stored; `logits` holds what
+      `info["kind"]` says.
+    info: what table.json says.
+  """
+
+  ids: np.ndarray
+  outputs: Outputs
+  info: dict[str, Any]
+
+
+def digest(table: epath.PathLike | dict) -> str:
+  """One sha256 for a whole table, given its folder or its `info`."""
+  info = table if isinstance(table, dict) else read_info(table)
+  facts = {key: info[key] for key in sorted(info) if key != "digest"}
+  return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def new_info(
+  *,
+  dataset: str,
+  split: str,
+  fingerprint: str,
+  class_names: Sequence[str],
+  teacher: str,
+  missing: Sequence[str],
+  kind: str = "logits",
+  view: str = "clean",
+  view_seed: int | None = None,
+  view_pad: int | None = None,
+) -> dict[str, Any]:
+  """The `info` of a table that is to hold the ids in `missing`."""
+  return {
+    "dataset": dataset,
+    "split": split,
+    "fingerprint": fingerprint,
+    "class_names": list(map(str, class_names)),
+    "teacher": teacher,
+    "kind": kind,
+    "view": view,
+    "view_seed": view_seed,
+    "view_pad": view_pad,
+    "dtype": None,
+    "fields": [],
+    "calls": 0,
+    "repeated_calls": 0,
+    "missing": list(map(str, missing)),
+    "parts": [],
+  }
+
+
+def fields(info: dict[str, Any]) -> frozenset[str]:
+  """Fields of Outputs in a table: "maps_0" and "maps_1" are `maps`."""
+  return frozenset(field.split("_")[0] for field in info["fields"])
+
+
+def require(path: epath.PathLike, info: dict, **expected) -> None:
+  """Refuses a table that was made for something else.
+
+  Raises:
+    UserError: says the first key in which the table and the run differ.
+  """
+  for key, value in expected.items():
+    value = list(map(str, value)) if key == "class_names" else value
+    if info[key] == value:
+      continue
+    raise UserError(
+      f"the table {path} has {key} {_short(info[key])} and this run"
+      f" {_short(value)}: choose another table.path"
+    )
+
+
+def _short(value) -> str:
+  return text if len(text := repr(value)) < 80 else f"{text[:77]}..."
+
+
+def exists(path: epath.PathLike) -> bool:
+  """Whether the folder holds a table, with or without rows."""
+  return (epath.Path(path) / "table.json").exists()
+
+
+def read_info(path: epath.PathLike) -> dict[str, Any]:
+  """Reads table.json and checks its digest.
+
+  Raises:
+    UserError: the file is missing, cut or changed, or describes no table.
+  """
+  file = epath.Path(path) / "table.json"
+  try:
+    info = json.loads(file.read_text())
+    whole = info["digest"] == digest(info)
+  except OSError as error:
+    raise UserError(
+      f"{path} is not a table: it has no readable table.json"
+    ) from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f"{file} is cut or damaged: restore it from a copy"
+    ) from error
+  if not whole:
+    raise UserError(
+      f"{file} was changed after it was written: restore it from a copy"
+    )
+  _require_facts(file, info)
+  return info
+
+
+def _require_facts(file, info: dict) -> None:
+  """Refuses what another program wrote, digest and all."""
+  wrong = _unlike(info, _FACTS) or [
+    key for part in info["parts"] for key in _unlike(part, _PART)
+  ]
+  if wrong:
+    raise UserError(
+      f"{file} lacks {wrong[0]!r} or has it of another type: it was not written"
+      " by ckd_jax; import the answers again"
+    )
+
+
+def _unlike(facts: Any, wanted: dict[str, Any]) -> list[str]:
+  """The keys of `wanted` that `facts` lacks or has of another type."""
+  if not isinstance(facts, dict):
+    return list(wanted)
+  return [
+    key
+    for key, kind in wanted.items()
+    if key not in facts or not isinstance(facts[key], kind)
+  ]
+
+
+def write_info(path: epath.PathLike, info: dict) -> dict[str, Any]:
+  """Makes table.json durable; returns `info` with its digest."""
+  info = info | {"digest": digest(info)}
+  text = json.dumps(info, indent=1) + "\n"
+  files.write(epath.Path(path) / "table.json", text.encode())
+  return info
+
+
+def read(path: epath.PathLike) -> Table:
+  """Reads a whole table and checks every part's sha256.
+
+  Raises:
+    UserError: there is no table or no row, or a file is missing or damaged.
+  """
+  info = read_info(path)
+  if not info["parts"]:
+    raise UserError(f"the table {path} is empty: no answer was ever stored")
+  parts = [_read_part(epath.Path(path), part) for part in info["parts"]]
+  ids = np.concatenate([part.pop("ids") for part in parts])
+  arrays = {
+    key: np.concatenate([part[key] for part in parts]) for key in parts[0]
+  }
+  return Table(ids, from_arrays(arrays), info)
+
+
+def _read_part(folder, part: dict) -> dict[str, np.ndarray]:
+  name = part["file"]
+  if not re.fullmatch(r"part-\d{5,}\.npz", name):
+    raise UserError(f"{folder}/table.json names a strange part {name!r}")
+  try:
+    data = (folder / name).read_bytes()
+  except OSError as error:
+    raise UserError(
+      f"{folder / name} is missing: restore it from a copy"
+    ) from error
+  if hashlib.sha256(data).hexdigest() != part["sha256"]:
+    raise UserError(
+      f"{folder / name} is cut or changed, its sha256 is not the one in"
+      " table.json: restore it from a copy, or delete the table and make it"
+      " again"
+    )
+  with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+    return dict(arrays)
+
+
+def to_arrays(outputs: Outputs) -> dict[str, np.ndarray]:
+  """Field names to arrays; the members of a tuple are numbered, `maps_0`."""
+  arrays = {"logits": outputs.logits}
+  if outputs.embedding is not None:
+    arrays["embedding"] = outputs.embedding
+  for field in _TUPLES:
+    for number, array in enumerate(getattr(outputs, field)):
+      arrays[f"{field}_{number}"] = array
+  return {key: np.asarray(array) for key, array in arrays.items()}
+
+
+def from_arrays(arrays: dict[str, np.ndarray]) -> Outputs:
+  stages = {
+    field: tuple(
+      arrays[f"{field}_{number}"]
+      for number in range(sum(key.startswith(f"{field}_") for key in arrays))
+    )
+    for field in _TUPLES
+  }
+  return Outputs(arrays["logits"], arrays.get("embedding"), **stages)
+
+
+def append(
+  path: epath.PathLike,
+  info: dict,
+  ids: Sequence[str],
+  outputs: Outputs,
+  *,
+  dtype: str | None = None,
+) -> dict[str, Any]:
+  """Adds one durable part: first the part, then the table.json that names it.
+
+  Args:
+    path: the table's folder.
+    info: what table.json is to say, the new part apart.
+    ids: str[rows].
+    outputs: arrays [rows, ...].
+    dtype: of the stored arrays; default: as precise as needed.
+
+  Returns:
+    `info` with the part, the dtype and the ids still missing.
+
+  Raises:
+    UserError: the parts before hold other fields, or the disk refuses.
+  """
+  arrays = to_arrays(outputs)
+  if info["parts"] and sorted(arrays) != info["fields"]:
+    raise UserError(
+      f"the table {path} holds {', '.join(info['fields'])} and the new"
+      f" answers {', '.join(sorted(arrays))}: choose another table.path"
+    )
+  stored = {
+    key: array.astype(dtype or storage_dtype(array, info["kind"]))
+    for key, array in arrays.items()
+  }
+  data = io.BytesIO()
+  np.savez(data, ids=np.asarray(ids, str), **stored)
+  name = f"part-{len(info['parts']):05d}.npz"
+  files.write(epath.Path(path) / name, data.getvalue())
+  sha256 = hashlib.sha256(data.getvalue()).hexdigest()
+  dtypes = {stored["logits"].dtype.name, info["dtype"] or "float16"}
+  answered = set(map(str, ids))
+  return write_info(
+    path,
+    info
+    | {
+      "dtype": max(dtypes, key=lambda name: np.dtype(name).itemsize),
+      "fields": sorted(arrays),
+      "missing": [name for name in info["missing"] if name not in answered],
+      "parts": [
+        *info["parts"],
+        {"file": name, "sha256": sha256, "rows": len(ids)},
+      ],
+    },
+  )

@@ -1,0 +1,1 @@
+"""What several tests use: cases, twins, small runs, and where data lies."""

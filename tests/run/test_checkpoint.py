@@ -1,0 +1,408 @@
+"""A checkpoint comes back bit for bit, or an older one does."""
+
+import logging
+import pathlib
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ckd_jax.errors import UserError
+from ckd_jax.run import checkpoint
+from tests.helpers.paths import ROOT
+
+
+class State(NamedTuple):
+  step: jax.Array
+  params: dict
+  key: jax.Array
+  extra: tuple
+
+
+def make_state(seed: int = 0) -> State:
+  key = jax.random.key(seed)
+  params = {
+    "conv": {"kernel": jax.random.normal(key, (3, 3, 4, 5))},
+    "a/b.c~": jax.random.normal(key, (7,), jnp.bfloat16),
+    "flag": jnp.array([True, False]),
+    "half": jnp.float16(1.5),
+  }
+  keys = jax.random.split(jax.random.key(seed, impl="rbg"), 3)
+  extra = ((), None, {}, [jnp.zeros((0, 2)), jnp.array(jnp.nan)], keys)
+  return State(jnp.int32(seed), params, key, extra)
+
+
+def raw(leaf) -> tuple:
+  """Everything that must come back."""
+  data = leaf
+  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    data = jax.random.key_data(leaf)
+  data = np.asarray(data)
+  return str(leaf.dtype), leaf.shape, data.tobytes()
+
+
+def assert_same(found, wanted):
+  assert jax.tree.structure(found) == jax.tree.structure(wanted)
+  assert jax.tree.map(raw, found) == jax.tree.map(raw, wanted)
+
+
+def bits(folder: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
+  return [
+    (path, 8 * path.stat().st_size)
+    for path in sorted(folder.rglob("*"))
+    if path.is_file() and path.stat().st_size
+  ]
+
+
+def flip(path: pathlib.Path, bit: int) -> None:
+  data = bytearray(path.read_bytes())
+  data[bit // 8] ^= 1 << bit % 8
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_round_trip_is_bit_exact(tmp_path, abstract):
+  state = make_state(3)
+  notes = {"best": 31.25, "history": [1, None, "x"], "worst": float("-inf")}
+  checkpoint.save(tmp_path / "deep" / "er", 12, state, notes)
+  other = make_state(4)
+  like = jax.eval_shape(lambda: other) if abstract else other
+  step, found, found_notes = checkpoint.restore(tmp_path / "deep" / "er", like)
+  assert (step, found_notes) == (12, notes)
+  assert_same(found, state)
+  draw = jax.random.normal(found.key, (3,))  # a key that works, not just bits
+  np.testing.assert_array_equal(draw, jax.random.normal(state.key, (3,)))
+
+
+def test_numpy_leaves_come_back_as_numpy(tmp_path):
+  state = {"float64": np.arange(3.0), "int": np.int64(2) ** 40}
+  checkpoint.save(tmp_path, 0, state, {})
+  _, found, _ = checkpoint.restore(tmp_path, state)
+  assert {type(leaf) for leaf in found.values()} == {np.ndarray}
+  assert_same(found, jax.tree.map(np.asarray, state))
+
+
+def test_restores_onto_the_sharding_of_like(tmp_path):
+  mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+  split = NamedSharding(mesh, PartitionSpec("data"))
+  whole = NamedSharding(mesh, PartitionSpec())
+  checkpoint.save(
+    tmp_path, 1, {"a": np.arange(8.0, dtype="f"), "k": jax.random.key(1)}, {}
+  )
+  like = {
+    "a": jax.device_put(jnp.zeros(8), split),
+    "k": jax.device_put(jax.random.key(0), whole),
+  }
+  _, found, _ = checkpoint.restore(tmp_path, like)
+  assert found["a"].sharding == split
+  assert len(found["k"].sharding.device_set) == 4
+  np.testing.assert_array_equal(found["a"], np.arange(8))
+  checkpoint.save(tmp_path, 2, found, {})  # and from sharded arrays
+  assert_same(checkpoint.restore(tmp_path, like)[1], found)
+
+
+def test_buffers_may_be_donated_after_the_save(tmp_path):
+  state = {"w": jnp.arange(100_000.0)}
+  wanted = np.array(state["w"])
+  checkpoint.save(tmp_path, 1, state, {})
+  step = jax.jit(lambda s: jax.tree.map(lambda x: x * -3, s), donate_argnums=0)
+  jax.block_until_ready(step(state))
+  _, found, _ = checkpoint.restore(tmp_path, {"w": jnp.zeros(100_000)})
+  np.testing.assert_array_equal(found["w"], wanted)
+
+
+def test_every_flipped_bit_is_found_and_the_older_step_restored(
+  tmp_path, caplog
+):
+  rng = np.random.default_rng(0)
+  state = make_state(1)
+  checkpoint.save(tmp_path, 1, state, {"at": 1})
+  checkpoint.save(tmp_path, 2, make_state(2), {"at": 2})
+  newest, corrupt = tmp_path / "00000002", tmp_path / "00000002.corrupt"
+  files = bits(newest)
+  assert len(files) > 5
+  for number in range(max(40, 3 * len(files))):
+    path, size = files[number % len(files)]
+    bit = int(rng.integers(size))
+    flip(path, bit)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+      step, found, notes = checkpoint.restore(tmp_path, state)
+    assert (step, notes) == (1, {"at": 1}), (path, bit)
+    assert_same(found, state)
+    (record,) = caplog.records
+    assert "00000002" in record.message and "\n" not in record.message
+    assert corrupt.is_dir() and not newest.exists()
+    corrupt.rename(newest)
+    flip(path, bit)
+  assert checkpoint.restore(tmp_path, state)[0] == 2  # whole again
+
+
+def damage_half(folder):
+  path = max(folder.rglob("*"), key=lambda p: p.is_file() and p.stat().st_size)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_lost_file(folder):
+  next(folder.rglob("_METADATA")).unlink()
+
+
+def damage_empty_manifest(folder):
+  (folder / "manifest.json").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+  "damage", [damage_half, damage_lost_file, damage_empty_manifest]
+)
+def test_other_damage(tmp_path, damage):
+  state = make_state()
+  for step in (1, 2):
+    checkpoint.save(tmp_path, step, state, {})
+  (tmp_path / "00000002.corrupt").mkdir()  # of an earlier accident
+  damage(tmp_path / "00000002")
+  assert checkpoint.restore(tmp_path, state)[0] == 1
+  damage(tmp_path / "00000001")
+  assert checkpoint.restore(tmp_path, state) is None
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    "00000001.corrupt",
+    "00000002.corrupt",
+  ]
+
+
+def test_strays_are_ignored(tmp_path):
+  state = make_state()
+  assert checkpoint.restore(tmp_path / "absent", state) is None
+  assert checkpoint.restore(tmp_path, state) is None
+  checkpoint.save(tmp_path, 5, state, {})
+  for name in ("7", "notes", "00000009", "00000011.corrupt", "٠٠٠٠٠٠٠٨"):
+    (tmp_path / name).mkdir()
+  (tmp_path / "00000010").write_text("a file")
+  (tmp_path / "00000005" / ".DS_Store").write_text("a stray inside")
+  shutil.copytree(
+    tmp_path / "00000005" / "arrays", tmp_path / "00000006/arrays"
+  )
+  assert checkpoint.restore(tmp_path, state)[0] == 5
+  checkpoint.save(tmp_path, 9, state, {})  # over an unfinished save
+  assert checkpoint.restore(tmp_path, state)[0] == 9
+  assert (tmp_path / "notes").is_dir()
+
+
+def test_keeps_the_newest(tmp_path):
+  state = {"w": jnp.zeros(3)}
+  for step in (1, 5, 9, 9, 100_000_000):
+    checkpoint.save(tmp_path, step, state, {"step": step}, keep=2)
+  names = sorted(path.name for path in tmp_path.iterdir())
+  assert names == ["00000009", "100000000"]
+  for step in (10, 11, 12):
+    checkpoint.save(tmp_path / "five", step, state, {}, keep=5)
+  (tmp_path / "five" / "00000013").mkdir()  # unfinished: does not count
+  checkpoint.save(tmp_path / "five", 14, state, {}, keep=4)
+  names = sorted(path.name for path in (tmp_path / "five").iterdir())
+  assert names == ["00000010", "00000011", "00000012", "00000014"]
+  shutil.rmtree(tmp_path / "five")
+  checkpoint.save(tmp_path, 100_000_001, state, {}, keep=1)
+  assert [path.name for path in tmp_path.iterdir()] == ["100000001"]
+
+
+@pytest.mark.parametrize(
+  "like, words",
+  [
+    ({"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)}, ["'w'", "[2,3]", "[3,2]"]),
+    ({"w": jnp.zeros((2, 3))}, ["'b'", "absent here"]),
+    (
+      {"w": jnp.zeros((2, 3)), "b": jnp.zeros(2), "c": jnp.zeros(1)},
+      ["'c'", "absent there"],
+    ),
+    (
+      {"w": jnp.zeros((2, 3)), "b": jnp.zeros(2, jnp.bfloat16)},
+      ["float32[2]", "bfloat16[2]"],
+    ),
+    (
+      {"w": jnp.zeros((2, 3)), "b": jax.ShapeDtypeStruct((2,), jnp.int32)},
+      ["int32[2]"],
+    ),
+  ],
+)
+def test_another_structure_is_the_users_mistake(tmp_path, like, words):
+  checkpoint.save(tmp_path, 1, {"w": jnp.zeros((2, 3)), "b": jnp.ones(2)}, {})
+  with pytest.raises(UserError) as error:
+    checkpoint.restore(tmp_path, like)
+  assert all(word in str(error.value) for word in [*words, "--workdir"])
+  assert "\n" not in str(error.value)
+  assert (tmp_path / "00000001").is_dir()  # it is not damaged
+
+
+def test_unwritable_place_is_the_users_mistake(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match="cannot write"):
+    checkpoint.save(tmp_path / "file", 1, {"w": jnp.zeros(3)}, {})
+
+
+def test_notes_that_are_not_json_leave_the_older_save(tmp_path):
+  state = {"w": jnp.zeros(3)}
+  checkpoint.save(tmp_path, 1, state, {"a": 1})
+  with pytest.raises(TypeError):
+    checkpoint.save(tmp_path, 1, state, {"a": {1, 2}})
+  assert checkpoint.restore(tmp_path, state)[2] == {"a": 1}
+
+
+def test_is_fast_enough_to_be_used_often(tmp_path):
+  shapes = [(3, 3, 16, 16)] * 10 + [(3, 3, 32, 64)] * 3 + [(64,)] * 24
+  state = {
+    part: {str(i): jnp.ones(shape) * i for i, shape in enumerate(shapes)}
+    for part in ("params", "momentum", "best")
+  }
+  assert 70_000 < sum(np.prod(shape) for shape in shapes) < 90_000
+  save_seconds, restore_seconds = [], []
+  for step in range(3):
+    begin = time.perf_counter()
+    checkpoint.save(tmp_path, step, state, {})
+    save_seconds.append(time.perf_counter() - begin)
+    begin = time.perf_counter()
+    checkpoint.restore(tmp_path, state)
+    restore_seconds.append(time.perf_counter() - begin)
+  print(f"save {min(save_seconds):.3f} s, restore {min(restore_seconds):.3f} s")
+  assert max(min(save_seconds), min(restore_seconds)) < 1.0  # 0.1 when quiet
+
+
+# Forks a child that resumes and saves without a pause, kills it, and so on; a
+# step is reported once it was saved, and every later child must find it.
+KILLER = """
+import os, random, select, signal, sys, time
+import jax, numpy as np
+from ckd_jax import checkpoint
+
+def child(directory, reported, pipe):
+  like = {"w": np.zeros(20_000), "step": np.int32(0)}
+  found = checkpoint.restore(directory, like)
+  step, state, notes = found or (0, like, {})
+  assert step >= reported, (step, reported)
+  assert (state["w"] == step).all() and state["step"] == step
+  assert notes.get("step", 0) == step
+  while True:
+    step += 1
+    state = {"w": np.full(20_000, float(step)), "step": np.int32(step)}
+    checkpoint.save(directory, step, state, {"step": step}, keep=1)
+    os.write(pipe, b"%d\\n" % step)
+
+directory, kills = sys.argv[1], int(sys.argv[2])
+rng = random.Random(0)
+reported = 0
+for _ in range(kills):
+  reader, writer = os.pipe()
+  pid = os.fork()
+  if not pid:
+    try:
+      child(directory, reported, writer)
+    finally:
+      os._exit(1)
+  os.close(writer)
+  select.select([reader], [], [], 60)  # until its first save
+  time.sleep(rng.uniform(0.0, 0.15))
+  os.kill(pid, signal.SIGKILL)
+  _, status = os.waitpid(pid, 0)
+  assert os.WIFSIGNALED(status), "the child failed by itself"
+  with os.fdopen(reader) as lines:
+    reported = max(map(int, lines.read().split()))
+  print(reported, flush=True)
+"""
+
+
+def test_killed_while_saving_never_loses_what_was_saved(tmp_path):
+  kills = 10
+  result = subprocess.run(
+    [sys.executable, "-c", KILLER, str(tmp_path), str(kills)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=240,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr
+  reported = list(map(int, result.stdout.split()))
+  assert len(reported) == kills
+  like = {"w": np.zeros(20_000), "step": np.int32(0)}
+  step, state, notes = checkpoint.restore(tmp_path, like)
+  assert step >= reported[-1] >= kills
+  assert notes == {"step": step} and (state["w"] == step).all()
+  assert not list(tmp_path.glob("*.corrupt"))  # unfinished is not damaged
+
+
+TWO_PROCESSES = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+directory, port, process = sys.argv[1], sys.argv[2], int(sys.argv[3])
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(
+  f"127.0.0.1:{port}", num_processes=2, process_id=process
+)
+from ckd_jax import checkpoint
+mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+whole = NamedSharding(mesh, PartitionSpec())
+make = jax.jit(
+  lambda x: {"w": jnp.arange(6.0) + x, "k": jax.random.key(3)},
+  out_shardings=whole,
+)
+state = make(np.float32(1))
+for step in (1, 2):
+  checkpoint.save(directory, step, state, {"step": step})
+step, found, notes = checkpoint.restore(directory, make(np.float32(5)))
+assert step == 2 and notes == {"step": 2}
+assert found["w"].sharding == whole and len(found["k"].sharding.device_set) == 4
+same = jax.jit(lambda a, b: (a["w"] == b["w"]).all())(found, state)
+assert same.addressable_data(0)
+print("ok", process)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path):
+  import socket
+
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+  runs = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        "-c",
+        textwrap.dedent(TWO_PROCESSES),
+        str(tmp_path),
+        str(port),
+        str(process),
+      ],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for process in range(2)
+  ]
+  try:
+    for process, run in enumerate(runs):
+      output, _ = run.communicate(timeout=180)
+      assert run.returncode == 0 and f"ok {process}" in output, output
+  finally:
+    for run in runs:
+      run.kill()
+
+
+def test_a_relative_directory(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  state = {"weight": jnp.arange(3.0)}
+  checkpoint.save("runs/one", 5, state, {})
+  step, restored, _ = checkpoint.restore("runs/one", state)
+  assert step == 5
+  np.testing.assert_array_equal(restored["weight"], state["weight"])

@@ -1,0 +1,104 @@
+"""What a run leaves behind, and what it says of itself."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ckd_jax import export, models
+from ckd_jax.run import logger
+from tests.helpers.runs import CNN, QUICK, run
+
+TYPES = {
+  "dataset": str,
+  "student": str,
+  "teacher": str,
+  "method": str,
+  "seed": int,
+  "budget": int,
+  "teacher_calls": int,
+  "repeated_calls": int,
+  "steps": int,
+  "test_accuracy": float,
+  "val_accuracy": float,
+  "last_test_accuracy": float,
+  "teacher_test_accuracy": float,
+  "train_seconds": float,
+  "images_per_second": float,
+  "student_parameters": int,
+  "params_sha256": str,
+}
+
+
+def test_a_run_directory_holds_what_is_promised(fitted):
+  summary, workdir = fitted
+  assert json.loads((workdir / "summary.json").read_text()) == summary
+  for key, kind in TYPES.items():
+    assert type(summary[key]) is kind, key
+  for key in summary:
+    if key.endswith("_accuracy"):
+      assert 0 <= summary[key] <= 100, key
+  # 359 images: a percentage is a multiple of 100 / 359, a fraction is not.
+  hits = summary["test_accuracy"] * 359 / 100
+  assert hits == pytest.approx(round(hits), abs=1e-6)
+  assert summary["teacher_test_accuracy"] > 90
+  assert summary["train_seconds"] > 0 and summary["images_per_second"] > 0
+  assert summary["steps"] == 20
+  assert set(summary["params_sha256"]) <= set("0123456789abcdef")
+  names = {path.name for path in workdir.iterdir()}
+  assert names >= {
+    "config.json",
+    "metrics.jsonl",
+    "summary.json",
+    "curves.png",
+    "table",
+    "checkpoints",
+    "student.safetensors",
+  }
+  assert (workdir / "table" / "table.json").exists()
+  steps = [
+    line["step"]
+    for line in logger.read_metrics(workdir / "metrics.jsonl")
+    if "loss" in line
+  ]
+  assert steps == list(range(1, 21))
+
+
+def test_the_student_file_alone_gives_the_reported_accuracy(fitted, digits):
+  """From the file and its metadata, with nothing of the run."""
+  summary, workdir = fitted
+  params, state, metadata = export.load(workdir / "student.safetensors")
+  assert export.params_sha256(params, state) == summary["params_sha256"]
+  count = sum(x.size for x in jax.tree.leaves(params))
+  assert count == summary["student_parameters"]
+  model = models.load(metadata["model"], int(metadata["classes"]))
+  mean, std = (np.float32(json.loads(metadata[k])) for k in ("mean", "std"))
+  images = (np.float32(digits.test.images) / 255 - mean) / std
+  outputs, _ = model.apply(params, state, jnp.asarray(images), train=False)
+  hits = np.asarray(outputs.logits).argmax(-1) == digits.test.labels
+  assert summary["test_accuracy"] == 100 * hits.mean()
+  assert json.loads(metadata["class_names"]) == list(digits.class_names)
+
+
+def test_accuracies_are_reported_with_and_without_the_offset(
+  fitted, teacher_run, tmp_path
+):
+  summary, _ = fitted
+  both = summary["offset"]
+  assert set(both) == {"none", "fit"}
+  assert summary["test_accuracy"] == both["fit"]["test"]
+  assert summary["val_accuracy"] == both["fit"]["val"]
+  plain = run(
+    tmp_path / "run",
+    CNN,
+    f"--config.teacher.path={teacher_run}",
+    "--config.hyper.offset=none",
+    arg=QUICK + "teacher.source=checkpoint",
+  )
+  # The offset changes which weights are reported, not how they are trained.
+  assert plain["offset"] == both
+  assert plain["test_accuracy"] == both["none"]["test"]
+  assert both["none"]["test"] != both["fit"]["test"]
+  assert plain["params_sha256"] != summary["params_sha256"]
