@@ -27,12 +27,12 @@ def main(argv: list[str]) -> None:
   use_every_core()
   # Only now that the devices are settled.
   from ckd_jax import config
-  from ckd_jax.run import train
+  from ckd_jax.run import run
   from ckd_jax.system import compile_cache, hosts
 
   argv = hosts.join(argv)
-  with hosts.together(), compile_cache.kept():
-    train.run(*config.from_flags(argv))
+  with hosts.together(), compile_cache.persistent_cache():
+    run(*config.from_flags(argv))
 
 
 def use_every_core() -> None:

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
 
   use_every_core()
   argv = hosts.join(argv)
-  with hosts.together(), compile_cache.kept():
+  with hosts.together(), compile_cache.persistent_cache():
     run(*read(argv))
 
 
@@ -155,10 +155,10 @@ def run(runs: dict, how: str, at_once: int) -> list[dict]:
   Raises:
     UserError: anything that the user can mend.
   """
-  from ckd_jax.run import train
+  from ckd_jax.run import check_workdir
 
   finished = {
-    folder: train.look_into(folder, config, "--workdir")
+    folder: check_workdir(folder, config, "--workdir")
     for folder, config in runs.items()
   }
   open_runs = {
@@ -209,32 +209,33 @@ def can_share(config) -> bool:
 
 def in_turn(crew: dict):
   """One run after the other."""
-  from ckd_jax.run import logger, train
+  from ckd_jax.run import Diverged
+  from ckd_jax.run import run as train_one
 
   for folder, config in crew.items():
     try:
-      yield folder, train.run(config, folder)
-    except logger.Diverged as error:
+      yield folder, train_one(config, folder)
+    except Diverged as error:
       print(f"{folder.name}: {error}", flush=True)
       yield folder, None
 
 
 def together(crew: dict):
   """All of them in one program, as many on each device as there are."""
-  from ckd_jax.run import together as crewed
+  from ckd_jax.run import prepare_all, train_together
 
-  runs = crewed.prepare(crew)
+  runs = prepare_all(crew)
   for some in runs:
-    yield from crewed.train_together(some)
+    yield from train_together(some)
 
 
 def auto(crew: dict):
   """As it is faster: vmap makes grouped convolutions, which may lose."""
   if jax.default_backend() == "cpu":  # no gain was measured there
     return in_turn(crew)
-  from ckd_jax.run import together as crewed
+  from ckd_jax.run import train_faster
 
-  return crewed.train_faster(crew, in_turn)
+  return train_faster(crew, in_turn)
 
 
 CREWS: dict[str, Callable] = {

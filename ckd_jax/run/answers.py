@@ -62,13 +62,13 @@ def collect(
     return Answers()
   if source == "table":
     answers = _from_table(config, dataset, rows, needs, workdir)
-    with refusing(config):
+    with refusing(settled):
       rehearse(settled, _shapes(answers.outputs[0]))
     return answers
   asked = _open(config, dataset, needs, mesh)
   known = Answers(teacher=asked.name)
   if asked.model is not None:
-    with refusing(config):
+    with refusing(settled):
       weights = asked.params, asked.state
       shapes = answers_of(asked.model, settled.images, weights)
       teacher.require(asked.name, shapes, needs)

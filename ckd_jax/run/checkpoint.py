@@ -119,7 +119,7 @@ def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
     else:
       value = np.zeros(leaf.shape, leaf.dtype)
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
-      value = hosts.put(value, leaf.sharding)
+      value = hosts.put_global(value, leaf.sharding)
     if _is_key(leaf):
       value = jax.random.wrap_key_data(value, impl=manifest["keys"][name])
     return value

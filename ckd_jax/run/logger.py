@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from ckd_jax.errors import UserError
-from ckd_jax.system import files
+from ckd_jax.system import console, files
 
 
 def to_json(value: Any) -> Any:
@@ -26,6 +26,11 @@ def to_json(value: Any) -> Any:
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value
+
+
+def json_bytes(value: Any) -> bytes:
+  """What a .json file of a run holds."""
+  return (json.dumps(to_json(value), indent=2) + "\n").encode()
 
 
 class Logger:
@@ -107,11 +112,17 @@ class Progress:
     self._width = 0
     self._rate = 0.0
 
-  def show(self, step: int, **metrics) -> None:
-    """Shows a finished step; names ending in `accuracy` are in percent."""
+  def show(self, step: int, *, last: bool = False, **metrics) -> None:
+    """Shows a finished step, not too often.
+
+    Args:
+      step: how many are done.
+      last: whether nothing comes after it: it is shown in any case.
+      **metrics: names that end in `accuracy` are in percent.
+    """
     now = self._clock()
     last_step, last_time = self._last
-    if step < self._steps and now - last_time < self._interval:
+    if not last and now - last_time < self._interval:
       return
     if step > last_step:
       self._rate = (step - last_step) / max(now - last_time, 1e-9)
@@ -122,7 +133,7 @@ class Progress:
     line = progress_line(step, self._steps, metrics, speed, left)
     if self._terminal:
       line = line[: shutil.get_terminal_size().columns - 1]  # never wraps
-      end = "\n" if step >= self._steps else ""
+      end = "\n" if last else ""
       print(
         "\r" + line.ljust(self._width), end=end, file=self._stream, flush=True
       )
@@ -145,6 +156,8 @@ class Display:
     first: the step that the run resumes from.
     log: whether numbers are written.
     bar: whether they are shown.
+    mode: of `ckd_jax.offset`, in which the student is judged. Where an offset
+      is fitted, accuracies without one say nothing and are not shown.
   """
 
   def __init__(
@@ -156,11 +169,14 @@ class Display:
     first: int,
     log: bool = True,
     bar: bool = True,
+    mode: str = "none",
   ):
     self._log, self._bar = None, None
+    self._steps_done = first
+    self._telling = ("loss",) if mode == "fit" else ("loss", "train_accuracy")
     if log:
       self._log = Logger(path, from_step=first or None)
-    if bar:
+    if bar and not console.is_silent():
       self._bar = Progress(steps, images_per_step, first=first)
     self._shown: dict[str, float] = {}
 
@@ -176,15 +192,23 @@ class Display:
         f"the loss is {values['loss']} at step {step}: lower "
         "optimizer.learning_rate; the checkpoints before it are whole"
       )
-    shown = {key: values[key] for key in ("loss", "train_accuracy")}
+    shown = {key: values[key] for key in self._telling}
     self._tell(step, values, shown)
 
   def accuracies(self, step: int, values: Mapping[str, float]) -> None:
     """What a validation found, in percent."""
-    self._tell(step, values, values)
+    shown = {key: value for key, value in values.items() if key[:6] != "offset"}
+    self._tell(step, values, shown)
+
+  def finish(self) -> None:
+    """Shows where the run stands at its end."""
+    if self._bar:
+      self._bar.show(self._steps_done, last=True, **self._shown)
 
   def _tell(self, step: int, values, shown) -> None:
     self._shown |= shown
+    self._steps_done = step
+    console.tell(step, values)
     if self._log:
       self._log.log(step, **values)
     if self._bar:
@@ -201,7 +225,14 @@ def progress_line(
   """One line: bar, step, metrics, images/s and the time left."""
   share = min(step / max(steps, 1), 1.0)
   bar = ("#" * round(10 * share)).ljust(10, ".")
-  parts = [f"[{bar}] {step}/{steps}"]
+  minutes, seconds = divmod(round(seconds_left), 60)
+  hours, minutes = divmod(minutes, 60)
+  # The time left before the metrics: a narrow terminal cuts the end.
+  parts = [
+    f"[{bar}] {step}/{steps}",
+    f"ETA {hours}:{minutes:02d}:{seconds:02d}",
+    f"{images_per_second:,.0f} images/s",
+  ]
   for name, value in to_json(metrics).items():
     if value is None:
       parts.append(f"{name} -")
@@ -209,10 +240,6 @@ def progress_line(
       parts.append(f"{name} {value:.2f}%")
     else:
       parts.append(f"{name} {value:.4g}")
-  minutes, seconds = divmod(round(seconds_left), 60)
-  hours, minutes = divmod(minutes, 60)
-  parts.append(f"{images_per_second:,.0f} images/s")
-  parts.append(f"ETA {hours}:{minutes:02d}:{seconds:02d}")
   return "  ".join(parts)
 
 

@@ -1,141 +1,269 @@
-"""From one step at which the host must look to the next, without a pause."""
+"""The training loop: steps, evaluations and checkpoints, until each run ends.
 
-import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+One loop serves one student and several in one program; `Lanes` says how they
+lie on the devices.
+"""
 
-import jax
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from etils import epath
+
+from ckd_jax.run import checkpoint, selection
+from ckd_jax.run.context import RunContext
+from ckd_jax.run.launcher import Launched, Launcher, Timer
+from ckd_jax.run.logger import Display, Diverged
+from ckd_jax.run.record import Record
+from ckd_jax.run.stages import check_origin, run_stages
 from ckd_jax.step import State
+from ckd_jax.system import compile_cache, console, hosts
 
 
-class Rhythm(NamedTuple):
-  """After how many steps a run is judged, saved and logged."""
+class Standing(NamedTuple):
+  """Where a run stands.
 
-  steps: int  # the last one
-  judge: int
-  save: int
-  log: int
-
-  def judged(self, step: int) -> bool:
-    return step % self.judge == 0 or step == self.steps
-
-  def saved(self, step: int) -> bool:
-    return step % self.save == 0
-
-  def stop(self, step: int) -> int:
-    """The next step after which the run is judged or saved."""
-    coming = [step - step % every + every for every in (self.judge, self.save)]
-    return min(*coming, self.steps)
-
-  def logged(self, step: int) -> bool:
-    # A loss that is not a number must not reach a checkpoint.
-    return step % self.log == 0 or self.judged(step) or self.saved(step)
-
-
-def launch_length(left: int, longest: int) -> int:
-  """Steps of the next launch, of the `left` ones before the host looks.
-
-  Below `longest` a power of two: every length is a program of its own, and how
-  many steps a simulated epoch has follows from the budget.
-  """
-  return longest if left >= longest else 1 << (left.bit_length() - 1)
-
-
-class Watch:
-  """What the time of a run goes into, entered into its record.
-
-  Runs that go together have an equal share in it.
+  Attributes:
+    step: how many steps are done.
+    state: of the student that is trained.
+    best: weights by mode, as `selection.snapshot` makes them.
+    record: accuracies and times.
   """
 
-  def __init__(self, *records: dict):
-    self.records = list(records)
-    self._began = time.perf_counter(), time.process_time()
-
-  def _lap(self) -> float:
-    wall, processor = self._began
-    self._began = time.perf_counter(), time.process_time()
-    self._enter("processor_seconds", self._began[1] - processor)
-    return self._began[0] - wall
-
-  def _enter(self, name: str, seconds: float) -> None:
-    for record in self.records:
-      record[name] += seconds / len(self.records)
-
-  def skip(self) -> None:
-    """What came since the last entry belongs to none of them."""
-    self._began = time.perf_counter(), time.process_time()
-
-  def trained(self, timed_steps: int) -> None:
-    """Since the last entry: training, of which so many steps count as speed."""
-    seconds = self._lap()
-    self._enter("train_seconds", seconds)
-    if timed_steps:
-      self._enter("timed_seconds", seconds)
-      for record in self.records:
-        record["timed_steps"] += timed_steps
-
-  def evaluated(self) -> None:
-    """Since the last entry: validation and checkpoints."""
-    self._enter("evaluation_seconds", self._lap())
+  step: int
+  state: State
+  best: dict[str, dict]
+  record: Record
 
 
-class Launcher:
-  """Launches steps; the numbers of a launch are read while the next one runs.
+class Trainable(Protocol):
+  """A run that is ready for its first step."""
+
+  @property
+  def workdir(self) -> epath.Path: ...
+
+  @property
+  def context(self) -> RunContext: ...
+
+
+class Lanes(NamedTuple):
+  """How the students of a loop lie on the devices.
+
+  Attributes:
+    launched: what a launcher feeds and launches for all of them.
+    state: of all of them, before the first launch.
+    predict: state -> `selection.predict_splits` of each.
+    metrics_of: (metrics, place) -> those of the student in that place.
+    take: (state, place) -> the state of one student.
+    put: (state, place, part) -> the same with another state for one student.
+    holds: how many of them are left -> whether these lanes are still worth it.
+  """
+
+  launched: Launched
+  state: State
+  predict: Callable[[State], list[dict[str, np.ndarray]]]
+  metrics_of: Callable[[Mapping[str, Any], int], Mapping[str, Any]]
+  take: Callable[[State, int], State]
+  put: Callable[[State, int, State], State]
+  holds: Callable[[int], bool]
+
+
+Arrange = Callable[[list[RunContext], list[State]], Lanes]
+
+
+def alone(contexts: list[RunContext], states: list[State]) -> Lanes:
+  """The lanes of one student."""
+  (context,), (state,) = contexts, states
+  return Lanes(
+    launched=context,
+    state=state,
+    predict=lambda state: [selection.predict_splits(context, state)],
+    metrics_of=lambda metrics, place: metrics,
+    take=lambda state, place: state,
+    put=lambda state, place, part: part,
+    holds=bool,
+  )
+
+
+def start_or_resume(run: Trainable) -> Standing:
+  """The beginning, or the newest checkpoint, after the method's stages."""
+  context = run.context
+  record = selection.start(context)
+  state = run_stages(context, run.workdir)
+  best = {mode: selection.snapshot(context, state) for mode in record.modes}
+  like = {"state": state, "best": best}
+  restored = checkpoint.restore(run.workdir / "checkpoints", like)
+  if restored is None:
+    return Standing(0, state, best, record)
+  step, trees, notes = restored
+  check_origin(context, notes, run.workdir)
+  console.say(f"resuming at step {step}")
+  record = Record.from_json({"origin": context.origin} | notes)
+  return Standing(step, trees["state"], trees["best"], record)
+
+
+class _Student:
+  """One student of the loop; its record and best weights change in place."""
+
+  def __init__(self, run: Trainable, standing: Standing, *, bar: bool):
+    self.run, self.context = run, run.context
+    _, self.state, self.best, self.record = standing
+    self.intervals = self.context.plan.intervals
+    self.display = Display(
+      run.workdir / "metrics.jsonl",
+      self.intervals.steps,
+      self.context.images_per_step,
+      first=standing.step,
+      log=hosts.first(),
+      bar=bar and hosts.first(),
+      mode=self.context.plan.offset.mode,
+    )
+
+  def is_done(self, step: int) -> bool:
+    """Whether this step was its last one."""
+    over = selection.is_over(self.record, self.context.plan.plateau)
+    return over or step >= self.intervals.steps
+
+  def evaluate(self, step: int, logits, take) -> State | None:
+    """Validates; returns another state where the learning rate falls."""
+    context, plateau = self.context, self.context.plan.plateau
+    found = selection.validate(
+      context,
+      logits,
+      step,
+      self.record,
+      self.best,
+      lambda offset: selection.snapshot(context, take(), offset),
+    )
+    self.display.accuracies(step, found)
+    if plateau is None or not selection.falls(self.record, plateau):
+      return None
+    level = context.scale * plateau.factor**self.record.level
+    best = self.best[context.plan.offset.mode]
+    return selection.reload(take(), best, level)
+
+  def save(self, step: int, state: State) -> None:
+    """Writes a checkpoint, from which the same command resumes."""
+    trees = {"state": state, "best": self.best}
+    folder = self.run.workdir / "checkpoints"
+    checkpoint.save(folder, step, trees, self.record.to_json())
+    compile_cache.share()
+
+  def end(self, step: int, state: State) -> Standing:
+    """What is left when it is done."""
+    self.display.finish()
+    self.record.steps = step
+    return Standing(step, state, self.best, self.record)
+
+
+Ended = Iterator[tuple[Trainable, Standing | Diverged]]
+
+
+def train(
+  runs: Sequence[Trainable],
+  standings: Sequence[Standing],
+  arrange: Arrange = alone,
+) -> Ended:
+  """Trains runs that stand at one step, and yields each as it ends.
 
   Args:
-    fit: the run; its `examples` or `feed`, `key` and `longest`.
-    launch: (times) -> jitted (state, examples, key) -> (state, metrics).
-    rhythm: says which steps are logged.
-    show: (step, metrics) -> None, for those.
-    watch: of the time.
+    runs: ready for their next step.
+    standings: where they stand, all after as many steps.
+    arrange: how they lie on the devices; called again when many have ended.
+
+  Yields:
+    (run, where it stands at its end), or (run, Diverged) where the loss was not
+    a number any more.
   """
+  step = standings[0].step
+  students = [
+    _Student(run, standing, bar=run is runs[0])
+    for run, standing in zip(runs, standings, strict=True)
+  ]
+  timer = Timer()
+  for student in tuple(students):
+    if student.is_done(step):
+      students.remove(student)
+      yield student.run, student.end(step, student.state)
+  while students:
+    timer.records = [student.record for student in students]
+    timer.skip()
+    lanes = arrange(
+      [student.context for student in students],
+      [student.state for student in students],
+    )
+    step = yield from _drive(lanes, students, step, timer)
 
-  def __init__(self, fit, launch: Callable, rhythm: Rhythm, show, watch: Watch):
-    self._fit, self._launch, self._rhythm = fit, launch, rhythm
-    self._show, self._watch = show, watch
-    self._compiled: set[int] = set()
-    self._feed: Iterator | None = None
 
-  def run(self, state: State, step: int, stop: int) -> State:
-    """The state after `stop` steps of which `step` are done, finished."""
-    fit, pending, timed = self._fit, None, 0
-    if fit.feed and not self._feed:
-      self._feed = fit.feed(fit.key, state.method, step)
-    while step < stop:
-      times = launch_length(stop - step, fit.longest)
-      compiles = times not in self._compiled
-      if compiles and timed:  # what was measured so far is kept apart
-        jax.block_until_ready(state.step)
-        self._watch.trained(timed)
-        timed = 0
-      examples = next(self._feed) if self._feed else fit.examples
-      state, metrics = self._launch(times)(state, examples, fit.key)
-      if fit.one_at_a_time or compiles:
-        jax.block_until_ready(state.step)
-      if compiles:
-        self._compiled.add(times)
-        self._watch.trained(0)
-      else:
-        timed += times
-      self._read(pending)
-      pending = step, metrics
-      step += times
-    jax.block_until_ready(state.step)
-    self._watch.trained(timed)
-    self._read(pending)
-    return state
+def _drive(lanes: Lanes, students: list[_Student], step: int, timer: Timer):
+  """Trains on these lanes while they hold; returns the step reached.
 
-  def _read(self, pending) -> None:
-    if pending is None:
-      return
-    before, metrics = pending
-    (times,) = {len(values) for values in metrics.values()}
-    logged = [
-      turn for turn in range(times) if self._rhythm.logged(before + turn + 1)
-    ]
-    if logged:
-      metrics = jax.device_get(metrics)
-    for turn in logged:
-      values = {name: value[turn] for name, value in metrics.items()}
-      self._show(before + turn + 1, values)
+  Whoever ends is yielded and leaves `students`; its part of a program of
+  several goes on, and is looked at no more.
+  """
+  places = {student: place for place, student in enumerate(students)}
+  diverged: dict[_Student, Diverged] = {}
+
+  def show(step, metrics):
+    for student in students:
+      if student in diverged or not student.intervals.is_logged(step):
+        continue
+      own = lanes.metrics_of(metrics, places[student])
+      try:
+        student.display.training(step, own)
+      except Diverged as error:
+        diverged[student] = error
+    if len(diverged) == len(students):
+      raise next(iter(diverged.values()))
+
+  def is_logged(step):
+    return any(student.intervals.is_logged(step) for student in students)
+
+  def leave(student):
+    students.remove(student)
+    timer.records = [other.record for other in students]
+
+  state = lanes.state
+  launcher = Launcher(lanes.launched, is_logged, show, timer)
+  while lanes.holds(len(students)):
+    stop = min(student.intervals.stop(step) for student in students)
+    try:
+      state = launcher.run(state, step, stop)
+    except Diverged:
+      pass  # all of them did: there is nothing more to do with the state
+    step = stop
+    for student, error in diverged.items():
+      leave(student)
+      yield student.run, error
+    diverged.clear()
+    state, ended = _look(lanes, students, places, step, state)
+    timer.evaluated()
+    for student in ended:
+      leave(student)
+      own = lanes.take(state, places[student])
+      yield student.run, student.end(step, own)
+      timer.skip()
+  for student in students:
+    student.state = lanes.take(state, places[student])
+  return step
+
+
+def _look(
+  lanes: Lanes, students: list[_Student], places, step: int, state: State
+) -> tuple[State, list[_Student]]:
+  """Evaluates and saves whoever is due; returns those that are done, too."""
+  logits = None
+  for student in students:
+    place = places[student]
+    if student.intervals.is_eval_step(step):
+      logits = logits or lanes.predict(state)
+      part = student.evaluate(
+        step,
+        logits[place],
+        lambda place=place, state=state: lanes.take(state, place),
+      )
+      if part is not None:
+        state = lanes.put(state, place, part)
+    if student.intervals.is_saved(step):
+      student.save(step, lanes.take(state, place))
+  return state, [student for student in students if student.is_done(step)]

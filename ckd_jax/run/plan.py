@@ -1,55 +1,183 @@
-"""What a run will do, settled and rehearsed before a teacher is asked."""
+"""What a run will do, settled and rehearsed before a teacher is asked.
+
+After `make_plan` nothing reads the config: what later parts need is a field of
+the plan.
+"""
 
 import contextlib
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
-import optax
 
-from ckd_jax import augment, export, methods, models
+from ckd_jax import augment, methods, models
+from ckd_jax import config as configuration
+from ckd_jax import offset as offsets
 from ckd_jax.data import Dataset, Lazy, subset
-from ckd_jax.data.budget import Selection
+from ckd_jax.data.budget import Selection, select
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Batch, Method, Model, Outputs, Stage, Task
-from ckd_jax.run import stages
+from ckd_jax.methods import Method, Model, Outputs, Task
+from ckd_jax.offset import OffsetPlan
+from ckd_jax.run.intervals import Intervals, Plateau
+from ckd_jax.run.teacher_training import teacher_config
 from ckd_jax.step import (
   Examples,
-  State,
+  Recipe,
+  finish_stage,
   init_state,
-  make_gradients,
   make_step,
-  make_update,
   optimizer,
+  staged,
 )
+from ckd_jax.table import Table
+
+
+class Given(NamedTuple):
+  """What a Python program brings itself, in place of names in a config.
+
+  Attributes:
+    dataset: images and labels in memory.
+    model: the student.
+    answers: of the teacher: float[n, classes] about the training images in
+      their order, a Table, or a function uint8[n, h, w, c] ->
+      float[n, classes] that is asked within the budget.
+  """
+
+  dataset: Dataset | None = None
+  model: Model | None = None
+  answers: np.ndarray | Table | Callable | None = None
+
+
+NOTHING = Given()  # everything is named in the config
+
+
+class About(NamedTuple):
+  """What a run says of itself, in its header and its summary.
+
+  Attributes:
+    dataset: name of the data set.
+    student: name of the network.
+    method: name of the method.
+    label: tells variants apart in a report.
+    hyper: hyper-parameters of the method.
+    schedule: name of the learning-rate schedule.
+    seed: of the training.
+    budget: labelled images that the run may see.
+    budget_seed: of their choice.
+    dtype: what the student computes in.
+    pruned: share of weights that a second teacher lacks (r2kd), or 0.
+  """
+
+  dataset: str
+  student: str
+  method: str
+  label: str
+  hyper: dict[str, Any]
+  schedule: str
+  seed: int
+  budget: int
+  budget_seed: int
+  dtype: str
+  pruned: float
 
 
 class Plan(NamedTuple):
-  """What is settled before the teacher is asked anything."""
+  """What is settled before the teacher is asked anything.
 
-  method: Method
-  model: Model
-  task: Task
-  images: np.ndarray | Lazy  # uint8[rows, h, w, c], as they are
-  augment: Callable  # (key, images) -> images
-  transform: optax.GradientTransformation
-  schedule: Callable
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  bias: tuple[str, ...] | None  # the leaf that will take up a fitted offset
+  Attributes:
+    about: what the run says of itself.
+    recipe: what a training step does.
+    rows: of the training set: to learn from, and to validate with.
+    images: uint8[train, h, w, c], those to learn from, in memory or in files.
+    asking: who is asked, about which view, and how.
+    teacher_config: of the run that trains the teacher first, if one does.
+    intervals: when the run is evaluated, saved and logged.
+    plateau: when the learning rate falls; None for other schedules.
+    offset: what is done about the class offset.
+    learning_rate: the highest one of the schedule.
+    student_view: "fresh", images augmented in the step, or "table", the view
+      that the teacher answered about.
+    placement: of the images, "auto", "device" or "stream".
+    steps_per_launch: 0 chooses it by the kind of device.
+    config: as config.json holds it.
+  """
+
+  about: About
+  recipe: Recipe
+  rows: Selection
+  images: np.ndarray | Lazy
+  asking: Any
+  teacher_config: ml_collections.ConfigDict | None
+  intervals: Intervals
+  plateau: Plateau | None
+  offset: OffsetPlan
+  learning_rate: float
+  student_view: str
+  placement: str
+  steps_per_launch: int
+  config: dict[str, Any]
+
+  @property
+  def method(self) -> Method:
+    return self.recipe.method
+
+  @property
+  def method_name(self) -> str:
+    return self.about.method
 
 
-def plan(config, dataset: Dataset, chosen: Selection, method: Method) -> Plan:
+def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
   """Settles the run, and rehearses a step: no call is paid for a mistake.
+
+  Args:
+    config: complete and checked.
+    dataset: that it names.
+    given: objects of a Python program, in place of names.
 
   Raises:
     UserError: the student, the method and the batch do not fit together.
   """
-  check_images(config, dataset)
-  labels = dataset.train.labels[chosen.train]
+  _check_channels(config, dataset)
+  rows = select(
+    len(dataset.train.labels),
+    budget=config.budget,
+    val_fraction=config.val_fraction,
+    seed=config.budget_seed,
+  )
+  recipe = _recipe(config, dataset, rows, given.model)
+  plan = Plan(
+    about=_about(config, dataset),
+    recipe=recipe,
+    rows=rows,
+    images=subset(dataset.train.images, rows.train),
+    asking=config,
+    teacher_config=None,
+    intervals=_intervals(config, recipe.task),
+    plateau=_plateau(config),
+    offset=OffsetPlan(mode=config.hyper.get("offset", offsets.NONE)),
+    learning_rate=config.optimizer.learning_rate,
+    student_view=config.student_view,
+    placement=config.dataset.placement,
+    steps_per_launch=config.steps_per_launch,
+    config=configuration.to_json(config),
+  )
+  if config.teacher.source == "train" and recipe.method.needs:
+    trained = teacher_config(config, len(dataset.train.labels))
+    plan = plan._replace(teacher_config=trained)
+  with refusing(plan):
+    _rehearse_early(plan)
+    if plan.offset.mode == offsets.FIT:
+      bias = _find_bias(plan)
+      plan = plan._replace(offset=plan.offset._replace(bias=bias))
+  return plan
+
+
+def _recipe(config, dataset: Dataset, rows: Selection, model) -> Recipe:
+  labels = dataset.train.labels[rows.train]
   task = Task(
     num_examples=len(labels),
     num_classes=len(dataset.class_names),
@@ -59,18 +187,19 @@ def plan(config, dataset: Dataset, chosen: Selection, method: Method) -> Plan:
   )
   # A live teacher looks at whatever the student sees.
   fresh = config.teacher.get("live") or config.student_view == "fresh"
-  settled = Plan(
-    method=method,
-    model=models.load(
+  return Recipe(
+    method=methods.make(config.method, **config.hyper),
+    model=model
+    or models.load(
       config.student, task.num_classes, dtype=jnp.dtype(config.dtype)
     ),
     task=task,
-    images=subset(dataset.train.images, chosen.train),
     augment=augment.make(
       config.augment if fresh else "none", config.augment_padding
     ),
     transform=optimizer.sgd(
-      config.optimizer.momentum, config.optimizer.weight_decay
+      config.optimizer.momentum,
+      config.optimizer.weight_decay,
     ),
     schedule=optimizer.schedule(
       config.schedule,
@@ -80,37 +209,42 @@ def plan(config, dataset: Dataset, chosen: Selection, method: Method) -> Plan:
     ),
     mean=tuple(config.dataset.mean),
     std=tuple(config.dataset.std),
-    bias=None,
   )
-  with refusing(config):
-    check_student(config, settled)
-    if not method.needs - {"logits"}:
-      logits = (task.num_examples, task.num_classes)
-      rehearse(settled, Outputs(jax.ShapeDtypeStruct(logits, jnp.float16)))
-    elif config.teacher.source == "train":
-      future = models.load(config.teacher.name, task.num_classes)
-      rehearse(settled, answers_of(future, settled.images))
-    if config.hyper.get("offset") == "fit":
-      settled = settled._replace(bias=find_bias(settled))
-  return settled
 
 
-@contextlib.contextmanager
-def refusing(config):
-  """What a student or a method raises becomes one line."""
-  try:
-    yield
-  except UserError:
-    raise
-  except Exception as error:  # a student of one's own may raise anything
-    reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    raise UserError(
-      f"student {config.student} with method {config.method} cannot make a "
-      f"step: {reason}"
-    ) from error
+def _about(config, dataset: Dataset) -> About:
+  return About(
+    dataset=dataset.name,
+    student=config.student,
+    method=config.method,
+    label=config.label,
+    hyper=config.hyper.to_dict(),
+    schedule=config.schedule,
+    seed=config.seed,
+    budget=config.budget,
+    budget_seed=config.budget_seed,
+    dtype=config.dtype,
+    pruned=config.teacher.get("pruned") or 0.0,
+  )
 
 
-def check_images(config, dataset: Dataset) -> None:
+def _plateau(config) -> Plateau | None:
+  if config.schedule != "plateau":
+    return None
+  numbers = config.schedule_hyper
+  return Plateau(numbers.patience, numbers.levels, numbers.factor)
+
+
+def _intervals(config, task: Task) -> Intervals:
+  evaluate, steps = config.eval_every, config.steps
+  if config.schedule == "plateau":
+    # A simulated epoch: as many steps as one pass over the images takes.
+    evaluate = task.steps_per_epoch
+    steps = min(steps, config.schedule_hyper.max_epochs * evaluate)
+  return Intervals(steps, evaluate, config.checkpoint_every, config.log_every)
+
+
+def _check_channels(config, dataset: Dataset) -> None:
   """Refuses a normalisation that does not fit the images' channels."""
   channels = dataset.train.images.shape[-1]
   owners = ["dataset"]
@@ -126,8 +260,43 @@ def check_images(config, dataset: Dataset) -> None:
         )
 
 
+@contextlib.contextmanager
+def refusing(plan: Plan):
+  """What a student or a method raises becomes one line."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:  # a student of one's own may raise anything
+    reason = f"{type(error).__name__}: {f'{error}'.partition(chr(10))[0]}"
+    raise UserError(
+      f"student {plan.about.student} with method {plan.about.method} cannot "
+      f"make a step: {reason}"
+    ) from error
+
+
+def _rehearse_early(plan: Plan) -> None:
+  """Rehearses whatever can be told before the teacher is there."""
+  _check_student(plan)
+  if not plan.method.needs - {"logits"}:
+    task = plan.recipe.task
+    logits = (task.num_examples, task.num_classes)
+    rehearse(plan, Outputs(jax.ShapeDtypeStruct(logits, jnp.float16)))
+  elif plan.teacher_config is not None:
+    future = models.load(
+      plan.teacher_config.student, plan.recipe.task.num_classes
+    )
+    rehearse(plan, answers_of(future, plan.images))
+
+
 def answers_of(model: Model, images, weights=None) -> Outputs:
-  """The shapes of a network's answers about these images."""
+  """The shapes of a network's answers about these images.
+
+  Args:
+    model: the network.
+    images: of shape [n, h, w, c].
+    weights: (params, state); None: as they are initialised.
+  """
 
   def answer(images):
     params, state = weights or model.init(jax.random.key(0), images)
@@ -136,114 +305,55 @@ def answers_of(model: Model, images, weights=None) -> Outputs:
   return jax.eval_shape(answer, jax.ShapeDtypeStruct(images.shape, jnp.float32))
 
 
-def check_student(config, settled: Plan) -> None:
-  """Refuses a student that does not show what the method compares."""
-  shown = answers_of(settled.model, settled.images[:1])
+def _check_student(plan: Plan) -> None:
+  """Refuses a student that cannot be kept, or shows too little."""
+  model, needs = plan.recipe.model, plan.method.needs
+  image = jax.ShapeDtypeStruct((1, *plan.images.shape[1:]), jnp.float32)
+  del image
+  shown = answers_of(model, plan.images[:1])
   given = {
     field for field in shown._fields if jax.tree.leaves(getattr(shown, field))
   }
-  if lacking := sorted(settled.method.needs - given):
+  if lacking := sorted(needs - given):
     work = ", ".join(methods.working_with(frozenset(given)))
     raise UserError(
-      f"student {config.student} gives no {' and no '.join(lacking)}, which "
-      f"method {config.method!r} compares: choose another student, or of the "
-      f"methods {work}"
+      f"student {plan.about.student} gives no {' and no '.join(lacking)}, "
+      f"which method {plan.about.method!r} compares: choose another student, "
+      f"or of the methods {work}"
     )
 
 
-def rehearse(settled: Plan, answers: Outputs) -> None:
+def rehearse(plan: Plan, answers: Outputs) -> None:
   """Traces the first step, with shapes in place of numbers.
 
   Args:
-    settled: the run.
-    answers: shapes of a teacher's answers about every row. Beyond logits only
-      the teacher knows them: such methods are rehearsed when it is there.
+    plan: what the run will do.
+    answers: shapes [rows, ...] of a teacher's answers. Beyond logits only the
+      teacher knows them: such methods are rehearsed when it is there.
   """
+  recipe = plan.recipe
   examples = Examples(
-    jax.ShapeDtypeStruct(settled.images.shape, jnp.uint8),
-    jax.ShapeDtypeStruct((settled.task.num_examples,), jnp.int32),
-    (answers,) if settled.method.needs else (),
+    jax.ShapeDtypeStruct(plan.images.shape, jnp.uint8),
+    jax.ShapeDtypeStruct((recipe.task.num_examples,), jnp.int32),
+    (answers,) if plan.method.needs else (),
   )
 
   def first_step(key, examples):
-    state = begin(settled, key, examples)
+    state = init_state(key, recipe, examples)
     # With the number that is known here a sampler can refuse it.
-    settled.method.sample(key, 0, settled.task, state.method)
-    for stage in settled.method.stages:
-      state, _ = step_of(staged(settled, stage))(state, examples, key)
-      state = stages.finish(stage, state, settled.transform)
-    return step_of(settled)(state, examples, key)
+    recipe.method.sample(key, 0, recipe.task, state.method)
+    for stage in recipe.method.stages:
+      state, _ = make_step(staged(recipe, stage))(state, examples, key)
+      state = finish_stage(stage, state, recipe.transform)
+    return make_step(recipe)(state, examples, key)
 
   jax.eval_shape(first_step, jax.random.key(0), examples)
 
 
-def find_bias(settled: Plan) -> tuple[str, ...]:
+def _find_bias(plan: Plan) -> tuple[str, ...]:
   """The classifier's bias, into which an offset can be folded at the end."""
-  images = jnp.zeros((4, *settled.images.shape[1:]), jnp.float32)
-  params, state = jax.jit(settled.model.init)(jax.random.key(0), images)
-  probe = augment.normalise(settled.images[:4], settled.mean, settled.std)
-  return export.classifier_bias(settled.model.apply, params, state, probe)
-
-
-def begin(settled: Plan, key, examples: Examples, live=None) -> State:
-  """The state before the first step."""
-  return init_state(
-    key,
-    settled.method,
-    settled.task,
-    settled.model,
-    settled.transform,
-    examples,
-    live=live,
-  )
-
-
-def _anywhere(batch: Batch) -> Batch:
-  return batch
-
-
-def step_of(settled: Plan, *, live=None, shard=_anywhere, trains=None):
-  """The step of a run, not yet jitted; `trains` as in `make_update`."""
-  update = make_update(
-    settled.method,
-    settled.model,
-    settled.transform,
-    settled.schedule,
-    live=live,
-    mean=settled.mean,
-    std=settled.std,
-    trains=trains,
-  )
-  return _fed(settled, update, shard)
-
-
-def gradients_of(settled: Plan, *, live=None, shard=_anywhere):
-  """(state, examples, key) -> what `make_gradients` gives for a batch."""
-  gradients = make_gradients(
-    settled.method,
-    settled.model,
-    live=live,
-    mean=settled.mean,
-    std=settled.std,
-  )
-  return _fed(settled, gradients, shard)
-
-
-def _fed(settled: Plan, work: Callable, shard: Callable) -> Callable:
-  return make_step(
-    settled.method,
-    settled.task,
-    work,
-    settled.augment,
-    mean=settled.mean,
-    std=settled.std,
-    shard=shard,
-  )
-
-
-def staged(settled: Plan, stage: Stage) -> Plan:
-  """The run as it is during a stage."""
-  return settled._replace(
-    method=settled.method._replace(loss=stage.loss),
-    schedule=lambda step: jnp.full((), stage.learning_rate, jnp.float32),
-  )
+  recipe = plan.recipe
+  images = jnp.zeros((4, *plan.images.shape[1:]), jnp.float32)
+  params, state = jax.jit(recipe.model.init)(jax.random.key(0), images)
+  probe = augment.normalise(plan.images[:4], recipe.mean, recipe.std)
+  return offsets.find_bias(recipe.model, params, state, probe)

@@ -6,59 +6,78 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
-from ckd_jax.run import stages
-from ckd_jax.run.plan import Plan, begin, gradients_of, staged, step_of
+from ckd_jax.run.plan import Plan
 from ckd_jax.run.stages import Phase
-from ckd_jax.step import Examples, Live, State, evaluate, repeat
-from ckd_jax.step.sharding import divider
+from ckd_jax.step import (
+  KEEP_GRADIENT,
+  Examples,
+  Live,
+  State,
+  Step,
+  finish_stage,
+  init_state,
+  make_batch_sharder,
+  make_forward,
+  make_predict,
+  make_step,
+  repeat,
+  replicated,
+  staged,
+)
 
 _LAUNCH = 32  # steps a launch on an accelerator, which then never waits for us
 
 
 class Programs(NamedTuple):
-  """What is compiled; runs that differ in seed, budget or rate share it."""
+  """What is compiled; runs that differ in seed, budget or rate share it.
 
-  begin: Callable  # jitted (key, examples) -> State
-  step: Callable  # (state, examples, key) -> (state, metrics), not jitted
-  launch: Callable
-  # (times) -> jitted (state, examples, key) -> (state, metrics of [times])
-  forward: Callable  # (params, state, uint8 images) -> logits, not jitted
-  predict: Callable  # (params, state, evaluate.Images) -> logits on the host
-  learning_rate: float  # of the schedule in it
+  Attributes:
+    begin: jitted (key, examples) -> State.
+    step: not jitted, for those who vmap it.
+    launch: (times) -> a jitted Step of so many steps; metrics are of [times].
+    forward: (params, state, uint8 images) -> logits, not jitted.
+    predict: (params, state, Images) -> float32[n, classes] on the host.
+    learning_rate: the highest rate of the schedule in the step.
+  """
+
+  begin: Callable[[jax.Array, Examples], State]
+  step: Step
+  launch: Callable[[int], Step]
+  forward: Callable
+  predict: Callable
+  learning_rate: float
 
 
-def make(
-  settled: Plan, mesh: Mesh, live: Live | None, learning_rate: float
+def make_programs(
+  plan: Plan, mesh: Mesh, live: Live | None, step: Step
 ) -> Programs:
   """Jits what a run does; nothing is compiled before it is first called.
 
   Args:
-    settled: the run.
+    plan: what the run will do.
     mesh: the devices.
     live: teachers that answer inside the step.
-    learning_rate: of the schedule that the plan holds.
+    step: of the plan, from `make_step`.
   """
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  forward = evaluate.make_forward(
-    settled.model, mean=settled.mean, std=settled.std
-  )
-  step = step_of(settled, live=live, shard=divider(mesh))
+  everywhere = replicated(mesh)
+  recipe = plan.recipe
+  forward = make_forward(recipe.model, mean=recipe.mean, std=recipe.std)
   return Programs(
     begin=jax.jit(
-      lambda key, examples: begin(settled, key, examples, live),
+      lambda key, examples: init_state(key, recipe, examples, live=live),
       out_shardings=everywhere,
     ),
     step=step,
-    launch=_launches(step, everywhere),
+    launch=make_launch(step, everywhere),
     forward=forward,
-    predict=evaluate.make_predict(forward, everywhere),
-    learning_rate=learning_rate,
+    predict=make_predict(forward, everywhere),
+    learning_rate=plan.learning_rate,
   )
 
 
-def _launches(step: Callable, everywhere: NamedSharding) -> Callable:
+def make_launch(step: Step, everywhere: NamedSharding) -> Callable[[int], Step]:
   """(times) -> `step` so many times in one launch, jitted once for each."""
 
   @functools.cache
@@ -75,8 +94,8 @@ def default_launch() -> int:
   return 1 if jax.default_backend() == "cpu" else _LAUNCH
 
 
-def phases(
-  settled: Plan,
+def make_phases(
+  plan: Plan,
   mesh: Mesh,
   live: Live | None,
   state: State,
@@ -86,33 +105,34 @@ def phases(
   """The stages, jitted, and the state that the main part begins with.
 
   Args:
-    settled: the run.
+    plan: what the run will do.
     mesh: the devices.
     live: teachers that answer inside the step.
     state: before everything.
     examples: a first batch of which tells what a stage's loss reaches.
-    key: of the run.
+    key: of all steps.
   """
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  where = {"live": live, "shard": divider(mesh)}
+  where = {"live": live, "shard": make_batch_sharder(mesh)}
   made = []
-  for stage in settled.method.stages:
-    part = staged(settled, stage)
-    gradients = jax.jit(gradients_of(part, **where), out_shardings=everywhere)
-    # What the loss does not reach must not be decayed either. Judged at random
-    # weights: a zero among the first ones may hide what is reached later.
+  for stage in plan.recipe.method.stages:
+    recipe = staged(plan.recipe, stage)
+    reached = make_step(recipe._replace(transform=KEEP_GRADIENT), **where)
+    reached = jax.jit(reached, out_shardings=replicated(mesh))
+    # Freeze parameters with zero gradient, or weight decay shrinks them. Test
+    # at perturbed weights: a zero-initialised layer hides those behind it.
     elsewhere = state._replace(params=jitter(state.params))
-    trains = jax.tree.map(
-      lambda leaf: bool(np.any(np.asarray(leaf))),
-      gradients(elsewhere, examples, key)[0],
+    gradient = reached(elsewhere, examples, key)[0].optimizer
+    trainable = jax.tree.map(
+      lambda leaf: bool(np.any(np.asarray(leaf))), gradient
     )
     if not stage.trains_student:
-      student = jax.tree.map(lambda moves: False, trains["student"])
-      trains = {**trains, "student": student}
-    steps = stage.epochs * settled.task.steps_per_epoch
-    launch = _launches(step_of(part, trains=trains, **where), everywhere)
+      frozen = jax.tree.map(lambda moves: False, trainable["student"])
+      trainable = {**trainable, "student": frozen}
+    steps = stage.epochs * plan.recipe.task.steps_per_epoch
+    step = make_step(recipe, trainable=trainable, **where)
+    launch = make_launch(step, replicated(mesh))
     made.append(Phase(stage, launch, steps, state))
-    state = stages.finish(stage, state, settled.transform)
+    state = finish_stage(stage, state, plan.recipe.transform)
   return tuple(made), state
 
 

@@ -1,36 +1,32 @@
 """Which weights a run reports: the validation accuracy alone decides.
 
-The record is plain JSON, so a checkpoint carries it. Where a loss leaves the
-class offset free, accuracies are kept both ways, `none` and `fit`. The test set
-is not looked at before the end of the run.
+Where a loss leaves the class offset free, accuracies are kept in both modes of
+`ckd_jax.offset`. The test set is not looked at before the end of the run.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ckd_jax.run.assemble import Fit
-from ckd_jax.step import State
-from ckd_jax.step.evaluate import percent
+from ckd_jax import offset as offsets
+from ckd_jax.run.context import RunContext
+from ckd_jax.run.intervals import Plateau
+from ckd_jax.run.record import Record, Score
+from ckd_jax.step import State, percent
 from ckd_jax.system import hosts
 
 
-def start(modes) -> dict:
-  """The record of a run that has not been judged yet."""
-  empty = {"val": None, "test": None, "step": None, "last_test": None}
-  return {
-    "modes": {mode: dict(empty) for mode in modes},
-    "since_best": 0,
-    "level": 0,
-    "train_seconds": 0.0,
-    "evaluation_seconds": 0.0,
-    "processor_seconds": 0.0,
-    "timed_steps": 0,
-    "timed_seconds": 0.0,
-  }
+def start(context: RunContext) -> Record:
+  """The record of a run that has not been evaluated yet."""
+  modes = {mode: Score() for mode in offsets.modes(context.target)}
+  return Record(modes, origin=context.origin)
 
 
-def judge(record: dict, step: int, val: dict, primary: str) -> set[str]:
+def judge(
+  record: Record, step: int, val: dict[str, float | None], primary: str
+) -> set[str]:
   """Enters validation accuracies; returns the modes that are now at their best.
 
   Args:
@@ -42,95 +38,98 @@ def judge(record: dict, step: int, val: dict, primary: str) -> set[str]:
   """
   improved = set()
   for mode, accuracy in val.items():
-    best = record["modes"][mode]
-    if accuracy is None or best["val"] is None or accuracy > best["val"]:
-      best.update(val=accuracy, step=step)
+    best = record.modes[mode]
+    if accuracy is None or best.val is None or accuracy > best.val:
+      best.val, best.step = accuracy, step
       improved.add(mode)
-  record["since_best"] = 0 if primary in improved else record["since_best"] + 1
+  record.since_best = 0 if primary in improved else record.since_best + 1
   return improved
 
 
-def plateau(record: dict, patience: int) -> bool:
-  """Whether `patience` evaluations brought nothing better; starts anew if so.
+def falls(record: Record, plateau: Plateau | None) -> bool:
+  """Whether the run goes on from its best weights at a lower rate.
 
-  The best accuracy so far stays the bar (arXiv 2311.02253, its protocol).
+  It does after `patience` evaluations that brought nothing better, but for the
+  last level, which ends it. The best accuracy so far stays the bar
+  (arXiv 2311.02253, its protocol).
   """
-  if record["since_best"] < patience:
+  if plateau is None or record.since_best < plateau.patience:
     return False
-  record["since_best"] = 0
-  record["level"] += 1
-  return True
+  record.since_best = 0
+  record.level += 1
+  return not is_over(record, plateau)
 
 
-def modes(fit: Fit) -> tuple[str, ...]:
-  """With the offset as it is; and fitted, where the loss leaves it free."""
-  return ("none",) if fit.target is None else ("none", "fit")
+def is_over(record: Record, plateau: Plateau | None) -> bool:
+  """Whether the rate fell as often as a plateau allows."""
+  return plateau is not None and record.level >= plateau.levels
 
 
-def watched(fit: Fit) -> tuple[str, ...]:
-  """The parts of the data set that a validation looks at."""
-  names = () if fit.target is None else ("train",)
-  return (*names, "validation") if "validation" in fit.images else names
+def watched(context: RunContext) -> tuple[str, ...]:
+  """The splits that an evaluation looks at."""
+  names = () if context.target is None else ("train",)
+  held_out = ("validation",) if "validation" in context.images else ()
+  return (*names, *held_out)
 
 
-def look(fit: Fit, state: State) -> dict[str, np.ndarray]:
-  """What the student answers there, by name: float32[n, classes]."""
+def predict_splits(context: RunContext, state: State) -> dict[str, np.ndarray]:
+  """What the student answers there, by split: float32[n, classes]."""
   params, model_state = state.params["student"], state.model
+  predict = context.programs.predict
   return {
-    name: fit.predict(params, model_state, fit.images[name])
-    for name in watched(fit)
+    name: predict(params, model_state, context.images[name])
+    for name in watched(context)
   }
 
 
-def validate(fit: Fit, logits, step: int, record, best, keep) -> dict:
+def validate(
+  context: RunContext,
+  logits: dict[str, np.ndarray],
+  step: int,
+  record: Record,
+  best: dict,
+  keep: Callable[[np.ndarray], dict],
+) -> dict[str, float]:
   """Validates, and keeps in `best` a copy of what is now at its best.
 
   Args:
-    fit: the run.
-    logits: from `look`.
+    context: of the run.
+    logits: from `predict_splits`.
     step: how many steps the weights have seen.
     record: changed in place.
-    best: by mode; changed in place.
-    keep: (offset) -> a `snapshot` of these weights.
+    best: weights by mode; changed in place.
+    keep: offset -> a `snapshot` of these weights.
 
   Returns:
     The accuracies found, in percent, by name.
   """
-  offsets = fitted_offsets(fit, logits)
-  val = dict.fromkeys(offsets)
+  found = offsets.by_mode(
+    context.target, logits.get("train"), context.num_classes
+  )
+  val: dict[str, float | None] = dict.fromkeys(found)
   if "validation" in logits:
+    labels = context.labels["validation"]
     val = {
-      mode: _accuracy(logits["validation"] + offset, fit.labels["validation"])
-      for mode, offset in offsets.items()
+      mode: _accuracy(logits["validation"] + offset, labels)
+      for mode, offset in found.items()
     }
+  primary = context.plan.offset.mode
   # In one order, or the hosts of a run would wait for each other.
-  for mode in sorted(judge(record, step, val, fit.primary)):
-    best[mode] = keep(offsets[mode])
+  for mode in sorted(judge(record, step, val, primary)):
+    best[mode] = keep(found[mode])
   return {
-    "val_accuracy" if mode == fit.primary else f"offset_{mode}_val_accuracy": v
+    "val_accuracy" if mode == primary else f"offset_{mode}_val_accuracy": v
     for mode, v in val.items()
     if v is not None
   }
 
 
-def fitted_offsets(fit: Fit, logits) -> dict[str, np.ndarray]:
-  """What each mode adds to the logits: nothing, or the mean gap to the target.
-
-  The target is what the loss would meet if it saw the mean; the images are the
-  training images as they are, the network is in evaluation mode.
-  """
-  offsets = {"none": np.zeros(fit.num_classes, np.float32)}
-  if fit.target is not None:
-    offsets["fit"] = fit.target - logits["train"].mean(0)
-  return offsets
-
-
-def snapshot(fit: Fit, state: State, offset=0.0) -> dict:
+def snapshot(context: RunContext, state: State, offset=0.0) -> dict:
   """A copy of the weights (the step donates its own), and their offset."""
   weights = {"params": state.params["student"], "model": state.model}
   kept = jax.tree.map(jnp.copy, weights)
-  kept["offset"] = np.full(fit.num_classes, offset, np.float32)
-  return hosts.put(kept, fit.everywhere)
+  kept["offset"] = np.full(context.num_classes, offset, np.float32)
+  return hosts.put_global(kept, context.sharding)
 
 
 def reload(state: State, best: dict, level: float) -> State:
@@ -139,21 +138,24 @@ def reload(state: State, best: dict, level: float) -> State:
   return state._replace(
     params={**state.params, "student": copy["params"]},
     model=copy["model"],
-    level=hosts.put(np.float32(level), state.level.sharding),
+    level=hosts.put_global(np.float32(level), state.level.sharding),
   )
 
 
-def test(fit: Fit, state: State, best: dict, record: dict) -> None:
+def test(context: RunContext, state: State, best: dict, record: Record) -> None:
   """Enters the test accuracies of the best and of the last weights."""
-  params, model_state = state.params["student"], state.model
-  last = fit.predict(params, model_state, fit.images["test"])
-  for mode, offset in fitted_offsets(fit, look(fit, state)).items():
-    kept = best[mode]
-    logits = fit.predict(kept["params"], kept["model"], fit.images["test"])
-    record["modes"][mode].update(
-      test=_accuracy(logits + np.asarray(kept["offset"]), fit.labels["test"]),
-      last_test=_accuracy(last + offset, fit.labels["test"]),
-    )
+  if "test" not in context.images:
+    return
+  predict, images = context.programs.predict, context.images["test"]
+  labels = context.labels["test"]
+  last = predict(state.params["student"], state.model, images)
+  train = predict_splits(context, state).get("train")
+  found = offsets.by_mode(context.target, train, context.num_classes)
+  for mode, offset in found.items():
+    kept, score = best[mode], record.modes[mode]
+    logits = predict(kept["params"], kept["model"], images)
+    score.test = _accuracy(logits + np.asarray(kept["offset"]), labels)
+    score.last_test = _accuracy(last + offset, labels)
 
 
 def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -1,45 +1,42 @@
 """What a method trains before the main part: an adapter, or the trunk alone."""
 
-import collections
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Stage
 from ckd_jax.run import checkpoint, logger
-from ckd_jax.run.loop import Launcher, Rhythm, Watch
-from ckd_jax.step import State
+from ckd_jax.run.intervals import Intervals
+from ckd_jax.run.launcher import Launcher, Timer
+from ckd_jax.step import State, Step, finish_stage
 from ckd_jax.system import hosts
+
+if TYPE_CHECKING:
+  from ckd_jax.run.context import RunContext
 
 
 class Phase(NamedTuple):
-  """A stage of a method, compiled for one run."""
+  """A stage of a method, compiled for one run.
+
+  Attributes:
+    stage: of the method.
+    launch: (times) -> a jitted Step of so many steps of this stage.
+    steps: how many it has.
+    begin: the state before its first step, if nothing comes before it.
+  """
 
   stage: Stage
-  launch: Callable  # as in `assemble.Fit`
+  launch: Callable[[int], Step]
   steps: int
-  begin: State  # before its first step, if nothing comes before it
+  begin: State
 
 
-def finish(stage: Stage, state: State, transform) -> State:
-  """The state after a stage: its heads passed on, momentum and step at zero."""
-  heads, memory = stage.finish(state.params["method"], state.method)
-  params = {"student": state.params["student"], "method": heads}
-  return state._replace(
-    step=jnp.zeros_like(state.step),
-    params=params,
-    method=memory,
-    optimizer=transform.init(params),
-  )
-
-
-def check_origin(fit, notes: dict, workdir) -> None:
+def check_origin(context: "RunContext", notes: dict, workdir) -> None:
   """Refuses to go on with other images or answers than a run began with."""
-  before = notes.get("origin", fit.origin)
-  for what, digest in fit.origin.items():
+  before = notes.get("origin", context.origin)
+  for what, digest in context.origin.items():
     if before[what] != digest:
       raise UserError(
         f"{workdir} was begun with other {what}: put them back, or give another"
@@ -47,41 +44,49 @@ def check_origin(fit, notes: dict, workdir) -> None:
       )
 
 
-def run(config, fit, workdir) -> State:
+def run_stages(context: "RunContext", workdir) -> State:
   """Runs or resumes every stage; returns what the main part begins with."""
-  watch = Watch(collections.defaultdict(float))  # not a part of the run's own
-  state = fit.stages[0].begin if fit.stages else fit.state
-  for number, phase in enumerate(fit.stages):
-    folder = workdir / "checkpoints" / f"stage_{number}"
-    restored = checkpoint.restore(folder, {"state": phase.begin})
-    first = 0
-    if restored is not None:
-      first, trees, kept = restored
-      check_origin(fit, kept, workdir)
-      state = trees["state"]
-    rhythm = Rhythm(
-      phase.steps, phase.steps, config.checkpoint_every, config.log_every
-    )
-    if first < rhythm.steps:
-      show = logger.Display(
-        workdir / f"metrics_stage_{number}.jsonl",
-        phase.steps,
-        fit.images_per_step,
-        first=first,
-        log=hosts.first(),
-        bar=hosts.first(),
-      )
-      launcher = Launcher(
-        fit._replace(key=jax.random.fold_in(fit.key, number)),
-        phase.launch,
-        rhythm,
-        show.training,
-        watch,
-      )
-    while first < rhythm.steps:
-      stop = rhythm.stop(first)
-      state = launcher.run(state, first, stop)
-      first = stop
-      checkpoint.save(folder, first, {"state": state}, {"origin": fit.origin})
-    state = hosts.put(finish(phase.stage, state, fit.transform), fit.everywhere)
+  state = context.stages[0].begin if context.stages else context.state
+  for number, phase in enumerate(context.stages):
+    state = _run_stage(context, workdir, number, phase, state)
+    after = finish_stage(phase.stage, state, context.plan.recipe.transform)
+    state = hosts.put_global(after, context.sharding)
+  return state
+
+
+def _run_stage(
+  context: "RunContext", workdir, number: int, phase: Phase, state: State
+) -> State:
+  """The state after the last step of a stage."""
+  folder = workdir / "checkpoints" / f"stage_{number}"
+  restored = checkpoint.restore(folder, {"state": phase.begin})
+  step = 0
+  if restored is not None:
+    step, trees, notes = restored
+    check_origin(context, notes, workdir)
+    state = trees["state"]
+  if step >= phase.steps:
+    return state
+  every = context.plan.intervals
+  intervals = Intervals(phase.steps, phase.steps, every.save, every.log)
+  show = logger.Display(
+    workdir / f"metrics_stage_{number}.jsonl",
+    phase.steps,
+    context.images_per_step,
+    first=step,
+    log=hosts.first(),
+    bar=hosts.first(),
+  )
+  own = context._replace(
+    programs=context.programs._replace(launch=phase.launch),
+    key=jax.random.fold_in(context.key, number),
+  )
+  # Its time is not a part of the record.
+  launcher = Launcher(own, intervals.is_logged, show.training, Timer())
+  while step < phase.steps:
+    stop = intervals.stop(step)
+    state = launcher.run(state, step, stop)
+    step = stop
+    checkpoint.save(folder, step, {"state": state}, {"origin": context.origin})
+  show.finish()
   return state

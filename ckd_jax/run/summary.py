@@ -1,28 +1,59 @@
 """What a run says of itself: the header, the result, and summary.json."""
 
 import json
+from typing import Any
 
 import jax
 
 from ckd_jax import export, methods
+from ckd_jax import offset as offsets
 from ckd_jax.data import Dataset
 from ckd_jax.models import cost
-from ckd_jax.run import selection
-from ckd_jax.run.answers import Answers
-from ckd_jax.run.assemble import Fit
-from ckd_jax.step import State, evaluate
+from ckd_jax.run.answers import Answers as Collected
+from ckd_jax.run.context import RunContext
+from ckd_jax.run.loop import Standing
+from ckd_jax.run.plan import About, Plan
+from ckd_jax.step import measures
 from ckd_jax.system import hosts
 
+Lines = list[tuple[str, Any]]  # (name, text), one line each
 
-def header(config, dataset: Dataset, answers: Answers, fit: Fit) -> list[tuple]:
-  """What stands above the progress bar, as (name, text) pairs."""
-  student = cost.parameters(fit.state.params["student"])
+
+def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
+  """What stands above the progress bar."""
+  about, recipe, state = plan.about, plan.recipe, context.state
+  student = cost.parameters(state.params["student"])
   flops = cost.flops(
-    fit.model,
-    fit.state.params["student"],
-    fit.state.model,
-    dataset.train.images.shape[1:],
+    recipe.model,
+    state.params["student"],
+    state.model,
+    plan.images.shape[1:],
   )
+  lines = [
+    ("dataset", about.dataset),
+    ("budget", _budget(plan)),
+    ("student", f"{about.student}, {_size(student, flops)}"),
+    *_teacher(plan, answers, student, flops),
+    ("method", f"{about.method} {_changed(about)}".strip()),
+    ("devices", devices(context)),
+    ("dtype", about.dtype),
+    ("seed", about.seed),
+  ]
+  return lines
+
+
+def _budget(plan: Plan) -> str:
+  train, validation = len(plan.rows.train), len(plan.rows.validation)
+  return (
+    f"{plan.about.budget} labelled images: {train} to learn from, "
+    f"{validation} to validate with (nobody is asked about these)"
+  )
+
+
+def _teacher(plan: Plan, answers: Collected, student: int, flops: float):
+  """The lines about a teacher; there are none without one."""
+  if answers.teacher == "none":
+    return []
   teacher, compression = answers.teacher, "unknown: the teacher is a black box"
   if answers.parameters:
     teacher += f", {_size(answers.parameters, answers.flops)}"
@@ -30,161 +61,186 @@ def header(config, dataset: Dataset, answers: Answers, fit: Fit) -> list[tuple]:
       f"{answers.parameters / student:.1f} x parameters, "
       f"{answers.flops / flops:.1f} x FLOPs"
     )
-  if share := config.teacher.get("pruned"):
-    teacher += f"; and a copy without the {share:.0%} smallest weights"
-  validation = len(fit.labels["validation"])
-  left = config.budget - answers.calls  # validation needs no answers
-  spent = (
-    f"{answers.calls} spent, {left} left; {answers.paid} paid by this run, "
-    f"{answers.repeated} repeated"
-  )
-  lines = [
-    ("dataset", dataset.name),
-    ("budget", f"{fit.num_train} train + {validation} validation images"),
-    ("student", f"{config.student}, {_size(student, flops)}"),
+  if plan.about.pruned:
+    teacher += f"; and a copy without the {plan.about.pruned:.0%} smallest"
+    teacher += " weights"
+  return [
     ("teacher", teacher),
     ("compression", compression),
-    ("teacher calls", "live, in every step" if answers.live else spent),
-    ("method", f"{config.method} {_changed(config)}".strip()),
-    ("devices", devices(fit)),
-    ("dtype", config.dtype),
-    ("seed", config.seed),
+    (
+      "teacher calls",
+      _calls(answers),
+    ),
   ]
-  if answers.teacher == "none":
-    dropped = ("teacher", "compression", "teacher calls")
-    lines = [line for line in lines if line[0] not in dropped]
-  return lines
+
+
+def _calls(answers: Collected) -> str:
+  if answers.live:
+    return "live, in every step"
+  may_buy = getattr(answers, "may_buy", None)
+  text = (
+    f"{answers.calls} images asked about: {answers.paid} calls bought by this "
+    f"run, {answers.calls - answers.paid} answers were there; "
+    f"{answers.repeated} calls repeated"
+  )
+  if may_buy is not None:
+    text += f"; {may_buy} may still be bought"
+  return text
 
 
 def _size(parameters: int, flops: float) -> str:
   return f"{parameters:,} parameters, {flops / 1e6:.2f} MFLOPs an image"
 
 
-def _changed(config) -> str:
+def _changed(about: About) -> str:
   """The hyper-parameters that are not the published ones."""
-  published = methods.defaults(config.method)
+  published = methods.defaults(about.method)
   return " ".join(
     f"{key}={value}"
-    for key, value in config.hyper.items()
+    for key, value in about.hyper.items()
     if value != published[key]
   )
 
 
-def devices(fit: Fit) -> str:
+def devices(context: RunContext) -> str:
   """How many of which kind."""
-  device = fit.mesh.devices.flat[0]
-  return f"{fit.mesh.size} x {device.device_kind} ({device.platform})"
+  device = context.mesh.devices.flat[0]
+  return f"{context.mesh.size} x {device.device_kind} ({device.platform})"
 
 
 def finish(
-  config,
+  plan: Plan,
   dataset: Dataset,
-  answers: Answers,
-  fit: Fit,
-  state: State,
-  best: dict,
-  record: dict,
+  answers: Collected,
+  context: RunContext,
+  ended: Standing,
   workdir,
-) -> dict:
-  """Exports the best student; returns everything that the run showed."""
-  selection.test(fit, state, best, record)
-  params, model_state = export_best(config, dataset, fit, best, workdir)
-  test = evaluate.measures(
-    fit.predict(params, model_state, fit.images["test"]),
-    fit.labels["test"],
-    answers.test_outputs,
-  )
-  train = evaluate.measures(
-    fit.predict(params, model_state, fit.images["train"]),
-    fit.labels["train"],
+) -> dict[str, Any]:
+  """Exports the best student; returns everything that the run showed.
+
+  Args:
+    plan: what the run did.
+    dataset: its images and labels.
+    answers: of the teacher, and what they cost.
+    context: what its loop worked with.
+    ended: where it stands, test accuracies entered.
+    workdir: where the student is written.
+  """
+  about, record = plan.about, ended.record
+  params, model_state = _export_best(plan, dataset, context, ended, workdir)
+  test = _measured(context, "test", params, model_state, answers.test_outputs)
+  train = _measured(
+    context,
+    "train",
+    params,
+    model_state,
     answers.outputs[0] if answers.outputs else None,
   )
-  chosen = record["modes"][fit.primary]
-  steps = record["steps"]
-  rate = record["timed_steps"] / max(record["timed_seconds"], 1e-9)
-  images = steps * fit.images_per_step
+  chosen = record.modes[plan.offset.mode]
+  rate = record.timed_steps / max(record.timed_seconds, 1e-9)
+  fitted = context.target is not None
   return {
-    "dataset": dataset.name,
-    "student": config.student,
+    "dataset": about.dataset,
+    "student": about.student,
     "teacher": answers.teacher,
-    "method": config.method,
-    "label": config.label,
-    "hyper": config.hyper.to_dict(),
-    "schedule": config.schedule,
-    "seed": config.seed,
-    "budget": config.budget,
-    "budget_seed": config.budget_seed,
-    "teacher_calls": answers.calls,
-    "paid_calls": answers.paid,
-    "repeated_calls": answers.repeated,
-    "pruned_calls": answers.pruned_calls,
-    "live_calls": images * len(answers.live.weights) if answers.live else 0,
-    "evaluation_calls": answers.evaluation_calls,
-    "steps": steps,
-    "test_accuracy": chosen["test"],
-    "val_accuracy": chosen["val"],
-    "last_test_accuracy": chosen["last_test"],
-    "best_step": chosen["step"],
-    "offset": record["modes"] if fit.target is not None else None,
-    "test_top5_accuracy": test["top5"],
-    "test_calibration_error": test["calibration_error"],
+    "method": about.method,
+    "label": about.label,
+    "hyper": about.hyper,
+    "schedule": about.schedule,
+    "seed": about.seed,
+    "budget": about.budget,
+    "budget_seed": about.budget_seed,
+    **_cost_of(answers, record.steps * context.images_per_step),
+    "steps": record.steps,
+    "test_accuracy": chosen.test,
+    "val_accuracy": chosen.val,
+    "last_test_accuracy": chosen.last_test,
+    "best_step": chosen.step,
+    "offset": record.to_json()["modes"] if fitted else None,
+    "test_top5_accuracy": test.get("top5"),
+    "test_calibration_error": test.get("calibration_error"),
     "test_agreement": test.get("agreement"),
     "train_accuracy": train["top1"],
     "train_agreement": train.get("agreement"),
     "teacher_test_accuracy": answers.test_accuracy,
-    "train_seconds": round(record["train_seconds"], 3),
-    "evaluation_seconds": round(record["evaluation_seconds"], 3),
+    "train_seconds": round(record.train_seconds, 3),
+    "evaluation_seconds": round(record.evaluation_seconds, 3),
     # Of all cores, for both: a busy machine does not change it as it does time.
-    "processor_seconds": round(record["processor_seconds"], 3),
+    "processor_seconds": round(record.processor_seconds, 3),
     "step_milliseconds": round(1e3 / rate, 3) if rate else None,
-    "images_per_second": round(rate * fit.images_per_step, 1),
+    "images_per_second": round(rate * context.images_per_step, 1),
     "student_parameters": cost.parameters(params),
     "params_sha256": export.params_sha256(params, model_state),
     "table_path": answers.path,
     "table_digest": answers.digest,
     "table_rows": answers.calls,
-    "devices": devices(fit),
-    "dtype": config.dtype,
+    "devices": devices(context),
+    "dtype": about.dtype,
     "jax": jax.__version__,
   }
 
 
-def export_best(config, dataset, fit: Fit, best: dict, workdir):
+def _cost_of(answers: Collected, images: int) -> dict[str, int]:
+  """Calls by their kind; `images` are those of all training steps."""
+  live = images * len(answers.live.weights) if answers.live else 0
+  return {
+    "teacher_calls": answers.calls,
+    "paid_calls": answers.paid,
+    "repeated_calls": answers.repeated,
+    "pruned_calls": answers.pruned_calls,
+    "live_calls": live,
+    "evaluation_calls": answers.evaluation_calls,
+  }
+
+
+def _measured(context: RunContext, split: str, params, state, teacher):
+  """`measures` of a split; nothing where it has no images."""
+  if split not in context.images:
+    return {}
+  logits = context.programs.predict(params, state, context.images[split])
+  return measures(logits, context.labels[split], teacher)
+
+
+def _export_best(
+  plan: Plan, dataset: Dataset, context: RunContext, ended: Standing, workdir
+):
   """Writes student.safetensors, the offset folded into its last bias."""
-  best = jax.device_get(best[fit.primary])
+  best = jax.device_get(ended.best[plan.offset.mode])
   params, model_state = best["params"], best["model"]
-  if fit.primary == "fit":
-    params = export.fold_offset(params, best["offset"], fit.bias)
+  if plan.offset.mode == offsets.FIT:
+    params = offsets.fold(params, best["offset"], plan.offset.bias)
   metadata = {
-    "model": config.student,
-    "classes": str(fit.num_classes),
+    "model": plan.about.student,
+    "classes": str(context.num_classes),
     "class_names": json.dumps(list(dataset.class_names)),
-    "mean": json.dumps(list(config.dataset.mean)),
-    "std": json.dumps(list(config.dataset.std)),
-    "image_shape": json.dumps(list(dataset.test.images.shape[1:])),
+    "mean": json.dumps(list(plan.recipe.mean)),
+    "std": json.dumps(list(plan.recipe.std)),
+    "image_shape": json.dumps(list(plan.images.shape[1:])),
   }
   if hosts.first():
     export.save(workdir / export.STUDENT, params, model_state, metadata)
   return params, model_state
 
 
-def result(summary: dict) -> list[tuple]:
-  """What stands below the progress bar, as (name, text) pairs."""
+def result(summary: dict[str, Any]) -> Lines:
+  """What stands below the progress bar."""
   lines = [
     ("test accuracy", _percent(summary["test_accuracy"])),
     ("validation accuracy", _percent(summary["val_accuracy"])),
     ("last test accuracy", _percent(summary["last_test_accuracy"])),
     ("teacher's test accuracy", _percent(summary["teacher_test_accuracy"])),
-    ("agreement with the teacher", _percent(summary["train_agreement"])),
+    ("agreement on training images", _percent(summary["train_agreement"])),
+    ("agreement on test images", _percent(summary.get("test_agreement"))),
     ("teacher calls", summary["teacher_calls"]),
     ("training", f"{summary['train_seconds']:.1f} s"),
     ("speed", f"{summary['images_per_second']:,.0f} images/s"),
     ("student", f"sha256 {summary['params_sha256']}"),
   ]
+  names = {offsets.NONE: "without an offset", offsets.FIT: "offset fitted"}
   for mode, found in (summary["offset"] or {}).items():
     lines.append(
       (
-        f"offset {mode}",
+        names.get(mode, mode),
         f"test {_percent(found['test'])}, validation {_percent(found['val'])}",
       )
     )

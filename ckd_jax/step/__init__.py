@@ -1,33 +1,83 @@
-"""One pure training step, what feeds it, and what judges its student."""
+"""The training step as a pure function, what feeds it and what judges it.
 
-from ckd_jax.step.step import (
+`Recipe` says what a step does, `make_step` makes it, `State` is what it changes
+and `Examples` what it reads.
+"""
+
+from ckd_jax.step import optimizer
+from ckd_jax.step.begin import init_state
+from ckd_jax.step.evaluate import (
+  Images,
+  make_forward,
+  make_predict,
+  measures,
+  percent,
+  place,
+)
+from ckd_jax.step.sharding import (
+  host_device,
+  make_batch_sharder,
+  make_mesh,
+  replicated,
+  streams,
+)
+from ckd_jax.step.stage import KEEP_GRADIENT, finish_stage, staged
+from ckd_jax.step.state import (
   Examples,
   Live,
   State,
   capacity,
-  forward,
   gather,
-  init_state,
-  make_gradients,
+  pad,
+  runtime_task,
+)
+from ckd_jax.step.step import (
+  Recipe,
+  Step,
+  Update,
+  forward,
   make_step,
   make_update,
-  pad,
   repeat,
-  seen,
 )
+from ckd_jax.step.stream import prefetch, stream_batches
+from ckd_jax.step.students import replace, shard_vmap, stack, take
 
 __all__ = [
+  "KEEP_GRADIENT",
   "Examples",
+  "Images",
   "Live",
+  "Recipe",
   "State",
+  "Step",
+  "Update",
   "capacity",
+  "finish_stage",
   "forward",
   "gather",
+  "host_device",
   "init_state",
-  "make_gradients",
+  "make_batch_sharder",
+  "make_forward",
+  "make_mesh",
+  "make_predict",
   "make_step",
   "make_update",
+  "measures",
+  "optimizer",
   "pad",
+  "percent",
+  "place",
+  "prefetch",
   "repeat",
-  "seen",
+  "replace",
+  "replicated",
+  "runtime_task",
+  "shard_vmap",
+  "stack",
+  "staged",
+  "stream_batches",
+  "streams",
+  "take",
 ]

@@ -44,7 +44,7 @@ def place(
   def put(start):
     part = images[start : start + batch_size]
     padding = [(0, batch_size - len(part))] + [(0, 0)] * (part.ndim - 1)
-    return hosts.put(np.pad(part, padding), sharding)
+    return hosts.put_global(np.pad(part, padding), sharding)
 
   starts = range(0, len(images), batch_size)
   batches = _Streamed(put, starts) if stream else list(map(put, starts))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ckd_jax import data
+from ckd_jax.data import memory
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Batch
 
@@ -39,8 +39,8 @@ def make_mesh(batch_size: int, students: int = 1) -> Mesh:
   )
 
 
-def divider(mesh: Mesh) -> Callable:
-  """(batch) -> the same, its rows divided over the axis `data`."""
+def make_batch_sharder(mesh: Mesh) -> Callable[[Batch], Batch]:
+  """Makes the function that divides a batch's rows over the axis `data`."""
 
   def shard(batch: Batch) -> Batch:
     # Inside a shard_map over `students` that axis is of another kind.
@@ -52,6 +52,11 @@ def divider(mesh: Mesh) -> Callable:
   return shard
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+  """A copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
 def host_device() -> jax.Device:
   """The CPU of this process, or its first device if JAX was given no CPU."""
   try:
@@ -60,10 +65,16 @@ def host_device() -> jax.Device:
     return jax.local_devices()[0]
 
 
-def streams(config, images) -> bool:
-  """Whether these images stay with the host."""
-  if config.dataset.placement != "auto":
-    return config.dataset.placement == "stream"
+def streams(placement: str, images) -> bool:
+  """Whether images stay with the host and are sent batch by batch.
+
+  Args:
+    placement: "device", "stream", or "auto": those that would take more than
+      half of a device's memory.
+    images: uint8[n, h, w, c], in memory or in files.
+  """
+  if placement != "auto":
+    return placement == "stream"
   limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-  limit = limit or data.memory()  # a CPU shares it with the host
+  limit = limit or memory()  # a CPU shares it with the host
   return math.prod(images.shape) > limit / 2

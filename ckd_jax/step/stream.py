@@ -12,10 +12,10 @@ import grain
 import jax
 import numpy as np
 
-from ckd_jax.step import Examples
+from ckd_jax.step.state import Examples
 
 _THREADS = 16  # batches that are decoded at the same time
-_AHEAD = 2  # of them on the devices, while the step uses another one
+_PREFETCHED = 2  # of them on the devices, while the step uses another one
 
 
 class _Steps:
@@ -40,7 +40,7 @@ class _Steps:
     return index, images.reshape(*mine.shape, *images.shape[1:])
 
 
-def batches(
+def stream_batches(
   examples: Examples,
   first: int,
   index_of: Callable[[int], np.ndarray],
@@ -87,10 +87,10 @@ def batches(
         images=jax.make_array_from_callback(shape, sharding, of_device),
       )
 
-  return ahead(placed(), _AHEAD)
+  return prefetch(placed(), _PREFETCHED)
 
 
-def ahead(items: Iterator, count: int) -> Iterator:
+def prefetch(items: Iterator, count: int) -> Iterator:
   """The same items, each asked for `count` items before it is used."""
   waiting = collections.deque()
   for item in items:

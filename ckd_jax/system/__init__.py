@@ -1,8 +1,9 @@
 """The machine: durable files, the processes of a run, kept compilations.
 
 Knows nothing of teachers, students or tables; every other room may use it.
+Its public names are its modules, used with their names (`files.write`).
 """
 
-from ckd_jax.system import compile_cache, files, hosts
+from ckd_jax.system import compile_cache, console, files, hosts
 
-__all__ = ["compile_cache", "files", "hosts"]
+__all__ = ["compile_cache", "console", "files", "hosts"]

@@ -21,7 +21,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 LIMIT = 4 * 2**30  # bytes; beyond it the oldest programs are forgotten
 
-# While `kept` lasts: its own folder, the shared one, and what both have had.
+# In `persistent_cache`: the process's folder, the shared one, what both held.
 _open: list[tuple[pathlib.Path, pathlib.Path, set[str]]] = []
 
 
@@ -43,7 +43,7 @@ def _processor() -> str:
 
 
 @contextlib.contextmanager
-def kept(place: pathlib.Path | None = None) -> Iterator[None]:
+def persistent_cache(place: pathlib.Path | None = None) -> Iterator[None]:
   """Compiles through a folder that outlives the process, and survives it.
 
   Does nothing where JAX was given a folder (JAX_COMPILATION_CACHE_DIR) or where

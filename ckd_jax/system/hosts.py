@@ -129,19 +129,19 @@ def in_turn(folder, work: Callable):
     if reason := mark.read_text():
       raise UserError(reason)
     result = work()
-  wait()
+  barrier()
   if first():
     mark.unlink()
   return result
 
 
-def wait() -> None:
+def barrier() -> None:
   """Until every process is here."""
   if many():
     multihost_utils.sync_global_devices("ckd_jax")
 
 
-def same(what: str, value: str) -> None:
+def assert_equal(what: str, value: str) -> None:
   """Stops every process if one of them has something else.
 
   Args:
@@ -163,7 +163,7 @@ def same(what: str, value: str) -> None:
     )
 
 
-def put(tree, sharding):
+def put_global(tree, sharding):
   """Puts what every process holds, alike, on the devices of all of them."""
   if not many():
     return jax.device_put(tree, sharding)

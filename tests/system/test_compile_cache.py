@@ -18,7 +18,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
 from ckd_jax import compilation
-with compile_cache.kept(pathlib.Path(sys.argv[1])):
+with compile_cache.persistent_cache(pathlib.Path(sys.argv[1])):
   print(jax.jit(lambda x: x * 3 + 1)(2.0))
   if len(sys.argv) > 2:
     if sys.argv[2] == "share":
@@ -69,7 +69,7 @@ def test_two_runs_of_one_process_each_have_their_folder(tmp_path):
   jax.config.update(name, 0.0)
   try:
     for run in range(2):
-      with compile_cache.kept(tmp_path):
+      with compile_cache.persistent_cache(tmp_path):
         jax.jit(lambda x, run=run: x * 3 + run)(2.0)
       assert len(entries(tmp_path)) == run + 1
   finally:
@@ -124,12 +124,12 @@ def test_the_oldest_programs_are_forgotten(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_stops_no_run(tmp_path):
   file = tmp_path / "file"
   file.touch()
-  with compile_cache.kept(file / "folder"):
+  with compile_cache.persistent_cache(file / "folder"):
     assert not jax.config.jax_compilation_cache_dir
 
 
 def test_a_chosen_folder_is_left_alone(tmp_path):
   jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
-  with compile_cache.kept(pathlib.Path(tmp_path / "other")):
+  with compile_cache.persistent_cache(pathlib.Path(tmp_path / "other")):
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
   assert not (tmp_path / "other").exists()

@@ -193,8 +193,8 @@ def test_one_process_is_left_alone():
   assert hosts.join(flags) == flags
   assert hosts.first() and not hosts.many()
   assert hosts.in_turn("nowhere", lambda: 3) == 3
-  hosts.same("anything", "at all")
-  placed = hosts.put({"a": np.ones(3)}, jax.devices()[0])
+  hosts.assert_equal("anything", "at all")
+  placed = hosts.put_global({"a": np.ones(3)}, jax.devices()[0])
   assert isinstance(placed["a"], jax.Array)
 
 

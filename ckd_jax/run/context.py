@@ -1,0 +1,266 @@
+"""What the loop works with: programs, and what they are fed with."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from ckd_jax import offset as offsets
+from ckd_jax.data import Dataset, subset
+from ckd_jax.errors import UserError
+from ckd_jax.run.answers import Answers as Collected
+from ckd_jax.run.feed import make_feed, student_images
+from ckd_jax.run.plan import Plan
+from ckd_jax.run.programs import Programs, default_launch, make_phases
+from ckd_jax.run.stages import Phase
+from ckd_jax.step import (
+  Examples,
+  Images,
+  Recipe,
+  State,
+  capacity,
+  forward,
+  gather,
+  pad,
+  place,
+  replicated,
+  streams,
+)
+from ckd_jax.system import hosts
+
+Feed = Callable[[jax.Array, Any, int], Iterator[Examples]]
+
+
+class RunContext(NamedTuple):
+  """What the loop works with and does not change.
+
+  Attributes:
+    plan: what the run does.
+    programs: what is compiled.
+    scale: learning rate of the plan over that of the programs.
+    longest: steps in a launch, at most.
+    feed: (key, state of the method, step) -> the Examples of each step from
+      there on, where images do not lie on the devices; else None.
+    stages: what comes before the main part.
+    examples: the table on the devices.
+    key: of all steps.
+    state: before the first step.
+    images: of train, validation and test, where there are any.
+    labels: int32[n] of the same three.
+    target: float32[classes], the mean logits that a fitted offset meets; None
+      where the loss fixes the offset.
+    origin: digests of the images and of the answers.
+    images_per_step: student images.
+    mesh: the devices.
+    sharding: of the state on them.
+  """
+
+  plan: Plan
+  programs: Programs
+  scale: float
+  longest: int
+  feed: Feed | None
+  stages: tuple[Phase, ...]
+  examples: Examples
+  key: jax.Array
+  state: State
+  images: dict[str, Images]
+  labels: dict[str, np.ndarray]
+  target: np.ndarray | None
+  origin: dict[str, str]
+  images_per_step: int
+  mesh: Mesh
+  sharding: NamedSharding
+
+  @property
+  def launch(self):
+    """(times) -> a jitted Step of so many steps."""
+    return self.programs.launch
+
+  @property
+  def num_classes(self) -> int:
+    return self.plan.recipe.task.num_classes
+
+  @property
+  def one_at_a_time(self) -> bool:
+    """Whether a step must end before the next one is launched.
+
+    CPU devices share one thread pool: with several steps in flight, all of its
+    threads can end up waiting in all-reduces of different steps.
+    """
+    return self.mesh.size > 1 and self.mesh.devices.flat[0].platform == "cpu"
+
+
+def assemble(
+  plan: Plan,
+  dataset: Dataset,
+  answers: Collected,
+  programs: Programs,
+  mesh: Mesh,
+  *,
+  like: RunContext | None = None,
+) -> RunContext:
+  """Puts the budgeted images and answers on the devices.
+
+  Args:
+    plan: what the run does.
+    dataset: whose images it uses.
+    answers: of the teacher.
+    programs: of this run, or of one that differs in seed, budget or rate alone.
+    mesh: the devices.
+    like: that other run: its test images are used again.
+
+  Raises:
+    UserError: the method cannot work with these answers.
+  """
+  task = plan.recipe.task
+  streamed = streams(plan.placement, plan.images)
+  examples = _examples(plan, dataset, answers, mesh, streamed)
+  keys = jax.random.split(jax.random.key(plan.about.seed))
+  init_key, key = hosts.put_global(tuple(keys), replicated(mesh))
+  state, index, images_per_step = _begin(plan, programs, init_key, examples)
+  check_finite(plan, state, examples, index.shape)
+  stages, state = make_phases(plan, mesh, answers.live, state, examples, key)
+  scale = plan.learning_rate / programs.learning_rate
+  state = state._replace(level=np.float32(scale))
+  target = None
+  if answers.live is None:
+    target = offsets.mean_target(plan.method, task.labels, answers.outputs)
+  images, labels = _splits(plan, dataset, mesh, streamed, like)
+  feed = None
+  if streamed:
+    feed = make_feed(plan, dataset, answers, examples, mesh)
+  longest = 1 if streamed else plan.steps_per_launch or default_launch()
+  return RunContext(
+    plan=plan,
+    programs=programs,
+    scale=scale,
+    longest=longest,
+    feed=feed,
+    stages=stages,
+    examples=examples,
+    key=key,
+    state=hosts.put_global(state, replicated(mesh)),
+    images=images,
+    labels=labels,
+    target=target,
+    origin={
+      "images": dataset.train.fingerprint,
+      "answers": fingerprint(answers),
+    },
+    images_per_step=images_per_step,
+    mesh=mesh,
+    sharding=replicated(mesh),
+  )
+
+
+def _examples(
+  plan: Plan, dataset: Dataset, answers: Collected, mesh: Mesh, streamed: bool
+) -> Examples:
+  """The table: of streamed images one row, for its shape."""
+  images = plan.images[:1] if streamed else plan.images[:]
+  if not streamed:
+    ids = dataset.train.ids[plan.rows.train]
+    images = student_images(plan, images, ids, answers)
+  examples = Examples(
+    images,
+    plan.recipe.task.labels,
+    answers.outputs,
+    () if answers.live is None else answers.live.weights,
+  )
+  examples = pad(examples, capacity(plan.recipe.task.num_examples))
+  return hosts.put_global(examples, replicated(mesh))
+
+
+def _begin(plan: Plan, programs: Programs, key, examples: Examples):
+  """The first state, the shape of an index, and student images per step."""
+  method = plan.method
+  try:
+    state = programs.begin(key, examples)
+    index = jax.eval_shape(
+      lambda key: method.sample(key, 0, plan.recipe.task, state.method), key
+    )
+  except ValueError as error:
+    raise UserError(f"method {plan.about.method}: {error}") from error
+  seen = jax.eval_shape(
+    lambda *x: method.prepare(key, gather(*x)), examples, index
+  ).images
+  return state, index, math.prod(seen.shape[:2])
+
+
+def _splits(
+  plan: Plan, dataset: Dataset, mesh: Mesh, streamed: bool, like
+) -> tuple[dict[str, Images], dict[str, np.ndarray]]:
+  """Images on the devices and labels on the host, of what is evaluated."""
+  held_out = plan.rows.validation
+  places = {
+    "train": (plan.images, plan.recipe.task.labels),
+    "validation": (
+      subset(dataset.train.images, held_out),
+      dataset.train.labels[held_out],
+    ),
+    "test": (dataset.test.images, dataset.test.labels),
+  }
+  shared = {"test": like.images["test"]} if like else {}
+  placed = {
+    name: place(
+      images, mesh, stream=streamed or streams(plan.placement, images)
+    )
+    for name, (images, _) in places.items()
+    if len(images) and name not in shared
+  }
+  return placed | shared, {name: labels for name, (_, labels) in places.items()}
+
+
+def fingerprint(answers: Collected) -> str:
+  """Of what is learned from: a resumed run must not learn from another."""
+  digest = hashlib.sha256(answers.teacher.encode())
+  for leaf in jax.tree.leaves(answers.outputs):
+    digest.update(np.ascontiguousarray(leaf))
+  return digest.hexdigest()
+
+
+def check_finite(
+  plan: Plan, state: State, examples: Examples, shape: tuple[int, ...]
+) -> None:
+  """A loss that cannot take a class ruled out (-inf) says so before it runs.
+
+  Args:
+    plan: whose loss it is.
+    state: before the first step.
+    examples: whose answers may hold -inf.
+    shape: of a step's index, (batch, group).
+  """
+  if not examples.teachers:
+    return
+  finite = np.isfinite(np.asarray(examples.teachers[0].logits)).all(-1)
+  if finite.all():
+    return
+  rows = np.resize(np.flatnonzero(~finite), shape)
+  # Of this host, and indexed as the devices do where images are streamed.
+  state, examples = jax.tree.map(jnp.asarray, jax.device_get((state, examples)))
+  loss = jax.jit(lambda *x: _first_loss(plan.recipe, *x, rows))
+  if not np.isfinite(loss(state, examples)):
+    raise UserError(
+      f"{(~finite).sum()} answers rule classes out (-inf), which "
+      f"{plan.about.method!r} cannot match: kd takes them, its loss is defined "
+      "by probabilities"
+    )
+
+
+def _first_loss(recipe: Recipe, state: State, examples: Examples, rows):
+  """The loss of these rows, int[batch, group], on black images."""
+  key, method = jax.random.key(0), recipe.method
+  batch = gather(examples, rows)
+  batch = batch._replace(images=jnp.zeros(batch.images.shape))
+  batch = method.prepare(key, batch)
+  params = state.params
+  student, _ = forward(
+    recipe.model, params["student"], state.model, batch.images, method.passes
+  )
+  return method.loss(params["method"], state.method, student, batch, key, 0)[0]

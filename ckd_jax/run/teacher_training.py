@@ -1,0 +1,43 @@
+"""The run that trains a teacher on all training labels, before it is asked."""
+
+import ml_collections
+
+from ckd_jax import config as configuration
+from ckd_jax.step import optimizer
+
+
+def teacher_config(config, num_examples: int) -> ml_collections.ConfigDict:
+  """The config of that run; it depends on nothing but the teacher.
+
+  Args:
+    config: whose `teacher` names the network and its training.
+    num_examples: images of the training set, all of which it learns from.
+  """
+  recipe = config.copy_and_resolve_references()
+  recipe.unlock()
+  recipe.method = "supervised"
+  recipe.hyper = configuration.hyper("supervised")
+  recipe.label = "teacher"
+  recipe.student = config.teacher.name
+  recipe.seed = recipe.budget_seed = 0  # every seed shares one teacher
+  recipe.budget = num_examples
+  recipe.val_fraction = 0.0
+  recipe.student_view = "fresh"
+  recipe.dataset.mean = config.teacher.mean
+  recipe.dataset.std = config.teacher.std
+  for key in ("batch_size", "schedule", "steps"):
+    recipe[key] = config.teacher[key]
+  recipe.eval_every = config.teacher.steps
+  recipe.optimizer.learning_rate = config.teacher.learning_rate
+  numbers = config.schedule_hyper.to_dict()
+  used = optimizer.SCHEDULE_NUMBERS[config.teacher.schedule]
+  recipe.schedule_hyper = ml_collections.ConfigDict(
+    {key: numbers[key] for key in used}
+  )
+  recipe.dtype = "float32"
+  # Reset keys that do not affect the teacher, so equal teachers have equal
+  # configs.
+  recipe.log_every, recipe.checkpoint_every = 50, 1000
+  recipe.teacher = ml_collections.ConfigDict({"source": "none"})
+  recipe.table = ml_collections.ConfigDict()
+  return recipe

@@ -1,0 +1,96 @@
+"""The folder of a run: whose it is, and what a failed command leaves of it."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from ckd_jax import config as configuration
+from ckd_jax.errors import UserError
+from ckd_jax.run import summary
+from ckd_jax.system import files, hosts
+
+
+def check_workdir(
+  workdir: epath.Path, config, flag_name: str
+) -> dict[str, Any] | None:
+  """The summary of a finished run, or None if there is something to do.
+
+  Args:
+    workdir: need not exist.
+    config: of the run that is to use it.
+    flag_name: what the user sets to choose another folder, for messages.
+
+  Raises:
+    UserError: the folder cannot be used, or holds a run of another config.
+  """
+  path = workdir / "config.json"
+  try:
+    if workdir.exists() and not workdir.is_dir():
+      raise NotADirectoryError(20, "Not a directory")
+    old, finished = _object(path), _object(workdir / "summary.json")
+    if finished is not None:
+      summary.result(finished)  # whatever it shows must be there
+  except OSError as error:
+    raise UserError(
+      f"cannot use {workdir}: {error.strerror}: choose another {flag_name}"
+    ) from error
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise UserError(
+      f"a .json file in {workdir} is damaged: choose another {flag_name}"
+    ) from error
+  new = configuration.to_json(config)
+  changes = configuration.differences(old, new) if old else []
+  if changes:
+    raise UserError(
+      f"{workdir} holds a run of another config ({'; '.join(changes)}): "
+      f"choose another {flag_name} or the old values"
+    )
+  return finished
+
+
+def _object(path: epath.Path) -> dict[str, Any] | None:
+  """What a .json file holds, or None where there is none."""
+  if not path.exists():
+    return None
+  value = json.loads(path.read_text())
+  if not isinstance(value, dict):
+    raise ValueError(f"{path} holds a {type(value).__name__}")
+  return value
+
+
+@contextlib.contextmanager
+def claimed(workdir: epath.Path, flag_name: str) -> Iterator[None]:
+  """Holds the folder for this run, in the first process of several.
+
+  A command that fails before it kept anything leaves no folder behind.
+
+  Args:
+    workdir: made if absent.
+    flag_name: what the user sets to choose another folder, for messages.
+  """
+  new = [path for path in (workdir, *workdir.parents) if not path.exists()]
+  with contextlib.ExitStack() as stack:
+    if hosts.first():
+      try:
+        workdir.mkdir(parents=True, exist_ok=True)
+      except OSError as error:
+        raise UserError(
+          f"cannot use {workdir}: {error.strerror}: choose another {flag_name}"
+        ) from error
+      stack.callback(_remove_empty, workdir, new)
+      stack.enter_context(files.lock(workdir))
+    hosts.barrier()
+    yield
+
+
+def _remove_empty(workdir: epath.Path, new: list[epath.Path]) -> None:
+  """Removes the folders that this command made, where nothing is in them."""
+  if not new or {path.name for path in workdir.iterdir()} - {"lock"}:
+    return
+  (workdir / "lock").unlink(missing_ok=True)
+  for path in new:  # the innermost first
+    with contextlib.suppress(OSError):  # a neighbour made something there
+      path.rmdir()

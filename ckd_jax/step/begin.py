@@ -1,0 +1,65 @@
+"""The state that training begins with."""
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax.methods import Outputs
+from ckd_jax.step.state import Examples, Live, State, runtime_task
+from ckd_jax.step.step import Recipe
+
+
+def init_state(
+  key: jax.Array,
+  recipe: Recipe,
+  examples: Examples,
+  *,
+  live: Live | None = None,
+) -> State:
+  """The state before the first step.
+
+  Args:
+    key: draws the student's weights, and the method's heads and memories.
+    recipe: what a step does.
+    examples: for shapes, and for what the teacher answers.
+    live: the teachers inside the step, if there are any.
+
+  Raises:
+    ValueError: the student has another number of logits than there are classes.
+  """
+  model, task = recipe.model, recipe.task
+  model_key, method_key = jax.random.split(key)
+  # float zeros: only the shape counts, and the group's size is 1 or more.
+  images = jnp.zeros((1, *examples.images.shape[1:]), jnp.float32)
+  params, model_state = model.init(model_key, images)
+
+  def sample_of(network, params, state):
+    outputs = jax.eval_shape(
+      lambda images: network.apply(params, state, images, train=False)[0],
+      images,
+    )
+    return jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), outputs)
+
+  student = sample_of(model, params, model_state)
+  if student.logits.shape[-1] != task.num_classes:
+    raise ValueError(
+      f"the student has {student.logits.shape[-1]} logits and there are "
+      f"{task.num_classes} classes"
+    )
+  if live is not None:
+    teacher = sample_of(live.model, *examples.live[0])
+  elif examples.teachers:
+    teacher = jax.tree.map(lambda x: x[:1][None], examples.teachers[0])
+  else:
+    teacher = Outputs(jnp.zeros_like(student.logits))
+  method_params, method_state = recipe.method.init(
+    method_key, runtime_task(task, examples), student, teacher
+  )
+  params = {"student": params, "method": method_params}
+  return State(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    model=model_state,
+    method=method_state,
+    optimizer=recipe.transform.init(params),
+    level=jnp.ones((), jnp.float32),
+  )

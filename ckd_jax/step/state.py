@@ -1,0 +1,119 @@
+"""What a step reads and what it changes, as they lie on the devices."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ckd_jax.methods import Batch, Model, Outputs, Task
+
+_ROWS = 4096  # a table takes up a multiple of it
+
+
+class State(NamedTuple):
+  """Everything that a step changes.
+
+  Attributes:
+    step: int32, how many steps are done.
+    params: {"student": ..., "method": ...}, trees of float arrays.
+    model: batch statistics of the student.
+    method: memory banks, queues and lists of groups.
+    optimizer: the optimizer's moments, shaped as `params`.
+    level: float32, multiplies the scheduled learning rate (plateau).
+  """
+
+  step: jax.Array
+  params: Any
+  model: Any
+  method: Any
+  optimizer: Any
+  level: jax.Array
+
+
+class Examples(NamedTuple):
+  """The budgeted images and the teacher's answers: one table on the device.
+
+  Attributes:
+    images: uint8[rows, h, w, c]; where the host streams, those of one batch,
+      uint8[batch, group, h, w, c].
+    labels: int32[rows].
+    teachers: Outputs of [rows, ...], one for each teacher.
+    live: weights of the teachers that answer inside the step.
+    count: int32, rows in use, the others are padding; None: all of them.
+    index: int32[batch, group], who is compared in this step, where the host
+      streams; None: the step draws it.
+  """
+
+  images: jax.Array
+  labels: jax.Array
+  teachers: tuple[Outputs, ...] = ()
+  live: tuple = ()
+  count: jax.Array | None = None
+  index: jax.Array | None = None
+
+
+class Live(NamedTuple):
+  """Local teachers that answer inside the step, on the student's view.
+
+  Attributes:
+    model: the network that they have in common.
+    weights: (params, state) of each.
+    mean: of their training images, per channel, in units of pixel / 255.
+    std: standard deviation of these, in the same units.
+  """
+
+  model: Model
+  weights: tuple
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+
+def capacity(count: int) -> int:
+  """How many rows a table of `count` takes up: budgets share one program."""
+  return -(-count // _ROWS) * _ROWS
+
+
+def pad(examples: Examples, rows: int) -> Examples:
+  """Adds empty rows at the end of the table, and sets `count`.
+
+  Args:
+    examples: of NumPy arrays.
+    rows: how many the table shall have.
+  """
+
+  def extend(array):
+    widths = [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1)
+    return np.pad(array, widths)
+
+  streamed = len(examples.images) < len(examples.labels)
+  return examples._replace(
+    images=examples.images if streamed else extend(examples.images),
+    labels=extend(examples.labels),
+    teachers=jax.tree.map(extend, examples.teachers),
+    count=np.int32(len(examples.labels)),
+  )
+
+
+def runtime_task(task: Task, examples: Examples) -> Task:
+  """Replaces budget-dependent fields by traced values.
+
+  All budgets whose tables are padded to the same size then share one program.
+  """
+  if examples.count is None:
+    return task._replace(labels=examples.labels)
+  return task._replace(
+    num_examples=examples.count,
+    steps_per_epoch=-(-examples.count // task.batch_size),
+    labels=examples.labels,
+  )
+
+
+def gather(examples: Examples, index: jax.Array) -> Batch:
+  """The rows of the table that `index`, int32[batch, group], names."""
+  streamed = examples.index is not None
+  return Batch(
+    index=index,
+    images=examples.images if streamed else examples.images[index],
+    labels=examples.labels[index],
+    teachers=jax.tree.map(lambda x: x[index], examples.teachers),
+  )
