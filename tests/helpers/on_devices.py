@@ -17,9 +17,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax import augment, methods, models
 from ckd_jax.methods import Outputs, Task
-from ckd_jax.run.together import every
-from ckd_jax.step import Examples, init_state, make_step, make_update, optimizer
-from ckd_jax.step.sharding import divider
+from ckd_jax.step import (
+  Examples,
+  Recipe,
+  finish_stage,
+  init_state,
+  make_batch_sharder,
+  make_step,
+  optimizer,
+  shard_vmap,
+)
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 ROWS, BATCH, CLASSES = 40, 16, 5
@@ -59,30 +66,25 @@ def one_step(name: str):
   method = methods.make(name, **HYPER.get(name, {}))
   model = models.get("cnn", CLASSES)
   examples = jax.device_get(examples_for(model, method))
-  task = Task(ROWS, CLASSES, BATCH, 3, examples.labels)
-  transform = optimizer.sgd(0.9, 5e-4)
-  update = make_update(method, model, transform, lambda step: jnp.float32(0.1))
-  state = jax.jit(
-    lambda key: init_state(key, method, task, model, transform, examples)
-  )(jax.random.key(3))
+  recipe = Recipe(
+    method,
+    model,
+    task=Task(ROWS, CLASSES, BATCH, 3, examples.labels),
+    augment=augment.make("crop_flip", 1),
+    transform=optimizer.sgd(0.9, 5e-4),
+    schedule=lambda step: jnp.float32(0.1),
+    mean=MEAN,
+    std=STD,
+  )
+  state = jax.jit(lambda key: init_state(key, recipe, examples))(
+    jax.random.key(3)
+  )
   for stage in method.stages:
-    heads = stage.finish(state.params["method"], state.method)
-    params = {"student": state.params["student"], "method": heads[0]}
-    state = state._replace(
-      params=params, method=heads[1], optimizer=transform.init(params)
-    )
+    state = finish_stage(stage, state, recipe.transform)
   state = jax.device_get(state)
 
   def run(mesh, students=0):
-    step = make_step(
-      method,
-      task,
-      update,
-      augment.make("crop_flip", 1),
-      mean=MEAN,
-      std=STD,
-      shard=divider(mesh),
-    )
+    step = make_step(recipe, shard=make_batch_sharder(mesh))
     students = students or mesh.shape["students"]
     keys = jax.random.split(jax.random.key(5), 2)[:students]
     where = NamedSharding(mesh, PartitionSpec("students"))
@@ -90,7 +92,7 @@ def one_step(name: str):
       lambda x: np.stack([x] * students), (state, examples)
     )
     return jax.device_get(
-      jax.jit(every(step, mesh))(*jax.device_put((*stacked, keys), where))
+      jax.jit(shard_vmap(step, mesh))(*jax.device_put((*stacked, keys), where))
     )
 
   return run

@@ -278,7 +278,7 @@ def test_is_fast_enough_to_be_used_often(tmp_path):
 KILLER = """
 import os, random, select, signal, sys, time
 import jax, numpy as np
-from ckd_jax import checkpoint
+from ckd_jax.run import checkpoint
 
 def child(directory, reported, pipe):
   like = {"w": np.zeros(20_000), "step": np.int32(0)}
@@ -347,7 +347,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(
   f"127.0.0.1:{port}", num_processes=2, process_id=process
 )
-from ckd_jax import checkpoint
+from ckd_jax.run import checkpoint
 mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
 whole = NamedSharding(mesh, PartitionSpec())
 make = jax.jit(

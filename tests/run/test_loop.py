@@ -6,27 +6,29 @@ import numpy as np
 import pytest
 
 from ckd_jax.run import logger
-from ckd_jax.run.loop import Rhythm, Watch, launch_length
+from ckd_jax.run.intervals import Intervals
+from ckd_jax.run.launcher import Timer, launch_length
+from ckd_jax.run.record import Record
 from tests.helpers.runs import LINEAR, from_table, run
 
 
 def test_stops_are_where_the_run_is_judged_or_saved():
-  rhythm = Rhythm(steps=23, judge=5, save=7, log=4)
+  intervals = Intervals(steps=23, evaluate=5, save=7, log=4)
   stops, step = [], 0
-  while step < rhythm.steps:
-    step = rhythm.stop(step)
+  while step < intervals.steps:
+    step = intervals.stop(step)
     stops.append(step)
   assert stops == [5, 7, 10, 14, 15, 20, 21, 23]
-  logged = [step for step in range(1, 24) if rhythm.logged(step)]
+  logged = [step for step in range(1, 24) if intervals.is_logged(step)]
   assert logged == [4, 5, 7, 8, 10, 12, 14, 15, 16, 20, 21, 23]
 
 
 def test_every_budget_is_trained_by_a_few_programs():
   lengths = set()
   for epoch in range(1, 100):
-    rhythm, step = Rhythm(steps=1000, judge=epoch, save=128, log=50), 0
-    while step < rhythm.steps:
-      stop = rhythm.stop(step)
+    intervals, step = Intervals(steps=1000, evaluate=epoch, save=128, log=50), 0
+    while step < intervals.steps:
+      stop = intervals.stop(step)
       while step < stop:
         lengths.add(launch_length(stop - step, 32))
         step += launch_length(stop - step, 32)
@@ -51,31 +53,28 @@ def test_many_steps_a_launch_make_the_same_run(times, paid, tmp_path):
       np.testing.assert_allclose(launched[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_the_watch_enters_every_second_once(monkeypatch):
+def test_the_timer_enters_every_second_once(monkeypatch):
   now = 100.0
   monkeypatch.setattr(time, "perf_counter", lambda: now)
   monkeypatch.setattr(time, "process_time", lambda: 2 * now)
-  names = ("train", "evaluation", "processor", "timed")
-  records = [
-    {f"{name}_seconds": 0.0 for name in names} | {"timed_steps": 0}
-    for _ in range(2)
-  ]
-  watch = Watch(*records)
+  records = [Record({}), Record({})]
+  timer = Timer(*records)
   now = 104.0
-  watch.trained(0)  # a compilation
+  timer.trained(0)  # a compilation
   now = 106.0
-  watch.trained(5)
+  timer.trained(5)
   now = 116.0
-  watch.evaluated()
+  timer.evaluated()
   now = 200.0
-  watch.skip()
+  timer.skip()
   now = 201.0
-  watch.evaluated()
+  timer.evaluated()
   for record in records:  # each has half of it
-    assert record == {
-      "train_seconds": 3.0,
-      "evaluation_seconds": 5.5,
-      "processor_seconds": 17.0,
-      "timed_seconds": 1.0,
-      "timed_steps": 5,
-    }
+    assert record == Record(
+      {},
+      train_seconds=3.0,
+      evaluation_seconds=5.5,
+      processor_seconds=17.0,
+      timed_seconds=1.0,
+      timed_steps=5,
+    )

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ckd_jax import data, export, methods
-from ckd_jax.data import budget
+from ckd_jax import data, export
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model
-from ckd_jax.run import plan
+from ckd_jax.run.plan import make_plan
 from tests.helpers.runs import (
   CNN,
   LINEAR,
@@ -47,11 +46,9 @@ def test_a_live_teacher_sees_fresh_images(live):
     arg=QUICK + "method=fitnet",
   )
   dataset = data.load("digits")
-  chosen = budget.select(1438, budget=100, val_fraction=0.2, seed=0)
-  method = methods.make("fitnet", **config.hyper)
-  settled = plan.plan(config, dataset, chosen, method)
-  images = settled.images[:8]
-  seen = settled.augment(jax.random.key(0), images)
+  plan = make_plan(config, dataset)
+  images = plan.images[:8]
+  seen = plan.recipe.augment(jax.random.key(0), images)
   assert np.array_equal(seen, images) != live
 
 
@@ -116,7 +113,7 @@ def test_an_offset_that_cannot_be_kept_is_refused_before_the_first_step(
   paid, tmp_path
 ):
   flags, arg = from_table(
-    paid, "--config.student=test_plan:no_bias", method="ckd"
+    paid, "--config.student=tests.run.test_plan:no_bias", method="ckd"
   )
   with pytest.raises(UserError, match=r"bias.*hyper\.offset"):
     run(tmp_path, *flags, arg=arg)

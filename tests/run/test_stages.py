@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ckd_jax import data, methods, models
-from ckd_jax.data import budget
+from ckd_jax import data, models
+from ckd_jax.configs import digits
 from ckd_jax.methods import Model, Outputs
-from ckd_jax.run import assemble, logger, plan, stages
+from ckd_jax.run import logger, stages
 from ckd_jax.run.answers import Answers
-from ckd_jax.step import sharding
-from tests.helpers.paths import ROOT
+from ckd_jax.run.context import assemble
+from ckd_jax.run.plan import make_plan
+from ckd_jax.run.programs import make_programs
+from ckd_jax.step import make_mesh, make_step
 
 pytestmark = pytest.mark.slow
 
@@ -41,18 +43,15 @@ def gated(num_classes: int) -> Model:
   return Model(init, apply)
 
 
-def prepare(monkeypatch, name, student="cnn"):
+def prepare(name, student="cnn"):
   """A run of digits with the answers of a network that knows nothing."""
-  monkeypatch.syspath_prepend(ROOT / "configs")
-  import digits
-
   config = digits.get_config(f"method={name},budget=40,batch_size=8")
   config.hyper.update(stage_epochs=2)
   config.student, config.teacher.name = student, "cnn"
   config.log_every, config.checkpoint_every = 1, 4
   dataset = data.load("digits")
-  chosen = budget.select(1438, budget=40, val_fraction=0.2, seed=0)
-  images = dataset.train.images[chosen.train].astype(np.float32) / 255
+  plan = make_plan(config, dataset)
+  images = plan.images.astype(np.float32) / 255
   teacher = models.get("cnn", 10)
 
   @jax.jit
@@ -63,22 +62,19 @@ def prepare(monkeypatch, name, student="cnn"):
   outputs = answer(images)
   said = Outputs(*jax.device_get(tuple(outputs)))
   answers = Answers((said,), teacher="noise")
-  method = methods.make(name, **config.hyper)
-  settled = plan.plan(config, dataset, chosen, method)
-  mesh = sharding.make_mesh(8)
-  return config, assemble.assemble(
-    config, dataset, chosen, settled, answers, mesh
-  )
+  mesh = make_mesh(8)
+  programs = make_programs(plan, mesh, None, make_step(plan.recipe))
+  return assemble(plan, dataset, answers, programs, mesh)
 
 
 def same(a, b) -> bool:
   return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
 
 
-def test_the_trunk_moves_and_the_classifier_does_not(tmp_path, monkeypatch):
-  config, fit = prepare(monkeypatch, "ab")
-  before = jax.device_get(fit.state)
-  after = jax.device_get(stages.run(config, fit, epath.Path(tmp_path)))
+def test_the_trunk_moves_and_the_classifier_does_not(tmp_path):
+  context = prepare("ab")
+  before = jax.device_get(context.state)
+  after = jax.device_get(stages.run_stages(context, epath.Path(tmp_path)))
   student = after.params["student"]
   assert same(before.params["student"]["fc"], student["fc"])
   assert not same(before.params["student"]["conv1"], student["conv1"])
@@ -89,20 +85,20 @@ def test_the_trunk_moves_and_the_classifier_does_not(tmp_path, monkeypatch):
   assert [line["step"] for line in lines] == list(range(1, 9))
 
 
-def test_what_is_reached_later_only_moves_too(tmp_path, monkeypatch):
+def test_what_is_reached_later_only_moves_too(tmp_path):
   """No gradient gets through a gate at zero, in the first step."""
-  config, fit = prepare(monkeypatch, "fsp", "test_stages:gated")
-  before = jax.device_get(fit.stages[0].begin.params["student"])
-  after = stages.run(config, fit, epath.Path(tmp_path)).params["student"]
+  context = prepare("fsp", "tests.run.test_stages:gated")
+  before = jax.device_get(context.stages[0].begin.params["student"])
+  after = stages.run_stages(context, epath.Path(tmp_path)).params["student"]
   for name in ("first", "second", "gate", "branch"):
     assert not same(before[name], after[name]), name
   assert same(before["fc"], after["fc"])
 
 
-def test_the_student_waits_while_the_paraphraser_learns(tmp_path, monkeypatch):
-  config, fit = prepare(monkeypatch, "ft")
-  before = jax.device_get((fit.state, fit.stages[0].begin))
-  after = jax.device_get(stages.run(config, fit, epath.Path(tmp_path)))
+def test_the_student_waits_while_the_paraphraser_learns(tmp_path):
+  context = prepare("ft")
+  before = jax.device_get((context.state, context.stages[0].begin))
+  after = jax.device_get(stages.run_stages(context, epath.Path(tmp_path)))
   assert same(before[0].params["student"], after.params["student"])
   assert same(before[0].model, after.model)
   # Its place is now in the state: no gradient, no decay.
@@ -113,9 +109,7 @@ def test_the_student_waits_while_the_paraphraser_learns(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["ab", "ft"])
 def test_an_interrupted_stage_ends_the_same(name, tmp_path, monkeypatch):
-  whole = stages.run(
-    *prepare(monkeypatch, name), epath.Path(tmp_path / "whole")
-  )
+  whole = stages.run_stages(prepare(name), epath.Path(tmp_path / "whole"))
   training = logger.Display.training
 
   def stop(display, step, metrics):
@@ -125,8 +119,8 @@ def test_an_interrupted_stage_ends_the_same(name, tmp_path, monkeypatch):
 
   with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
     patched.setattr(logger.Display, "training", stop)
-    stages.run(*prepare(monkeypatch, name), epath.Path(tmp_path / "cut"))
-  again = stages.run(*prepare(monkeypatch, name), epath.Path(tmp_path / "cut"))
+    stages.run_stages(prepare(name), epath.Path(tmp_path / "cut"))
+  again = stages.run_stages(prepare(name), epath.Path(tmp_path / "cut"))
   assert same(jax.device_get(whole), jax.device_get(again))
   lines = logger.read_metrics(tmp_path / "cut" / "metrics_stage_0.jsonl")
   assert [line["step"] for line in lines] == list(range(1, 9))

@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ckd_jax.run.together import every
+from ckd_jax.step import shard_vmap
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -39,7 +39,7 @@ def test_convolutions_are_of_one_student(size, students, rows, columns):
     jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
     for x, axes in ((images, ("students", "data")), (weights, ("students",)))
   ]
-  together = jax.jit(every(both, mesh))(*placed)
+  together = jax.jit(shard_vmap(both, mesh))(*placed)
   alone = jax.jit(both)
   for student in range(students):
     jax.tree.map(

@@ -14,6 +14,7 @@ from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.step import (
   Examples,
   Live,
+  Recipe,
   State,
   capacity,
   init_state,
@@ -65,7 +66,16 @@ def test_six_steps_follow_pytorch(golden, name):
   )
   method = methods.make(name)
   transform = optimizer.sgd(0.9, 5e-4)
-  update = make_update(method, model, transform, lambda step: jnp.float32(0.05))
+  update = make_update(
+    Recipe(
+      method,
+      model,
+      task=None,
+      augment=None,
+      transform=transform,
+      schedule=lambda step: jnp.float32(0.05),
+    )
+  )
   state = State(
     jnp.int32(0),
     {"student": params, "method": {}},
@@ -118,15 +128,13 @@ def small_run(
   examples = Examples(images, labels, *answers)
   if padded:
     examples = pad(examples, padded)
-  task = Task(rows, 5, batch_size, 3, labels)
-  model = models.get("cnn", 5)
-  transform = optimizer.sgd(0.9, 5e-4)
-  update = make_update(
+  recipe = Recipe(
     method,
-    model,
-    transform,
-    lambda step: jnp.float32(0.1),
-    live=live,
+    models.get("cnn", 5),
+    task=Task(rows, 5, batch_size, 3, labels),
+    augment=augment.make("crop_flip", 1),
+    transform=optimizer.sgd(0.9, 5e-4),
+    schedule=lambda step: jnp.float32(0.1),
     mean=MEAN,
     std=STD,
   )
@@ -137,22 +145,10 @@ def small_run(
     everywhere = NamedSharding(mesh, PartitionSpec())
     examples = jax.device_put(examples, everywhere)
   key = jax.random.key(3)
-  state = jax.jit(
-    lambda key: init_state(
-      key, method, task, model, transform, examples, live=live
-    )
-  )(key)
+  state = jax.jit(lambda key: init_state(key, recipe, examples, live=live))(key)
   if mesh is not None:
     state = jax.device_put(state, everywhere)
-  step = make_step(
-    method,
-    task,
-    update,
-    augment.make("crop_flip", 1),
-    mean=MEAN,
-    std=STD,
-    shard=shard,
-  )
+  step = make_step(recipe, live=live, shard=shard)
   return jax.jit(step), state, examples, key
 
 
@@ -182,7 +178,7 @@ def test_one_and_four_devices_agree(estimator):
   )
 
 
-@SLOW  # tests/test_rhythm.py launches several steps at once, in a whole run
+@SLOW  # tests/run/test_loop.py launches several steps at once, in a whole run
 def test_scan_gives_the_same_steps():
   step, state, examples, key = small_run(methods.make("kd"))
   scanned, _ = jax.lax.scan(

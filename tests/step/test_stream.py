@@ -80,7 +80,9 @@ def test_batches_come_in_order_from_any_step_on():
     for axes in (("data",), ())
   ]
   labels = np.arange(40)
-  feed = stream.batches(Examples(None, labels), 5, index_of, fetch, *where)
+  feed = stream.stream_batches(
+    Examples(None, labels), 5, index_of, fetch, *where
+  )
   for step in range(5, 25):
     examples = next(feed)
     np.testing.assert_array_equal(examples.index, index_of(step))
@@ -116,7 +118,7 @@ def test_a_host_decodes_the_rows_of_its_own_devices(monkeypatch):
     return index.astype(np.uint8)[:, None, None, None]
 
   monkeypatch.setattr(jax, "make_array_from_callback", of_own)
-  feed = stream.batches(
+  feed = stream.stream_batches(
     Examples(None, None),
     0,
     lambda step: 10 * np.arange(8)[:, None],
@@ -136,7 +138,7 @@ def test_a_mistake_in_decoding_reaches_the_run():
 
   mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
   where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-  feed = stream.batches(
+  feed = stream.stream_batches(
     Examples(None, None), 0, lambda step: np.zeros((2, 1)), fetch, where, where
   )
   with pytest.raises(Exception, match="cannot decode the image train_3"):
@@ -146,15 +148,12 @@ def test_a_mistake_in_decoding_reaches_the_run():
 def test_what_half_of_the_memory_does_not_hold_is_streamed(monkeypatch):
   from ckd_jax.step import sharding
 
-  config = configuration.from_flags([f"--config={DIGITS}"])[0]
   images = np.zeros((100, 8, 8, 1), np.uint8)
-  assert not sharding.streams(config, images)
-  monkeypatch.setattr(data, "memory", lambda: 2 * images.size - 1)
-  assert sharding.streams(config, images)
+  assert not sharding.streams("auto", images)
+  monkeypatch.setattr(sharding, "memory", lambda: 2 * images.size - 1)
+  assert sharding.streams("auto", images)
   for where, streamed in (("device", False), ("stream", True)):
-    with config.unlocked():
-      config.dataset.placement = where
-    assert sharding.streams(config, images) == streamed
+    assert sharding.streams(where, images) == streamed
 
 
 @pytest.mark.slow

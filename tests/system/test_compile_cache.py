@@ -17,7 +17,7 @@ import jax, pathlib, sys, time
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
-from ckd_jax import compilation
+from ckd_jax.system import compile_cache
 with compile_cache.persistent_cache(pathlib.Path(sys.argv[1])):
   print(jax.jit(lambda x: x * 3 + 1)(2.0))
   if len(sys.argv) > 2:
