@@ -4,6 +4,9 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import ml_collections
+from ml_collections import config_dict
+
 from ckd_jax import augment, methods, models
 from ckd_jax.errors import UserError, nearest
 from ckd_jax.step import optimizer
@@ -94,6 +97,10 @@ RULES: dict[str, Rule | tuple[str, ...] | Callable[[], list[str]]] = {
   "teacher.concurrency": _COUNT,
   "teacher.requests_per_second": _AMOUNT,
   "teacher.retries": _whole(0),
+  "teacher.max_calls": Rule(
+    lambda value: value is None or _COUNT.fits(value),
+    "a whole number, 1 or more, or nothing",
+  ),
   "teacher.back_off": _AMOUNT,
   "table.path": _PATH,
   "table.test_path": _PATH,
@@ -103,6 +110,7 @@ RULES: dict[str, Rule | tuple[str, ...] | Callable[[], list[str]]] = {
   "checkpoint_every": _COUNT,
   "log_every": _COUNT,
   "steps_per_launch": _whole(0),
+  "optimizer.name": optimizer.NAMES,
   "optimizer.learning_rate": _RATE,
   "optimizer.momentum": _SHARE,
   "optimizer.weight_decay": _AMOUNT,
@@ -119,6 +127,12 @@ RULES: dict[str, Rule | tuple[str, ...] | Callable[[], list[str]]] = {
   "dtype": ("bfloat16", "float32"),
 }
 
+# Keys that a config may leave out, and what they are then.
+OPTIONAL = {
+  "optimizer.name": "sgd",
+  "teacher.max_calls": config_dict.placeholder(int),
+}
+
 
 def value(config, key: str):
   """The value of a dotted key; of "" the config itself."""
@@ -129,7 +143,7 @@ def value(config, key: str):
 
 def check_complete(config, path: str) -> None:
   """Refuses a file that leaves out a key, so that no default hides in code."""
-  for key in (*RULES, "hyper"):
+  for key in (*RULES.keys() - OPTIONAL.keys(), "hyper"):
     try:
       value(config, key)
     except (AttributeError, KeyError, TypeError) as error:
@@ -220,3 +234,17 @@ def _conflicts(config, method) -> Iterator[str]:
     yield (
       f"teacher.live needs a local teacher: {source!r} cannot answer in a step"
     )
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Refuses, before anything is loaded or paid, what can never run.
+
+  Raises:
+    UserError: a value is out of its range, or two do not go together.
+  """
+  check_values(config)
+  try:
+    method = methods.make(config.method, **config.hyper)
+  except (TypeError, ValueError) as error:
+    raise UserError(f"method {config.method}: {error}") from error
+  check_together(config, method)

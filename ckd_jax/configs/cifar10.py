@@ -10,18 +10,16 @@ test images, measured: 92.633 %. Hours and the student's accuracy: not measured
 as it stands. Every key is explained in configs/cifar100.py.
 """
 
-import importlib.util
-import pathlib
-
 from ml_collections import ConfigDict
 
 from ckd_jax import config as configuration
+from ckd_jax.configs import cifar100
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """`arg`: method=NAME and any other key=value, divided by commas."""
   options = configuration.parse(arg, method="ckd")
-  config = _cifar100().get_config(f"method={options.pop('method')}")
+  config = cifar100.get_config(f"method={options.pop('method')}")
   config.dataset.name = "cifar10"
   config.dataset.mean = (0.4914, 0.4822, 0.4465)
   config.dataset.std = (0.2470, 0.2435, 0.2616)
@@ -33,12 +31,3 @@ def get_config(arg: str = "") -> ConfigDict:
   config.teacher.std = (0.229, 0.224, 0.225)
   configuration.override(config, options)
   return config
-
-
-def _cifar100():
-  """The file beside this one, from which this config departs."""
-  path = pathlib.Path(__file__).with_name("cifar100.py")
-  spec = importlib.util.spec_from_file_location("cifar100", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

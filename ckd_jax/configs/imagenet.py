@@ -17,12 +17,10 @@ Hours and accuracy: not measured, the set was not at hand. Images are resized to
 cut the centre out of 256 pixels: compare within this protocol.
 """
 
-import importlib.util
-import pathlib
-
 from ml_collections import ConfigDict
 
 from ckd_jax import config as configuration
+from ckd_jax.configs import cifar100
 from ckd_jax.errors import UserError, nearest
 
 _PAIRS = {
@@ -37,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
   pair = options.pop("pair")
   if pair not in _PAIRS:
     raise UserError(f"unknown pair {pair!r}: {nearest(pair, _PAIRS)}")
-  config = _cifar100().get_config(f"method={options.pop('method')}")
+  config = cifar100.get_config(f"method={options.pop('method')}")
   config.budget = 105_000
   config.val_fraction = 5 / 105
   config.dataset.name = "imagenet2012"
@@ -61,12 +59,3 @@ def get_config(arg: str = "") -> ConfigDict:
   config.dtype = "bfloat16"
   configuration.override(config, options)
   return config
-
-
-def _cifar100():
-  """The file beside this one, from which this config departs."""
-  path = pathlib.Path(__file__).with_name("cifar100.py")
-  spec = importlib.util.spec_from_file_location("cifar100", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

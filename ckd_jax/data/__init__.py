@@ -9,11 +9,24 @@ A table of answers without ids is matched to images by this order.
 from typing import NamedTuple
 
 from ckd_jax.data import builtin, folder, npz, prepared
+from ckd_jax.data.arrays import read_arrays
+from ckd_jax.data.budget import Selection, select
 from ckd_jax.data.lazy import Lazy, memory, subset
 from ckd_jax.data.split import Split, make_split
 from ckd_jax.errors import UserError
 
-__all__ = ["Dataset", "Lazy", "Split", "load", "make_split", "memory", "subset"]
+__all__ = [
+  "Dataset",
+  "Lazy",
+  "Selection",
+  "Split",
+  "load",
+  "make_split",
+  "memory",
+  "read_arrays",
+  "select",
+  "subset",
+]
 
 
 class Dataset(NamedTuple):

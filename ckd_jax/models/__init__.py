@@ -1,15 +1,25 @@
-"""The networks: every file beside this one that has NAMES is a family."""
+"""The networks: a zoo by name, and adapters for networks of one's own.
+
+Every file beside this one that has NAMES is a family of the zoo; `linen`,
+`nnx`, `equinox` and `haiku` turn a network of that library into a `Model`.
+"""
 
 import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from ckd_jax.errors import UserError, nearest
 from ckd_jax.methods import Model
-from ckd_jax.models import linen
+from ckd_jax.models import cost, equinox, haiku, linen
+from ckd_jax.models import nnx as nnx_models
+from ckd_jax.models.plain import plain
+from ckd_jax.system import imports
+
+__all__ = ["as_model", "cost", "get", "linen", "load", "names"]
 
 
 @functools.cache
@@ -54,25 +64,60 @@ def load(student: str, num_classes: int, *, dtype=jnp.float32) -> Model:
 
   Args:
     student: one of `names()`, or `package.module:function`; the function is
-      called with `num_classes` and returns a `Model`.
+      called with `num_classes` and returns what `as_model` takes.
     num_classes: length of the logits.
     dtype: what a network of the zoo computes in; the user's own decides itself.
 
   Raises:
-    UserError: there is no such network, it cannot be imported, or it is not a
-      `Model`.
+    UserError: there is no such network, it cannot be imported, or it is none.
   """
   if ":" not in student:
     return get(student, num_classes, dtype=dtype)
-  module, _, function = student.partition(":")
   try:
-    model = getattr(importlib.import_module(module), function)(num_classes)
+    network = imports.import_function(student, "the model")(num_classes)
+  except UserError:
+    raise
   except Exception as error:  # the user's code may raise anything
     reason = f"{type(error).__name__}: {error}"
     raise UserError(f"cannot make the model {student!r}: {reason}") from error
-  if not all(callable(getattr(model, f, None)) for f in ("init", "apply")):
-    raise UserError(
-      f"{student!r} returned a {type(model).__name__}, not a"
-      " ckd_jax.methods.Model with init and apply"
-    )
-  return model
+  return as_model(network, what=repr(student))
+
+
+def as_model(network, *, what: str = "student") -> Model:
+  """Any network as a `Model` over nested dicts.
+
+  Args:
+    network: a `Model`; a Linen module; an NNX module; an Equinox module, or the
+      pair that `equinox.nn.make_with_state` returns; or a transformed Haiku
+      function. What each is called with stands in its file here.
+    what: its name, for messages.
+
+  Raises:
+    UserError: it is none of these.
+  """
+  from flax import nnx
+
+  if isinstance(network, nn.Module):
+    return linen.model(network)
+  if isinstance(network, nnx.Module):
+    return nnx_models.model(network)
+  if _is_from("haiku", network):
+    return haiku.model(network)
+  if _is_from("equinox", network):
+    return equinox.model(network)
+  if isinstance(network, tuple) and len(network) == 2:
+    if all(_is_from("equinox", part) for part in network):
+      return equinox.model(*network)
+  if all(callable(getattr(network, f, None)) for f in ("init", "apply")):
+    return plain(network)
+  raise UserError(
+    f"{what} is a {type(network).__name__}, which is no network: give a"
+    " ckd_jax.methods.Model with init and apply, or a Linen, NNX, Equinox or"
+    " Haiku network"
+  )
+
+
+def _is_from(package: str, network) -> bool:
+  """Whether its class, or one that it inherits from, is of a package."""
+  classes = type(network).__mro__
+  return any(kind.__module__.split(".")[0] == package for kind in classes)

@@ -1,5 +1,6 @@
 """A Linen module as a `Model`: two pure functions over plain nested dicts."""
 
+import inspect
 from functools import partial
 
 import flax.linen as nn
@@ -7,29 +8,35 @@ import jax
 import jax.numpy as jnp
 
 from ckd_jax.methods import Model, Outputs
+from ckd_jax.models.plain import as_outputs
 
 
 def model(
   module: nn.Module, *, dtype=jnp.float32, collection: str = "batch_stats"
 ) -> Model:
-  """Wraps a module that is called with (images, train) and returns `Outputs`.
+  """Wraps a module that returns `Outputs`, or logits [n, classes].
 
   Args:
-    module: draws its dropout from the stream "dropout".
+    module: called with images, and with `train` where it takes that; draws its
+      dropout from the stream "dropout".
     dtype: what the images are cast to; parameters stay as the module makes
       them.
-    collection: where the module keeps what it remembers.
+    collection: where the module keeps its batch statistics.
 
   Returns:
     `init(key, images)`, which looks at the shape of the images only, and
     `apply(params, state, images, *, train, key=None)`; images are [n, h, w, c],
     already normalised.
   """
+  takes_mode = "train" in inspect.signature(type(module).__call__).parameters
 
-  # Under jit the forward pass, of which nothing is kept, does not run.
+  def mode(train: bool) -> dict[str, bool]:
+    return {"train": train} if takes_mode else {}
+
+  # Under jit, init's unused forward pass is removed.
   @partial(jax.jit, static_argnames="shape")
   def make(key: jax.Array, shape: tuple[int, ...]) -> tuple[dict, dict]:
-    variables = module.init(key, jnp.zeros(shape, dtype), train=False)
+    variables = module.init(key, jnp.zeros(shape, dtype), **mode(False))
     return variables["params"], variables.get(collection, {})
 
   def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
@@ -46,10 +53,10 @@ def model(
     outputs, updates = module.apply(
       {"params": params, collection: state},
       images.astype(dtype),
-      train=train,
+      **mode(train),
       rngs=None if key is None else {"dropout": key},
       mutable=[collection] if train else [],
     )
-    return outputs, updates.get(collection, state)
+    return as_outputs(outputs), updates.get(collection, state)
 
   return Model(init, apply)

@@ -1,6 +1,8 @@
-"""From a config to the teacher's answers that a run may use."""
+"""The teacher's answers that a run learns from, and what they cost."""
 
-from typing import NamedTuple
+import hashlib
+import os
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,99 +14,174 @@ from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
 from ckd_jax.models import cost
 from ckd_jax.run.plan import Plan, answers_of, refusing, rehearse
-from ckd_jax.step import Live
-from ckd_jax.step.evaluate import percent
-from ckd_jax.system import hosts
+from ckd_jax.step import Live, percent
+from ckd_jax.system import console, hosts
+from ckd_jax.table import Answers, Subject, Table
+from ckd_jax.teacher import Asking, Order, Teacher
 
 
-class Answers(NamedTuple):
-  """What the teacher said about the training rows, and what it cost."""
+class Collected(NamedTuple):
+  """What the teacher said about the training rows, and what it cost.
+
+  Attributes:
+    outputs: NumPy arrays [train, ...], of the teacher and then of its pruned
+      copy, if there is one.
+    live: teachers that answer inside the step instead.
+    teacher: who answered; "none" where nobody is asked.
+    calls: answers that this run learns from.
+    paid: calls that this run bought, before a kill included.
+    repeated: of these, calls that were made twice.
+    failed: requests that failed now.
+    may_buy: calls that may still be bought; None where none are.
+    pruned_calls: answers of the pruned copy, which nobody charges for.
+    view: "clean" or "augmented", what was shown to it.
+    view_seed: of the augmented view.
+    view_pad: pixels of black border of the augmented view.
+    path: of the table.
+    digest: of the table.
+    test_outputs: answers about the test images, for evaluation alone.
+    test_accuracy: in percent; None for a black box without a test table.
+    evaluation_calls: answers about test images.
+    parameters: of a local teacher.
+    flops: of a local teacher, for one image.
+  """
 
   outputs: tuple[Outputs, ...] = ()
-  # NumPy, aligned with the training rows; of the teacher, then of its pruned
-  # copy if there is one
-  live: Live | None = None  # teachers that answer inside the step instead
+  live: Live | None = None
   teacher: str = "none"
-  calls: int = 0  # answers of the table that this run uses: within the budget
-  paid: int = 0  # of them, bought by this run
-  repeated: int = 0  # asked again after a kill, outside the budget
-  pruned_calls: int = 0  # answers of the pruned copy, which nobody charges for
-  view: str = "clean"  # what it was asked about
+  calls: int = 0
+  paid: int = 0
+  repeated: int = 0
+  failed: int = 0
+  may_buy: int | None = None
+  pruned_calls: int = 0
+  view: str = "clean"
   view_seed: int | None = None
   view_pad: int | None = None
   path: str | None = None
   digest: str | None = None
-  test_outputs: Outputs | None = None  # for evaluation alone
-  test_accuracy: float | None = None  # in percent; None for a black box
+  test_outputs: Outputs | None = None
+  test_accuracy: float | None = None
   evaluation_calls: int = 0
-  parameters: int | None = None  # of a local teacher
-  flops: float | None = None  # of a local teacher, for one image
+  parameters: int | None = None
+  flops: float | None = None
 
 
 def collect(
-  config, dataset: Dataset, rows: np.ndarray, settled: Plan, mesh, workdir
-) -> Answers:
+  asking: Asking,
+  dataset: Dataset,
+  rows: np.ndarray,
+  plan: Plan,
+  mesh,
+  workdir: epath.Path,
+) -> Collected:
   """Reads, imports or asks for the answers about `rows` of the training set.
 
   Args:
-    config: of the run; teacher.source says where answers come from.
+    asking: who is asked, and how.
     dataset: whose images are asked about.
     rows: int[n], the training part of the budget.
-    settled: is rehearsed with answers of these shapes before any is asked for.
+    plan: is rehearsed with answers of these shapes before any is asked for.
     mesh: over which a local teacher's batches are sharded.
     workdir: where a table lies that belongs to this run alone.
 
   Raises:
     UserError: the answers cannot be had, or do not belong to this data set.
   """
-  source, needs = config.teacher.source, settled.method.needs
-  if source == "none" or not needs:
-    return Answers()
-  if source == "table":
-    answers = _from_table(config, dataset, rows, needs, workdir)
-    with refusing(settled):
-      rehearse(settled, _shapes(answers.outputs[0]))
-    return answers
-  asked = _open(config, dataset, needs, mesh)
-  known = Answers(teacher=asked.name)
-  if asked.model is not None:
-    with refusing(settled):
-      weights = asked.params, asked.state
-      shapes = answers_of(asked.model, settled.images, weights)
-      teacher.require(asked.name, shapes, needs)
-      rehearse(settled, shapes)
-    logits_only = frozenset({"logits"})
-    test = asked.ask(dataset.test.images, needs=logits_only)
-    shape = dataset.test.images.shape[1:]
-    known = known._replace(
-      **_tested(test, dataset),
-      parameters=cost.parameters(asked.params),
-      flops=cost.flops(asked.model, asked.params, asked.state, shape),
-    )
+  if asking.source == "none" or not plan.method.needs:
+    return Collected()
+  if asking.source == "table":
+    collected = _from_table(asking, dataset, rows, plan, workdir)
+    with refusing(plan):
+      rehearse(plan, _shapes(collected.outputs[0]))
+    return collected
+  asked = _open(asking, dataset, plan.method.needs, mesh)
+  known = Collected(teacher=asked.name)
+  if asked.network is not None:
+    known = _about_network(asked, dataset, plan)
   all_asked = [asked]
-  if config.teacher.pruned:
-    all_asked.append(teacher.pruned(asked, config.teacher.pruned, mesh=mesh))
-  if config.teacher.live:
-    weights = tuple((one.params, one.state) for one in all_asked)
-    live = Live(asked.model, weights, asked.mean, asked.std)
+  if asking.pruned:
+    all_asked.append(teacher.pruned(asked, asking.pruned, mesh=mesh))
+  if asking.live:
+    network = asked.network
+    weights = tuple(
+      (one.network.params, one.network.state) for one in all_asked
+    )
+    live = Live(network.model, weights, network.mean, network.std)
     return known._replace(live=live)
-  path = epath.Path(config.table.path or workdir / "table")
+  return _bought(known, all_asked, asking, dataset, rows, plan, workdir)
+
+
+def _about_network(asked: Teacher, dataset: Dataset, plan: Plan) -> Collected:
+  """Rehearses with a local teacher; says what it is worth and what it costs."""
+  network, needs = asked.network, plan.method.needs
+  with refusing(plan):
+    weights = network.params, network.state
+    shapes = answers_of(network.model, plan.images, weights)
+    given = {
+      field
+      for field in shapes._fields
+      if jax.tree.leaves(getattr(shapes, field))
+    }
+    teacher.require(asked.name, frozenset(given), needs)
+    rehearse(plan, shapes)
+  known = Collected(
+    teacher=asked.name,
+    parameters=cost.parameters(network.params),
+    flops=cost.flops(network.model, *weights, dataset.train.images.shape[1:]),
+  )
+  if not len(dataset.test.labels):
+    return known
+  test = asked.ask(dataset.test.images, needs=frozenset({"logits"}))
+  tested = _tested(table.to_outputs(test, asked.kind, ()), dataset)
+  return known._replace(**tested)
+
+
+def _bought(
+  known: Collected,
+  all_asked: list[Teacher],
+  asking: Asking,
+  dataset: Dataset,
+  rows: np.ndarray,
+  plan: Plan,
+  workdir: epath.Path,
+) -> Collected:
+  """Asks the teacher, and its pruned copy, about the rows."""
+  needs, ids = plan.method.needs, dataset.train.ids[rows]
+  order = Order(
+    Subject(dataset.name, "train", dataset.train, dataset.class_names),
+    rows,
+    needs,
+    asking.view,
+    asking.view_seed,
+    asking.pad,
+    run=hashlib.sha256(os.fspath(workdir.resolve()).encode()).hexdigest()[:16],
+  )
+  path = epath.Path(asking.table_path or workdir / "table")
   places = [path, path.parent / f"{path.name}-pruned"]
   built = [
-    _build(config, one, dataset, rows, needs, place)
+    teacher.build(
+      one,
+      order,
+      place,
+      budget=len(rows),
+      max_calls=asking.max_calls if one is all_asked[0] else None,
+      part_size=asking.part_size,
+    )
     for one, place in zip(all_asked, places, strict=False)
   ]
-  answered, paid, repeated = built[0]
-  ids = dataset.train.ids[rows]
+  first = built[0]
   return known._replace(
-    outputs=tuple(_usable(one, ids, needs) for one, *_ in built),
-    **_view(answered.info),
+    outputs=tuple(_usable(one.table, ids, needs) for one in built),
+    **_view(first.table.info),
     calls=len(rows),
-    paid=paid,
-    repeated=repeated,
+    paid=first.paid,
+    repeated=first.repeated,
+    failed=first.failed,
+    may_buy=first.may_buy,
     pruned_calls=len(rows) * (len(built) - 1),
     path=str(path),
-    digest=table.digest(answered.info),
+    digest=table.digest(first.table.info),
   )
 
 
@@ -112,148 +189,155 @@ def _shapes(outputs: Outputs) -> Outputs:
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), outputs)
 
 
-def _build(config, asked, dataset, rows, needs, path):
-  return teacher.build(
-    asked,
-    dataset.train,
-    rows,
-    table_path=path,
-    dataset_name=dataset.name,
-    class_names=dataset.class_names,
-    num_classes=len(dataset.class_names),
-    budget=len(rows),
-    view=config.teacher.view,
-    view_seed=config.budget_seed,
-    pad=config.augment_padding,
-    needs=needs,
-    part_size=config.teacher.part_size,
-  )
-
-
-def _from_table(config, dataset, rows, needs, workdir) -> Answers:
-  split = dataset.train
-  answered, path = _read(config, config.teacher.path, "train", dataset, workdir)
-  held = table.fields(answered.info)
-  if lacking := ", ".join(sorted(needs - held)):
-    work = ", ".join(methods.working_with(held))
+def _from_table(
+  asking: Asking, dataset: Dataset, rows: np.ndarray, plan: Plan, workdir
+) -> Collected:
+  """The answers of a table, of a file, or of a program's array or Table."""
+  needs = plan.method.needs
+  if asking.given is None:
+    held, path = _read(asking, asking.path, "train", dataset, workdir)
+  else:
+    held, path = _given_table(asking, dataset), None
+  fields = table.given(held.answers)
+  if lacking := ", ".join(sorted(needs - fields)):
+    work = ", ".join(methods.working_with(fields))
+    place = f"the table {path}" if path else "answers"
     raise UserError(
-      f"method {config.method!r} needs the teacher's {lacking}, which the "
-      f"table {path} does not hold: of the methods {work} work without"
+      f"method {plan.method_name!r} needs the teacher's {lacking}, which "
+      f"{place} does not hold: of the methods {work} work without"
     )
-  outputs = _usable(answered, split.ids[rows], needs)
   tested = {}
-  if config.table.test_path:
-    answered_test, _ = _read(
-      config, config.table.test_path, "test", dataset, workdir
-    )
-    tested = _tested(_usable(answered_test, dataset.test.ids), dataset)
-  return Answers(
-    outputs=(outputs,),
-    teacher=answered.info["teacher"],
-    **_view(answered.info),
+  if asking.test_path:
+    test, _ = _read(asking, asking.test_path, "test", dataset, workdir)
+    tested = _tested(_usable(test, dataset.test.ids), dataset)
+  return Collected(
+    outputs=(_usable(held, dataset.train.ids[rows], needs),),
+    teacher=held.info["teacher"],
+    **_view(held.info),
     calls=len(rows),
-    path=str(path),
-    digest=table.digest(answered.info),
+    path=path and str(path),
+    digest=table.digest(held.info),
     **tested,
   )
 
 
-def _read(config, path, split_name, dataset, workdir):
+def _given_table(asking: Asking, dataset: Dataset) -> Table:
+  """The array or the Table of a program, checked against the data set."""
+  held = asking.given
+  if not isinstance(held, Table):
+    values = np.asarray(held)
+    if len(values) != len(dataset.train.ids):
+      raise UserError(
+        f"there are {len(values)} answers for {len(dataset.train.ids)} training"
+        " images: give one for each, in their order, or a Table with ids"
+      )
+    held = Table.from_arrays(
+      values, ids=list(dataset.train.ids), kind=asking.kind
+    )
+  classes, wanted = held.answers.values.shape[1], len(dataset.class_names)
+  if classes != wanted:
+    raise UserError(f"answers have {classes} classes and the data {wanted}")
+  if held.kind == "logits" and table.looks_like_probs(held.answers.values):
+    console.note(
+      "answers look like probabilities; if so, say teacher.kind='probs'"
+    )
+  return held
+
+
+def _read(asking: Asking, path, split_name: str, dataset: Dataset, workdir):
   """A table of ours, or a foreign file that becomes one in `workdir`."""
   path = epath.Path(path)
   split = getattr(dataset, split_name)
   if not path.exists():
     raise UserError(f"no table at {path}: check teacher.path and table.*")
   if not path.is_dir():
-    imported = workdir / ("table" if split_name == "train" else "table_test")
-    imported_now = not hosts.first()  # by the process that is first
-    if not imported_now and table.exists(imported):
-      if not table.read_info(imported)["teacher"].startswith("file:"):
-        raise UserError(
-          f"{imported} holds answers that were paid for: choose another "
-          "--workdir for those of a file"
-        )
-      imported.rmtree()  # the file may have been mended since
-    if not imported_now:
-      table.import_file(
-        path,
-        split,
-        dataset.name,
-        split_name,
-        dataset.class_names,
-        imported,
-        kind=config.teacher.kind,
-      )
-    path = imported
-  answered = table.read(path)
-  if answered.info["fingerprint"] != split.fingerprint:
+    subject = Subject(dataset.name, split_name, split, dataset.class_names)
+    path = _imported(asking, path, subject, workdir)
+  held = table.read(path)
+  if held.info["fingerprint"] != split.fingerprint:
     raise UserError(
-      f"{path} is a table of {answered.info['dataset']}/"
-      f"{answered.info['split']}, not of these {dataset.name} images"
+      f"{path} is a table of {held.info['dataset']}/"
+      f"{held.info['split']}, not of these {dataset.name} images"
     )
-  if list(answered.info["class_names"]) != list(dataset.class_names):
+  if list(held.info["class_names"]) != list(dataset.class_names):
     raise UserError(f"{path} has other classes than {dataset.name}")
-  return answered, path
+  return held, path
 
 
-def _open(config, dataset, needs, mesh) -> teacher.Teacher:
-  settings = config.teacher
-  if settings.source == "callable":
-    return teacher.from_callable(
-      settings.path,
-      retries=settings.retries,
-      back_off=settings.back_off,
-      concurrency=settings.concurrency,
-      requests_per_second=settings.requests_per_second,
-      request_size=settings.request_size,
-      kind=settings.kind,
-    )
-  if settings.source == "torch":
+def _imported(asking: Asking, file, subject: Subject, workdir) -> epath.Path:
+  """Imports a foreign file into `workdir`, in the first process of several."""
+  out = workdir / ("table" if subject.split_name == "train" else "table_test")
+  if not hosts.first():
+    return out
+  if table.exists(out):
+    if not table.read_info(out)["teacher"].startswith("file:"):
+      raise UserError(
+        f"{out} holds answers that were paid for: choose another --workdir for"
+        " those of a file"
+      )
+    out.rmtree()  # the file may have been mended since
+  table.import_file(file, subject, out, kind=asking.kind)
+  return out
+
+
+def _open(asking: Asking, dataset: Dataset, needs, mesh) -> Teacher:
+  """The teacher that is asked, if it knows these classes and channels."""
+  channels = dataset.train.images.shape[-1]
+  if asking.source == "callable":
+    return _black_box(asking)
+  if asking.source == "torch":
     asked = teacher.from_torch(
-      settings.path,
-      settings.name,
-      mean=settings.mean,
-      std=settings.std,
-      channels=dataset.train.images.shape[-1],
+      asking.path,
+      asking.name,
+      mean=asking.mean,
+      std=asking.std,
+      channels=channels,
       mesh=mesh,
       needs=needs,
     )
   else:
-    asked = teacher.from_run(settings.path, mesh=mesh, needs=needs)
-  if asked.classes != len(dataset.class_names):
+    asked = teacher.from_run(asking.path, mesh=mesh, needs=needs)
+  network = asked.network
+  if network.classes != len(dataset.class_names):
     raise UserError(
-      f"the teacher {asked.name} knows {asked.classes} classes, "
+      f"the teacher {asked.name} knows {network.classes} classes, "
       f"{dataset.name} has {len(dataset.class_names)}"
     )
-  channels = dataset.train.images.shape[-1]
-  if len(asked.mean) != channels:
+  if len(network.mean) != channels:
     raise UserError(
-      f"the teacher {asked.name} sees {len(asked.mean)} channels, the images "
+      f"the teacher {asked.name} sees {len(network.mean)} channels, the images "
       f"of {dataset.name} have {channels}"
     )
   return asked
 
 
-def _usable(answered: table.Table, ids, needs=frozenset()) -> Outputs:
-  """The rows of `ids`: logits or their like, and what else is needed.
+def _black_box(asking: Asking) -> Teacher:
+  how: dict[str, Any] = {
+    "retries": asking.retries,
+    "back_off": asking.back_off,
+    "concurrency": asking.concurrency,
+    "requests_per_second": asking.requests_per_second,
+    "request_size": asking.request_size,
+    "kind": asking.kind,
+  }
+  if asking.given is None:
+    return teacher.from_callable(asking.path, **how)
+  return teacher.from_function(asking.given, f"callable:{asking.path}", **how)
 
-  Probabilities become their logarithms; logits stay as they are.
-  """
-  outputs = table.rows(answered, ids)
-  fields = {"logits"} | needs
-  outputs = Outputs(**{field: getattr(outputs, field) for field in fields})
-  if answered.info["kind"] != "probs":
-    return outputs
-  print("teacher answers are probabilities p: using log(max(p, 1e-8))")
-  floor = np.maximum(outputs.logits.astype(np.float32), 1e-8)
-  return outputs._replace(logits=np.log(floor))
+
+def _usable(held: Table, ids, needs=frozenset()) -> Outputs:
+  """The rows of `ids` as logits, and what else is needed."""
+  answers: Answers = held.rows(ids)
+  if held.kind == "probs":
+    console.say("teacher answers are probabilities p: using log(max(p, 1e-8))")
+  return table.to_outputs(answers, held.kind, needs)
 
 
-def _view(info: dict) -> dict:
+def _view(info: dict[str, Any]) -> dict[str, Any]:
   return {key: info[key] for key in ("view", "view_seed", "view_pad")}
 
 
-def _tested(test: Outputs, dataset: Dataset) -> dict:
+def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:
   """What the teacher is worth on the test set, and what asking it cost."""
   hits = np.argmax(test.logits, axis=-1) == dataset.test.labels
   return {

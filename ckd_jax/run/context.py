@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from ckd_jax import offset as offsets
 from ckd_jax.data import Dataset, subset
 from ckd_jax.errors import UserError
-from ckd_jax.run.answers import Answers as Collected
+from ckd_jax.run.answers import Collected
 from ckd_jax.run.feed import make_feed, student_images
 from ckd_jax.run.plan import Plan
 from ckd_jax.run.programs import Programs, default_launch, make_phases

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax.data import Dataset
-from ckd_jax.run.answers import Answers as Collected
+from ckd_jax.run.answers import Collected
 from ckd_jax.run.plan import Plan
 from ckd_jax.step import Examples, host_device, replicated, stream_batches
 from ckd_jax.teacher import augmented

@@ -17,11 +17,11 @@ import numpy as np
 from ckd_jax import augment, methods, models
 from ckd_jax import config as configuration
 from ckd_jax import offset as offsets
-from ckd_jax.data import Dataset, Lazy, subset
-from ckd_jax.data.budget import Selection, select
+from ckd_jax.data import Dataset, Lazy, Selection, select, subset
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Method, Model, Outputs, Task
 from ckd_jax.offset import OffsetPlan
+from ckd_jax.run.asking import asking
 from ckd_jax.run.intervals import Intervals, Plateau
 from ckd_jax.run.teacher_training import teacher_config
 from ckd_jax.step import (
@@ -33,7 +33,9 @@ from ckd_jax.step import (
   optimizer,
   staged,
 )
+from ckd_jax.student import check_holdable
 from ckd_jax.table import Table
+from ckd_jax.teacher import Asking
 
 
 class Given(NamedTuple):
@@ -110,7 +112,7 @@ class Plan(NamedTuple):
   recipe: Recipe
   rows: Selection
   images: np.ndarray | Lazy
-  asking: Any
+  asking: Asking
   teacher_config: ml_collections.ConfigDict | None
   intervals: Intervals
   plateau: Plateau | None
@@ -154,7 +156,7 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     recipe=recipe,
     rows=rows,
     images=subset(dataset.train.images, rows.train),
-    asking=config,
+    asking=asking(config)._replace(given=given.answers),
     teacher_config=None,
     intervals=_intervals(config, recipe.task),
     plateau=_plateau(config),
@@ -197,7 +199,8 @@ def _recipe(config, dataset: Dataset, rows: Selection, model) -> Recipe:
     augment=augment.make(
       config.augment if fresh else "none", config.augment_padding
     ),
-    transform=optimizer.sgd(
+    transform=optimizer.make(
+      config.optimizer.get("name", "sgd"),
       config.optimizer.momentum,
       config.optimizer.weight_decay,
     ),
@@ -309,7 +312,7 @@ def _check_student(plan: Plan) -> None:
   """Refuses a student that cannot be kept, or shows too little."""
   model, needs = plan.recipe.model, plan.method.needs
   image = jax.ShapeDtypeStruct((1, *plan.images.shape[1:]), jnp.float32)
-  del image
+  check_holdable(*jax.eval_shape(model.init, jax.random.key(0), image))
   shown = answers_of(model, plan.images[:1])
   given = {
     field for field in shown._fields if jax.tree.leaves(getattr(shown, field))

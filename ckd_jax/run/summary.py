@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 
-from ckd_jax import export, methods
+from ckd_jax import methods
 from ckd_jax import offset as offsets
+from ckd_jax import student as student_file
 from ckd_jax.data import Dataset
 from ckd_jax.models import cost
-from ckd_jax.run.answers import Answers as Collected
+from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.loop import Standing
 from ckd_jax.run.plan import About, Plan
@@ -31,7 +32,7 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
   )
   lines = [
     ("dataset", about.dataset),
-    ("budget", _budget(plan)),
+    ("budget", _budget(plan, answers)),
     ("student", f"{about.student}, {_size(student, flops)}"),
     *_teacher(plan, answers, student, flops),
     ("method", f"{about.method} {_changed(about)}".strip()),
@@ -42,11 +43,12 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
   return lines
 
 
-def _budget(plan: Plan) -> str:
+def _budget(plan: Plan, answers: Collected) -> str:
   train, validation = len(plan.rows.train), len(plan.rows.validation)
+  asked = f", {answers.calls} of them asked about" if answers.calls else ""
   return (
-    f"{plan.about.budget} labelled images: {train} to learn from, "
-    f"{validation} to validate with (nobody is asked about these)"
+    f"{plan.about.budget} labelled images: {train} to learn from{asked}, "
+    f"{validation} to validate with"
   )
 
 
@@ -77,15 +79,13 @@ def _teacher(plan: Plan, answers: Collected, student: int, flops: float):
 def _calls(answers: Collected) -> str:
   if answers.live:
     return "live, in every step"
-  may_buy = getattr(answers, "may_buy", None)
-  text = (
-    f"{answers.calls} images asked about: {answers.paid} calls bought by this "
-    f"run, {answers.calls - answers.paid} answers were there; "
-    f"{answers.repeated} calls repeated"
+  if answers.may_buy is None:
+    return f"none: {answers.calls} answers of a table"
+  failed = f", {answers.failed} requests failed" if answers.failed else ""
+  return (
+    f"{answers.paid} bought by this run, {answers.repeated} repeated{failed}; "
+    f"{answers.may_buy} may still be bought"
   )
-  if may_buy is not None:
-    text += f"; {may_buy} may still be bought"
-  return text
 
 
 def _size(parameters: int, flops: float) -> str:
@@ -170,7 +170,7 @@ def finish(
     "step_milliseconds": round(1e3 / rate, 3) if rate else None,
     "images_per_second": round(rate * context.images_per_step, 1),
     "student_parameters": cost.parameters(params),
-    "params_sha256": export.params_sha256(params, model_state),
+    "params_sha256": student_file.params_sha256(params, model_state),
     "table_path": answers.path,
     "table_digest": answers.digest,
     "table_rows": answers.calls,
@@ -218,7 +218,9 @@ def _export_best(
     "image_shape": json.dumps(list(plan.images.shape[1:])),
   }
   if hosts.first():
-    export.save(workdir / export.STUDENT, params, model_state, metadata)
+    student_file.save(
+      workdir / student_file.STUDENT, params, model_state, metadata
+    )
   return params, model_state
 
 

@@ -29,6 +29,7 @@ def teacher_config(config, num_examples: int) -> ml_collections.ConfigDict:
     recipe[key] = config.teacher[key]
   recipe.eval_every = config.teacher.steps
   recipe.optimizer.learning_rate = config.teacher.learning_rate
+  recipe.optimizer.name = "sgd"
   numbers = config.schedule_hyper.to_dict()
   used = optimizer.SCHEDULE_NUMBERS[config.teacher.schedule]
   recipe.schedule_hyper = ml_collections.ConfigDict(

@@ -10,8 +10,7 @@ from ckd_jax import config as configuration
 from ckd_jax.data import Dataset, load
 from ckd_jax.errors import UserError
 from ckd_jax.run import logger, selection, summary
-from ckd_jax.run.answers import Answers as Collected
-from ckd_jax.run.answers import collect
+from ckd_jax.run.answers import Collected, collect
 from ckd_jax.run.context import RunContext, assemble
 from ckd_jax.run.loop import Standing, start_or_resume, train
 from ckd_jax.run.plan import NOTHING, Given, Plan, make_plan
@@ -147,7 +146,7 @@ def ask_teacher(
   """
   asking = plan.asking
   if plan.teacher_config is not None:
-    path = epath.Path(asking.teacher.path or workdir / "teacher")
+    path = epath.Path(asking.path or workdir / "teacher")
     name = plan.teacher_config.student
     console.say(f"the teacher, {name}, is trained in {path}")
     try:
@@ -155,8 +154,7 @@ def ask_teacher(
     except UserError as error:
       raise UserError(f"teacher {name}: {error}") from error
     console.say()
-    asking = asking.copy_and_resolve_references()
-    asking.teacher.source, asking.teacher.path = "checkpoint", str(path)
+    asking = asking._replace(source="checkpoint", path=str(path))
   return hosts.in_turn(
     workdir,
     lambda: collect(asking, dataset, plan.rows.train, plan, mesh, workdir),

@@ -1,4 +1,4 @@
-"""SGD as PyTorch's, and the learning-rate schedules."""
+"""The optimizers, SGD as PyTorch has it, and the learning-rate schedules."""
 
 import math
 from collections.abc import Callable
@@ -15,6 +15,30 @@ SCHEDULE_NUMBERS = {
   "step": ("milestones", "epochs", "factor"),
 }
 SCHEDULES = tuple(SCHEDULE_NUMBERS)
+
+
+NAMES = ("adamw", "sgd")
+
+
+def make(
+  name: str, momentum: float, weight_decay: float
+) -> optax.GradientTransformation:
+  """Gradients to directions; the learning rate is applied after it.
+
+  Args:
+    name: one of NAMES.
+    momentum: of sgd; the first moment's decay (beta 1) of adamw.
+    weight_decay: added to the gradient by sgd, to the direction by adamw.
+  """
+  return {"adamw": adamw, "sgd": sgd}[name](momentum, weight_decay)
+
+
+def adamw(momentum: float, weight_decay: float) -> optax.GradientTransformation:
+  """Adam with decoupled decay (arXiv 1711.05101); beta 2 is 0.999."""
+  return optax.chain(
+    optax.scale_by_adam(b1=momentum),
+    optax.add_decayed_weights(weight_decay),
+  )
 
 
 def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:

@@ -4,8 +4,9 @@ A table is a folder: `table.json` says what was asked of whom, `part-00000.npz`
 and its followers hold ids and answers.
 """
 
-from ckd_jax.table.check import check, rows
-from ckd_jax.table.foreign import import_file
+from ckd_jax.table.answers import Answers, from_outputs, given, to_outputs
+from ckd_jax.table.check import check
+from ckd_jax.table.foreign import Subject, import_file
 from ckd_jax.table.store import (
   Table,
   append,
@@ -18,23 +19,33 @@ from ckd_jax.table.store import (
   require,
   write_info,
 )
-from ckd_jax.table.values import KINDS, storage_dtype, validate
+from ckd_jax.table.values import (
+  KINDS,
+  looks_like_probs,
+  storage_dtype,
+  validate,
+)
 
 __all__ = [
   "KINDS",
+  "Answers",
+  "Subject",
   "Table",
   "append",
   "check",
   "digest",
   "exists",
   "fields",
+  "from_outputs",
+  "given",
   "import_file",
+  "looks_like_probs",
   "new_info",
   "read",
   "read_info",
   "require",
-  "rows",
   "storage_dtype",
+  "to_outputs",
   "validate",
   "write_info",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ckd_jax import errors
 from ckd_jax.errors import UserError
-from ckd_jax.table import KINDS, check, import_file, read_info
+from ckd_jax.table import KINDS, Subject, check, import_file, read_info
 
 
 def main(argv: Sequence[str]) -> None:
@@ -25,13 +25,15 @@ def _import(flags) -> None:
   if not flags.out:
     raise UserError("--out names no folder: say --out=DIR")
   dataset = _dataset(flags.dataset, flags)
-  split = getattr(dataset, flags.split)
-  info = import_file(
-    flags.file,
-    split,
+  subject = Subject(
     flags.dataset,
     flags.split,
+    getattr(dataset, flags.split),
     dataset.class_names,
+  )
+  info = import_file(
+    flags.file,
+    subject,
     flags.out,
     array=flags.array,
     kind=flags.kind,
@@ -39,7 +41,11 @@ def _import(flags) -> None:
     teacher=flags.teacher,
   )
   count = sum(part["rows"] for part in info["parts"])
-  print(f"{flags.out}: {count} answers of {info['teacher']}, {info['dtype']}")
+  fields = ", ".join(info["fields"])
+  print(
+    f"{flags.out}: {count} answers of {info['teacher']}, {info['dtype']}"
+    f" ({fields})"
+  )
 
 
 def _show(flags) -> None:

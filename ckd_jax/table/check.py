@@ -1,49 +1,11 @@
-"""Looks up answers by image, and whether a table is fit for training."""
+"""Whether a table is fit for training."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
-from ckd_jax.errors import UserError
-from ckd_jax.methods import Outputs
 from ckd_jax.table.store import Table, read, require
-
-
-def rows(
-  table: Table, ids: Sequence[str], num_classes: int | None = None
-) -> Outputs:
-  """The answers for `ids`, in their order, as stored.
-
-  Args:
-    table: as read.
-    ids: str[n].
-    num_classes: refuse a table of another number of classes.
-
-  Returns:
-    Outputs of NumPy arrays [n, ...]; `logits` holds what `info["kind"]` says.
-
-  Raises:
-    UserError: some images have no answer or two, or the classes do not fit.
-  """
-  position = {str(name): row for row, name in enumerate(table.ids)}
-  if len(position) < len(table.ids):
-    raise UserError("the table holds an image twice: see `table check`")
-  absent = [str(name) for name in ids if str(name) not in position]
-  if absent:
-    raise UserError(
-      f"{len(absent)} of {len(ids)} images have no answer in the table,"
-      f" {absent[0]} among them"
-    )
-  classes = table.outputs.logits.shape[1]
-  if num_classes not in (None, classes):
-    raise UserError(
-      f"the table has {classes} classes and the data set {num_classes}"
-    )
-  index = np.asarray([position[str(name)] for name in ids], np.int64)
-  return jax.tree.map(lambda array: array[index], table.outputs)
 
 
 def check(
@@ -67,16 +29,16 @@ def check(
   table = read(path)
   if split is not None:
     require(path, table.info, fingerprint=split.fingerprint)
-  logits = table.outputs.logits.astype(np.float32)
-  finite = np.isfinite(logits).all(1)
+  values = table.answers.values.astype(np.float32)
+  finite = np.isfinite(values).all(1)
   report = {
     "rows": len(table.ids),
     "missing_ids": len(table.info["missing"]),
     "duplicate_ids": len(table.ids) - len(set(table.ids)),
     "non_finite_rows": int((~finite).sum()),
-    "ruled_out_rows": int(np.isneginf(logits).any(1).sum()),
+    "ruled_out_rows": int(np.isneginf(values).any(1).sum()),
     "agreement": None if split is None else _agreement(table, split),
-    "mean_entropy": _mean_entropy(logits, table.info["kind"]),
+    "mean_entropy": _mean_entropy(values, table.info["kind"]),
     "digest": table.info["digest"],
     "parts": {part["file"]: part["sha256"] for part in table.info["parts"]},
   }
@@ -87,7 +49,7 @@ def check(
 def _agreement(table: Table, split) -> float:
   labels = dict(zip(map(str, split.ids), split.labels, strict=True))
   truth = np.asarray([labels.get(str(name), -1) for name in table.ids])
-  return float(100 * (table.outputs.logits.argmax(1) == truth).mean())
+  return float(100 * (table.answers.values.argmax(1) == truth).mean())
 
 
 def _mean_entropy(values: np.ndarray, kind: str) -> float | None:

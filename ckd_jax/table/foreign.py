@@ -3,27 +3,40 @@
 import hashlib
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Outputs
+from ckd_jax.system import console
 from ckd_jax.table import formats
+from ckd_jax.table.answers import Answers
 from ckd_jax.table.store import append, exists, new_info
-from ckd_jax.table.values import fits_half, validate
+from ckd_jax.table.values import fits_half, looks_like_probs, validate
+
+
+class Subject(NamedTuple):
+  """The images that a table is about.
+
+  Attributes:
+    dataset: name of the data set.
+    split_name: "train" or "test".
+    split: its images, labels, ids and fingerprint, in canonical order.
+    class_names: in the data set's order.
+  """
+
+  dataset: str
+  split_name: str
+  split: Any
+  class_names: Sequence[str]
 
 
 def import_file(
   file: epath.PathLike,
-  split: Any,
-  dataset_name: str,
-  split_name: str,
-  class_names: Sequence[str],
+  subject: Subject,
   out: epath.PathLike,
   *,
   array: str | None = None,
@@ -33,13 +46,13 @@ def import_file(
 ) -> dict[str, Any]:
   """Makes a table from a file that another tool wrote.
 
+  Beside the answers, an array `embedding` or `<split>_embedding` is taken over,
+  for methods that compare embeddings.
+
   Args:
     file: .npz, .npy, .parquet, .safetensors or .csv; without ids its rows are
       in the split's order.
-    split: a `data.Split`, in canonical order.
-    dataset_name: written into the table.
-    split_name: as is.
-    class_names: as is, in the order of the file's columns.
+    subject: the images that the answers are about.
     out: the new table's folder.
     array: the name of the answers, if not `logits` or `<split>_logits`.
     kind: "logits", "log_probs" or "probs".
@@ -60,35 +73,49 @@ def import_file(
   except OSError as error:
     raise UserError(f"cannot read {name}: {error.strerror or error}") from error
   try:
-    ids, values = formats.read(data, name, split_name, class_names, array)
-    if not len(values):
-      raise UserError("there is no row of answers: export it again")
-    with np.errstate(over="ignore"):  # what overflows is refused as infinite
-      values = values.astype(np.float32)
-    validate(values, kind, len(class_names))
-    if dtype == "float16" and not fits_half(values):
+    place, answers = _parse(data, name, subject, array, kind)
+    if dtype == "float16" and not fits_half(answers.values):
       raise UserError("some |logit| > 65504: say --dtype=float32")
-    place = _places(ids, len(values), split, split_name)
   except UserError as error:
     raise UserError(f"{name}: {error}") from error
-  order = np.argsort(place)  # one layout, whatever the order of the file
-  place, values = place[order], values[order]
-  if kind == "logits" and _looks_like_probs(values):
-    print(
-      f"{name}: these look like probabilities; if so, say kind=probs",
-      file=sys.stderr,
+  if kind == "logits" and looks_like_probs(answers.values):
+    console.note(
+      f"{name}: these look like probabilities; if so, say kind=probs"
     )
-  known = np.asarray(split.ids, str)
+  known = np.asarray(subject.split.ids, str)
   info = new_info(
-    dataset=dataset_name,
-    split=split_name,
-    fingerprint=split.fingerprint,
-    class_names=class_names,
+    dataset=subject.dataset,
+    split=subject.split_name,
+    fingerprint=subject.split.fingerprint,
+    class_names=subject.class_names,
     teacher=teacher or _file_name(name, data),
     missing=np.delete(known, place),
     kind=kind,
   )
-  return append(out, info, known[place], Outputs(values), dtype=dtype)
+  return append(out, info, known[place], answers, dtype=dtype)
+
+
+def _parse(
+  data: bytes, name: str, subject: Subject, array: str | None, kind: str
+) -> tuple[np.ndarray, Answers]:
+  """The rows of the split that a file is about, and its answers, in order."""
+  ids, values, embedding = formats.read(
+    data, name, subject.split_name, subject.class_names, array
+  )
+  if not len(values):
+    raise UserError("there is no row of answers: export it again")
+  with np.errstate(over="ignore"):  # what overflows is refused as infinite
+    values = values.astype(np.float32)
+  validate(values, kind, len(subject.class_names))
+  if embedding is not None and len(embedding) != len(values):
+    raise UserError(
+      f"there are {len(embedding)} embeddings for {len(values)} answers"
+    )
+  place = _places(ids, len(values), subject.split, subject.split_name)
+  order = np.argsort(place)  # one layout, whatever the order of the file
+  if embedding is not None:
+    embedding = embedding[order]
+  return place[order], Answers(values[order], embedding)
 
 
 def _places(ids, count: int, split, split_name: str) -> np.ndarray:
@@ -109,11 +136,6 @@ def _file_name(name: str, data: bytes) -> str:
   return (
     f"file:{os.path.basename(name)}:{hashlib.sha256(data).hexdigest()[:16]}"
   )
-
-
-def _looks_like_probs(values: np.ndarray) -> bool:
-  sums = values.sum(1, dtype=np.float64)
-  return values.min() >= 0 and np.abs(sums - 1).max() < 1e-2
 
 
 def locate(ids: np.ndarray, known: np.ndarray) -> np.ndarray:

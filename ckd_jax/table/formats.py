@@ -21,18 +21,20 @@ def read(
   split_name: str,
   class_names: Sequence[str],
   array: str | None = None,
-) -> tuple[np.ndarray | None, np.ndarray]:
-  """Finds the ids and the answers in the bytes of a file.
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
+  """Finds ids, answers and embeddings in the bytes of a file.
 
   Args:
     data: the whole file.
     name: its name; the ending says the format.
-    split_name: looked for in `<split>_logits` and `<split>_ids`.
+    split_name: looked for in `<split>_logits`, `<split>_ids` and
+      `<split>_embedding`.
     class_names: in the data set's order; columns named so are put into it.
     array: the name of the answers, where it is another one.
 
   Returns:
-    ids (str or int [rows], or None) and answers float[rows, classes].
+    ids (str or int [rows], or None), answers float[rows, classes], and the
+    teacher's embeddings float[rows, dim], or None.
 
   Raises:
     UserError: the file is cut, empty, pickled, or not what its ending says;
@@ -52,7 +54,8 @@ def read(
   try:
     columns = _READERS[ending](data, class_names)
     values = _values(columns, split_name, array)
-    return _ids(columns, split_name), values
+    ids, embedding = _ids(columns, split_name), _embedding(columns, split_name)
+    return ids, values, embedding
   except UserError:
     raise
   except Exception as error:  # whatever a parser says of bytes it cannot read
@@ -86,6 +89,24 @@ def _values(columns, split_name, array) -> np.ndarray:
       f"{found!r} has shape {values.shape}, not [images, classes]"
     )
   return values
+
+
+def _embedding(columns, split_name) -> np.ndarray | None:
+  keys = (f"{split_name}_embedding", "embedding")
+  found = next((key for key in keys if key in columns), None)
+  if found is None:
+    return None
+  embedding = np.asarray(columns[found])
+  if embedding.dtype.name == "bfloat16":
+    embedding = embedding.astype(np.float32)
+  if embedding.dtype.kind not in "fiu" or embedding.ndim != 2:
+    raise UserError(
+      f"{found!r} has shape {embedding.shape} and type {embedding.dtype}, not"
+      " numbers [images, dim]"
+    )
+  if not np.isfinite(embedding).all():
+    raise UserError(f"{found!r} holds NaN or infinite numbers")
+  return embedding.astype(np.float32)
 
 
 def _ids(columns, split_name) -> np.ndarray | None:

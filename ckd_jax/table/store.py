@@ -12,13 +12,14 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Outputs
 from ckd_jax.system import files
-from ckd_jax.table.values import storage_dtype
+from ckd_jax.table.answers import Answers
+from ckd_jax.table.values import storage_dtype, validate
 
 _TUPLES = ("maps", "preactivations")
 # What table.json says, and of which type it is.
@@ -43,18 +44,106 @@ _PART = {"file": str, "sha256": str, "rows": int}
 
 
 class Table(NamedTuple):
-  """Answers in memory.
+  """Answers in memory, each beside the id of its image.
+
+    table = Table.from_arrays(logits, ids=["train_0", "train_7"])
+    table.write("answers"); Table.read("answers").kind
 
   Attributes:
     ids: str[rows].
-    outputs: NumPy arrays [rows, ...] as stored; `logits` holds what
-      `info["kind"]` says.
+    answers: NumPy arrays [rows, ...] as stored.
     info: what table.json says.
   """
 
   ids: np.ndarray
-  outputs: Outputs
+  answers: Answers
   info: dict[str, Any]
+
+  @property
+  def kind(self) -> str:
+    """What the values are: "logits", "log_probs" or "probs"."""
+    return self.info["kind"]
+
+  @classmethod
+  def read(cls, path: epath.PathLike) -> "Table":
+    """Reads a table's folder and checks every byte; as `table.read`."""
+    return read(path)
+
+  @classmethod
+  def from_arrays(
+    cls,
+    values: np.ndarray,
+    *,
+    ids: Sequence[str] | None = None,
+    kind: str = "logits",
+    embedding: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+    teacher: str = "arrays",
+  ) -> "Table":
+    """A table of answers that a program holds.
+
+    Args:
+      values: float[rows, classes].
+      ids: of the images; default: train_0, train_1, ...
+      kind: "logits", "log_probs" or "probs".
+      embedding: float[rows, dim], of the teacher, if it is known.
+      class_names: in the order of the columns; default: their numbers.
+      teacher: who answered.
+
+    Raises:
+      UserError: the values cannot be what they are said to be.
+    """
+    values = np.asarray(values)
+    if values.ndim != 2 or values.dtype.kind not in "fiu":
+      raise UserError(
+        f"answers are {values.dtype} of shape {values.shape}, not numbers "
+        "[images, classes]"
+      )
+    names = range(values.shape[1]) if class_names is None else class_names
+    validate(values.astype(np.float32), kind, len(names))
+    if ids is None:
+      ids = [f"train_{row}" for row in range(len(values))]
+    if len(set(map(str, ids))) != len(values):
+      raise UserError(f"{len(values)} answers need as many different ids")
+    info = new_info(
+      dataset="arrays",
+      split="train",
+      fingerprint="",
+      class_names=[str(name) for name in names],
+      teacher=teacher,
+      missing=[],
+      kind=kind,
+    )
+    return cls(np.asarray(ids, str), Answers(values, embedding), info)
+
+  def write(self, path: epath.PathLike) -> None:
+    """Writes the table into a folder that holds none yet.
+
+    Raises:
+      UserError: the folder holds a table, or cannot be written.
+    """
+    if exists(path):
+      raise UserError(f"{path} already holds a table: choose another folder")
+    info = {**self.info, "parts": [], "fields": [], "dtype": None}
+    append(path, info, list(self.ids), self.answers)
+
+  def rows(self, ids: Sequence[str]) -> Answers:
+    """The answers for `ids`, in their order, as stored.
+
+    Raises:
+      UserError: some images have no answer, or two.
+    """
+    position = {str(name): row for row, name in enumerate(self.ids)}
+    if len(position) < len(self.ids):
+      raise UserError("the table holds an image twice: see `table check`")
+    absent = [str(name) for name in ids if str(name) not in position]
+    if absent:
+      raise UserError(
+        f"{len(absent)} of {len(ids)} images have no answer in the table,"
+        f" {absent[0]} among them"
+      )
+    index = np.asarray([position[str(name)] for name in ids], np.int64)
+    return jax.tree.map(lambda array: array[index], self.answers)
 
 
 def digest(table: epath.PathLike | dict) -> str:
@@ -221,18 +310,22 @@ def _read_part(folder, part: dict) -> dict[str, np.ndarray]:
     return dict(arrays)
 
 
-def to_arrays(outputs: Outputs) -> dict[str, np.ndarray]:
-  """Field names to arrays; the members of a tuple are numbered, `maps_0`."""
-  arrays = {"logits": outputs.logits}
-  if outputs.embedding is not None:
-    arrays["embedding"] = outputs.embedding
+def to_arrays(answers: Answers) -> dict[str, np.ndarray]:
+  """Names in a part to arrays; the members of a tuple are numbered, `maps_0`.
+
+  The values, of whatever kind, are called `logits` there.
+  """
+  arrays = {"logits": answers.values}
+  if answers.embedding is not None:
+    arrays["embedding"] = answers.embedding
   for field in _TUPLES:
-    for number, array in enumerate(getattr(outputs, field)):
+    for number, array in enumerate(getattr(answers, field)):
       arrays[f"{field}_{number}"] = array
   return {key: np.asarray(array) for key, array in arrays.items()}
 
 
-def from_arrays(arrays: dict[str, np.ndarray]) -> Outputs:
+def from_arrays(arrays: dict[str, np.ndarray]) -> Answers:
+  """The inverse of `to_arrays`."""
   stages = {
     field: tuple(
       arrays[f"{field}_{number}"]
@@ -240,16 +333,17 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Outputs:
     )
     for field in _TUPLES
   }
-  return Outputs(arrays["logits"], arrays.get("embedding"), **stages)
+  return Answers(arrays["logits"], arrays.get("embedding"), **stages)
 
 
 def append(
   path: epath.PathLike,
   info: dict,
   ids: Sequence[str],
-  outputs: Outputs,
+  answers: Answers,
   *,
   dtype: str | None = None,
+  notes: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Adds one durable part: first the part, then the table.json that names it.
 
@@ -257,8 +351,9 @@ def append(
     path: the table's folder.
     info: what table.json is to say, the new part apart.
     ids: str[rows].
-    outputs: arrays [rows, ...].
+    answers: arrays [rows, ...].
     dtype: of the stored arrays; default: as precise as needed.
+    notes: what table.json says of this part beside its file: who paid for it.
 
   Returns:
     `info` with the part, the dtype and the ids still missing.
@@ -266,7 +361,7 @@ def append(
   Raises:
     UserError: the parts before hold other fields, or the disk refuses.
   """
-  arrays = to_arrays(outputs)
+  arrays = to_arrays(answers)
   if info["parts"] and sorted(arrays) != info["fields"]:
     raise UserError(
       f"the table {path} holds {', '.join(info['fields'])} and the new"
@@ -292,7 +387,7 @@ def append(
       "missing": [name for name in info["missing"] if name not in answered],
       "parts": [
         *info["parts"],
-        {"file": name, "sha256": sha256, "rows": len(ids)},
+        {**(notes or {}), "file": name, "sha256": sha256, "rows": len(ids)},
       ],
     },
   )

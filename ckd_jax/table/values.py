@@ -36,6 +36,17 @@ def fits_half(values: np.ndarray) -> bool:
   return bool(np.abs(finite).max(initial=0) <= _LARGEST_HALF)
 
 
+def looks_like_probs(values: np.ndarray) -> bool:
+  """Whether float[rows, classes] may be probabilities: sums of 1, none below 0.
+
+  Answers that a teacher calls logits and that look so deserve a warning.
+  """
+  values = np.asarray(values, np.float64)
+  if not values.size or not np.isfinite(values).all():
+    return False
+  return values.min() >= 0 and np.abs(values.sum(1) - 1).max() < 1e-2
+
+
 def validate(values: np.ndarray, kind: str, num_classes: int) -> None:
   """Refuses answers that cannot be what they are said to be.
 

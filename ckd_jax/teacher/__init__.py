@@ -1,21 +1,30 @@
-"""The teacher: who answers, and how each question is asked only once."""
+"""The teacher: who answers, and how each question is asked only once.
 
-from ckd_jax.teacher.ask import BudgetExceeded, augmented, build, require
-from ckd_jax.teacher.sources import (
-  Teacher,
-  from_callable,
-  from_model,
-  from_run,
-  from_torch,
-  pruned,
-)
+`from_callable`, `from_run`, `from_torch` and `from_model` make a `Teacher`;
+`build` asks it about the images of an `Order` that a table does not hold yet.
+"""
+
+from ckd_jax.teacher.ask import Bought, build, require
+from ckd_jax.teacher.asking import Asking
+from ckd_jax.teacher.black_box import from_callable, from_function
+from ckd_jax.teacher.networks import from_model, from_run, from_torch, pruned
+from ckd_jax.teacher.order import BudgetExceeded, CallBudget, Order
+from ckd_jax.teacher.teacher import Network, Teacher
+from ckd_jax.teacher.views import VIEWS, augmented
 
 __all__ = [
+  "VIEWS",
+  "Asking",
+  "Bought",
   "BudgetExceeded",
+  "CallBudget",
+  "Network",
+  "Order",
   "Teacher",
   "augmented",
   "build",
   "from_callable",
+  "from_function",
   "from_model",
   "from_run",
   "from_torch",

@@ -49,9 +49,9 @@ class Journal:
     """Notes that a request came to nothing: asking again repeats no call."""
     self._note({"fail": list(ids)})
 
-  def answer(self, ids: Sequence[str], logits: np.ndarray) -> None:
+  def answer(self, ids: Sequence[str], values: np.ndarray) -> None:
     """Makes answers, float[n, classes], durable."""
-    self._note(_answer_line(ids, logits))
+    self._note(_answer_line(ids, values))
 
   def repeated(self, ids: Iterable[str]) -> int:
     """How many requests for `ids` were sent more than once."""
@@ -79,8 +79,8 @@ class Journal:
       data = base64.b64decode(event["logits"], validate=True)
       if zlib.crc32(data) != event["crc32"]:
         raise ValueError("a flipped bit")
-      logits = np.frombuffer(data, "<f4").reshape(len(event["answer"]), -1)
-      self.answers.update(zip(event["answer"], logits, strict=True))
+      values = np.frombuffer(data, "<f4").reshape(len(event["answer"]), -1)
+      self.answers.update(zip(event["answer"], values, strict=True))
 
   def _rewrite(self) -> None:
     asked = {"ask": list(self.asked.elements())}
@@ -89,8 +89,8 @@ class Journal:
     files.write(self.path, ("\n".join(lines) + "\n").encode())
 
 
-def _answer_line(ids: Sequence[str], logits: np.ndarray) -> dict:
-  data = np.asarray(logits, "<f4").tobytes()
+def _answer_line(ids: Sequence[str], values: np.ndarray) -> dict:
+  data = np.asarray(values, "<f4").tobytes()
   return {
     "answer": list(ids),
     "logits": base64.b64encode(data).decode(),

@@ -1,0 +1,160 @@
+"""Distillation from Python: what the command does, with objects for names."""
+
+import pathlib
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from ckd_jax import config as configuration
+from ckd_jax import models
+from ckd_jax.data import Dataset, read_arrays
+from ckd_jax.errors import UserError
+from ckd_jax.methods import Model
+from ckd_jax.run import Given, run
+from ckd_jax.student import Student, load_student
+from ckd_jax.system import compile_cache, console, devices
+
+Progress = Callable[[int, Mapping[str, Any]], None]
+
+
+class Result(NamedTuple):
+  """A finished run.
+
+  Attributes:
+    path: its folder, as the command would have left it.
+    summary: what summary.json holds.
+    student: the best student: uint8 images to float32 logits.
+  """
+
+  path: pathlib.Path
+  summary: dict[str, Any]
+  student: Student
+
+
+def distill(
+  config: ml_collections.ConfigDict | str | None = None,
+  workdir: str | pathlib.Path | None = None,
+  *,
+  student: Any = None,
+  data: Any = None,
+  answers: Any = None,
+  method: str | None = None,
+  progress: Progress | None = None,
+  **keys: Any,
+) -> Result:
+  """Distils a student, from a config or from arrays in memory.
+
+    distill(get_config("cifar100", method="kd"), "runs/kd")
+    distill(student="cnn", data=(images, labels), answers=logits, method="ckd")
+
+  Every core and every device is used, as from the command. The same call with
+  the same `workdir` resumes an unfinished run.
+
+  Args:
+    config: of the run, from `get_config`, or the name of one; None where `data`
+      is given, whose defaults are those of configs/digits.py.
+    workdir: folder for everything that the run makes; None is a new temporary
+      one.
+    student: a name of `models.names()`, a `Model`, or a Linen, NNX, Equinox or
+      Haiku network; None is the one that the config names.
+    data: (images, labels), or ((images, labels), (test images, test labels)),
+      or a `Dataset`; images are uint8[n, h, w, c] and labels int[n].
+    answers: of the teacher: float[n, classes], logits about the n training
+      images in their order; a `Table`; or a function uint8[n, h, w, c] ->
+      float[n, classes], which is asked about the images of the `budget` only,
+      each of them once.
+    method: a name of `methods.names()`; its hyper-parameters are keys like
+      `**{"hyper.temperature": 2.0}`.
+    progress: called with (step, numbers by name) after logged steps and
+      evaluations. Nothing is printed.
+    **keys: of the config, `steps=1000` or `**{"optimizer.learning_rate": 0.1}`.
+
+  Raises:
+    UserError: anything that can be mended by the caller, in one line.
+  """
+  devices.use_every_core()
+  dataset = None if data is None else _dataset(data)
+  config = _config(config, dataset, method)
+  with config.unlocked():
+    model = _name_student(config, student)
+    _name_teacher(config, answers)
+  for key, value in keys.items():
+    configuration.set_value(config, key, value)
+  configuration.check(config)
+  if workdir is None:
+    workdir = tempfile.mkdtemp(prefix="ckd_jax-")
+  path = pathlib.Path(workdir)
+  given = Given(dataset, model, answers)
+  with console.silenced(progress), compile_cache.persistent_cache():
+    summary = run(config.lock(), path, given=given, flag_name="workdir")
+  network = None if model is None else student
+  return Result(path, summary, load_student(path, network=network))
+
+
+def _dataset(data) -> Dataset:
+  if isinstance(data, Dataset):
+    return data
+  if not isinstance(data, tuple | list) or len(data) != 2:
+    raise UserError(
+      "data must be (images, labels) or ((images, labels), (test images, test "
+      f"labels)), not a {type(data).__name__}"
+    )
+  first, second = data
+  pairs = isinstance(first, tuple | list) and len(first) == 2
+  train, test = (first, second) if pairs else ((first, second), None)
+  return Dataset("arrays", *read_arrays(train, test))
+
+
+def _config(config, dataset: Dataset | None, method: str | None):
+  """A config of one's own, or the defaults for arrays."""
+  options = {} if method is None else {"method": method}
+  if isinstance(config, str):
+    return configuration.get_config(config, **options)
+  if config is not None:
+    own = config.copy_and_resolve_references()
+    if method not in (None, own.method):
+      raise UserError(
+        f"the config is of method {own.method!r}: choose another with"
+        f" get_config(..., method={method!r})"
+      )
+    return own
+  if dataset is None:
+    raise UserError("there is nothing to learn from: give a config, or data=")
+  own = configuration.get_config("digits", **options)
+  pixels = dataset.train.images[:].reshape(-1, dataset.train.images.shape[-1])
+  mean, std = pixels.mean(0) / 255, pixels.std(0) / 255
+  with own.unlocked():
+    own.dataset.name = dataset.name
+    own.dataset.mean = tuple(float(x) for x in mean)
+    own.dataset.std = tuple(max(float(x), 1e-3) for x in std)
+    own.budget = len(dataset.train.labels)
+    own.teacher.source = "none"
+    own.teacher.pruned = 0.0
+  return own
+
+
+def _name_student(config, student) -> Model | None:
+  """Enters the student's name; returns its network where it is an object."""
+  if student is None:
+    return None
+  if isinstance(student, str):
+    config.student = student
+    return None
+  parts = student if isinstance(student, tuple) else (student,)
+  config.student = f"given:{type(parts[0]).__name__}"
+  return models.as_model(student)
+
+
+def _name_teacher(config, answers) -> None:
+  """Enters where answers come from, where they are objects."""
+  if answers is None:
+    return
+  if callable(answers):
+    name = getattr(answers, "__qualname__", type(answers).__name__)
+    config.teacher.source = "callable"
+    config.teacher.path = f"{getattr(answers, '__module__', 'given')}:{name}"
+  else:
+    config.teacher.source = "table"
+    config.teacher.path = "given"

@@ -1,0 +1,108 @@
+"""Config files: the user's own, and those that come with the package."""
+
+import importlib.util
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from ckd_jax import configs
+from ckd_jax.config.rules import check, check_complete
+from ckd_jax.config.values import fill_optional, flatten, set_value
+from ckd_jax.errors import UserError, nearest
+
+
+def packaged() -> dict[str, pathlib.Path]:
+  """The config files of the package, by name."""
+  folder = pathlib.Path(configs.__file__).parent
+  return {path.stem: path for path in sorted(folder.glob("[a-z]*.py"))}
+
+
+def find(path: str) -> pathlib.Path:
+  """The file that `path` names.
+
+  Args:
+    path: of a file; or, where there is none, `configs/NAME.py` or `NAME` of a
+      config of the package.
+
+  Raises:
+    UserError: there is no such file.
+  """
+  file = pathlib.Path(path)
+  if file.is_file() and file.suffix == ".py":
+    return file
+  known = packaged()
+  if file.stem in known and path in (
+    file.stem,
+    f"{file.stem}.py",
+    f"configs/{file.stem}.py",
+  ):
+    return known[file.stem]
+  beside = [str(near) for near in file.parent.glob("*.py")]
+  choices = beside or [f"configs/{name}.py" for name in known]
+  raise UserError(f"no config file {path!r}: {nearest(path, choices)}")
+
+
+def load_file(path: str, arg: str = "") -> ml_collections.ConfigDict:
+  """The config that a file makes of `arg`, complete and not yet checked.
+
+  Args:
+    path: as `find` takes it.
+    arg: the text after the colon of `--config=FILE:ARG`.
+
+  Raises:
+    UserError: there is no such file, or it does not make a config.
+  """
+  file = find(path)
+  try:
+    spec = importlib.util.spec_from_file_location("_config", file)
+    if spec is None or spec.loader is None:
+      raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(arg)
+  except UserError:
+    raise
+  except Exception as error:  # the user's code may raise anything
+    raise UserError(
+      f"{path} does not load: {type(error).__name__}: {error}"
+    ) from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(
+      f"get_config of {path} returned a {type(config).__name__}: return an"
+      " ml_collections.ConfigDict"
+    )
+  check_complete(config, path)
+  fill_optional(config)
+  return config
+
+
+def get_config(name: str, **options: Any) -> ml_collections.ConfigDict:
+  """A config, as `--config=configs/NAME.py:key=value,...` would make it.
+
+    get_config("cifar100", method="kd", budget=500)
+    get_config("cifar100", **{"optimizer.learning_rate": 0.05})
+
+  Args:
+    name: "cifar100", "digits", ... or the path of a file.
+    **options: `method`, options of the file's own, and values of keys.
+
+  Returns:
+    A locked ConfigDict whose values were checked.
+
+  Raises:
+    UserError: there is no such config or key, or a value cannot be.
+  """
+  known = flatten(load_file(name))
+  of_file = {
+    key: value
+    for key, value in options.items()
+    if key == "method" or (key not in known and not key.startswith("hyper."))
+  }
+  arg = ",".join(f"{key}={value}" for key, value in of_file.items())
+  config = load_file(name, arg)
+  for key, value in options.items():
+    if key not in of_file:
+      set_value(config, key, value)
+  check(config)
+  return config.lock()

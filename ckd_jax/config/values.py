@@ -1,0 +1,124 @@
+"""The keys of a config: set from text, flattened, compared and digested."""
+
+import hashlib
+import json
+from typing import Any
+
+import ml_collections
+
+from ckd_jax.config import rules
+from ckd_jax.errors import UserError, nearest
+
+
+def parse(arg: str, **defaults: str) -> dict[str, str]:
+  """`method=icd,budget=4000` after the colon of --config, over `defaults`."""
+  options = dict(defaults)
+  for item in filter(None, (arg or "").split(",")):
+    key, equals, value = item.partition("=")
+    if not equals:
+      raise UserError(f"{item!r} after the config's name: write key=value")
+    options[key] = value
+  return options
+
+
+def override(
+  config: ml_collections.ConfigDict, options: dict[str, str]
+) -> None:
+  """Sets keys of `config`, given as text, with the types that they have."""
+  fill_optional(config)
+  known = flatten(config)
+  for key, text in options.items():
+    if key not in known:
+      raise UserError(f"unknown config key {key!r}: {nearest(key, known)}")
+    parent, _, last = key.rpartition(".")
+    kind = rules.value(config, parent).get_type(last)
+    try:
+      config.update_from_flattened_dict({key: _typed(text, kind)})
+    except (TypeError, ValueError) as error:
+      raise UserError(
+        f"{key}={text}: should be {kind.__name__}, like {known[key]!r}"
+      ) from error
+
+
+def _typed(text: str, kind: type):
+  if kind is str:
+    return text
+  value = json.loads(text.lower() if kind is bool else text)
+  # A bool is an int to Python: true is no budget.
+  if isinstance(value, bool) != (kind is bool):
+    raise TypeError
+  return float(value) if kind is float else value
+
+
+def flatten(config, prefix: str = "") -> dict[str, object]:
+  """{'optimizer.momentum': 0.9, ...}."""
+  flat = {}
+  for key in config:
+    value = config[key]
+    if isinstance(value, ml_collections.ConfigDict | dict):
+      flat |= flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def fill_optional(config: ml_collections.ConfigDict) -> None:
+  """Adds the optional keys that a config leaves out, at their defaults."""
+  for key, default in rules.OPTIONAL.items():
+    parent, _, last = key.rpartition(".")
+    section = rules.value(config, parent)
+    if last not in section:
+      with section.unlocked():
+        section[last] = default
+
+
+def set_value(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
+  """Sets one key, given as a Python value of the type that it has.
+
+  Raises:
+    UserError: there is no such key, or the value is of another type.
+  """
+  known = flatten(config)
+  if key not in known:
+    raise UserError(f"unknown config key {key!r}: {nearest(key, known)}")
+  try:
+    with config.unlocked():
+      config.update_from_flattened_dict({key: value})
+  except (TypeError, ValueError) as error:
+    raise UserError(
+      f"{key}={value!r}: should be like {known[key]!r}"
+    ) from error
+
+
+def to_json(config: ml_collections.ConfigDict) -> dict:
+  """The config as plain JSON values (tuples become lists).
+
+  Optional keys at their defaults are left out: a run that was begun before
+  there were such keys is the same run.
+  """
+  plain = json.loads(json.dumps(config.to_dict()))
+  for key, default in rules.OPTIONAL.items():
+    parent, _, last = key.rpartition(".")
+    section = plain.get(parent, {})
+    if isinstance(default, ml_collections.FieldReference):
+      default = default.get()
+    if section.get(last, default) == default:
+      section.pop(last, None)
+  return plain
+
+
+def digest(config: ml_collections.ConfigDict) -> str:
+  """Eight characters that name this config."""
+  text = json.dumps(to_json(config), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def differences(old: dict, new: dict) -> list[str]:
+  """One line for each key whose value is not the same."""
+  old, new = flatten(old), flatten(new)
+  lines = []
+  for key in sorted(old.keys() | new.keys()):
+    before, after = old.get(key, "absent"), new.get(key, "absent")
+    if before != after:
+      lines.append(f"{key}: {before} -> {after}")
+  return lines

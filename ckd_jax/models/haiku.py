@@ -1,0 +1,46 @@
+"""A transformed Haiku function as a `Model`."""
+
+import inspect
+from typing import Any
+
+import jax
+
+from ckd_jax.methods import Model, Outputs
+from ckd_jax.models.plain import as_outputs
+
+
+def model(network: Any) -> Model:
+  """Wraps `haiku.transform_with_state(f)` or `haiku.transform(f)`.
+
+  Args:
+    network: of a function of float[n, h, w, c], normalised, and of
+      `is_training` where it takes that; it returns logits [n, classes] or
+      `Outputs`.
+  """
+  has_state = type(network).__name__ == "TransformedWithState"
+  takes_mode = "is_training" in inspect.signature(network.apply).parameters
+
+  def mode(train: bool) -> dict[str, bool]:
+    return {"is_training": train} if takes_mode else {}
+
+  def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
+    made = network.init(key, images, **mode(True))
+    params, state = made if has_state else (made, {})
+    return dict(params), dict(state)
+
+  def apply(
+    params: dict,
+    state: dict,
+    images: jax.Array,
+    *,
+    train: bool,
+    key: jax.Array | None = None,
+  ) -> tuple[Outputs, dict]:
+    if not has_state:
+      return as_outputs(
+        network.apply(params, key, images, **mode(train))
+      ), state
+    answer, after = network.apply(params, state, key, images, **mode(train))
+    return as_outputs(answer), dict(after) if train else state
+
+  return Model(init, apply)

@@ -1,0 +1,89 @@
+"""Trees of any container as nested dicts, which a student's file can hold."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax.methods import Model, Outputs
+
+
+def to_dicts(tree) -> dict[str, Any]:
+  """Every leaf under its path, as nested dicts with texts for keys."""
+  nested: dict[str, Any] = {}
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  for path, leaf in leaves:
+    *parents, last = _names(path)
+    inner = nested
+    for name in parents:
+      inner = inner.setdefault(name, {})
+    inner[last] = leaf
+  return nested
+
+
+def from_dicts(nested: dict[str, Any], like):
+  """The tree that `to_dicts` made `nested` of.
+
+  Args:
+    nested: as `to_dicts` returns it.
+    like: a tree of the wanted structure; its leaves are not used.
+  """
+  paths, structure = jax.tree_util.tree_flatten_with_path(like)
+  leaves = []
+  for path, _ in paths:
+    inner: Any = nested
+    for name in _names(path):
+      inner = inner[name]
+    leaves.append(inner)
+  return jax.tree.unflatten(structure, leaves)
+
+
+def _names(path) -> list[str]:
+  names = [
+    jax.tree_util.keystr((key,), simple=True, separator="/") for key in path
+  ]
+  return names or ["value"]  # the tree is one leaf
+
+
+def is_plain(tree) -> bool:
+  """Whether a tree is nested dicts with texts for keys, and nothing else."""
+  if isinstance(tree, dict):
+    return all(isinstance(key, str) for key in tree) and all(
+      map(is_plain, tree.values())
+    )
+  return hasattr(tree, "shape")
+
+
+def plain(model: Model) -> Model:
+  """The same network over nested dicts; unchanged where it has them already.
+
+  Args:
+    model: whose `init` may return trees of any containers.
+  """
+
+  def shapes(images):
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)
+
+  def init(key, images):
+    trees = model.init(key, images)
+    return tuple(tree if is_plain(tree) else to_dicts(tree) for tree in trees)
+
+  def apply(params, state, images, *, train, key=None):
+    like_params, like_state = shapes(images)
+    outputs, new_state = model.apply(
+      params if is_plain(like_params) else from_dicts(params, like_params),
+      state if is_plain(like_state) else from_dicts(state, like_state),
+      images,
+      train=train,
+      key=key,
+    )
+    new_state = new_state if is_plain(new_state) else to_dicts(new_state)
+    return as_outputs(outputs), new_state
+
+  return Model(init, apply)
+
+
+def as_outputs(answer) -> Outputs:
+  """What a network returned: `Outputs`, or its logits [n, classes] alone."""
+  return answer if isinstance(answer, Outputs) else Outputs(answer)

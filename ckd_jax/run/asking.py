@@ -1,0 +1,37 @@
+"""What a config says about asking, in one record."""
+
+from ckd_jax.teacher import Asking
+
+
+def asking(config) -> Asking:
+  """The record of a config.
+
+  Args:
+    config: a ConfigDict; that of a teacher's own training asks nobody, and
+      leaves the other keys out.
+  """
+  teacher = config.teacher
+  if teacher.source == "none":
+    return Asking("none")
+  return Asking(
+    source=teacher.source,
+    name=teacher.name,
+    path=teacher.path,
+    kind=teacher.kind,
+    view=teacher.view,
+    view_seed=config.budget_seed,
+    pad=config.augment_padding,
+    live=teacher.live,
+    pruned=teacher.pruned,
+    mean=tuple(teacher.mean),
+    std=tuple(teacher.std),
+    part_size=teacher.part_size,
+    retries=teacher.retries,
+    back_off=teacher.back_off,
+    concurrency=teacher.concurrency,
+    requests_per_second=teacher.requests_per_second,
+    request_size=teacher.request_size,
+    max_calls=teacher.get("max_calls"),
+    table_path=config.table.path,
+    test_path=config.table.test_path,
+  )

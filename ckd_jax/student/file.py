@@ -1,0 +1,161 @@
+"""A student as one file: safetensors, whose loading runs no code.
+
+Tensors are named by their tree paths, `params/...` and `state/...`; what is
+needed to use them stands in the metadata.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, unquote
+
+import jax
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from ckd_jax.errors import UserError
+from ckd_jax.system import files
+
+STUDENT = "student.safetensors"
+
+_DTYPES = {
+  "BOOL": np.bool_,
+  "BF16": ml_dtypes.bfloat16,
+  **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+  **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+  **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+}
+
+
+def params_sha256(params, state) -> str:
+  """One digest of every leaf: path, dtype, shape and bytes, in tree order.
+
+  It is the same for JAX and NumPy arrays, and after `save` and `load`.
+  """
+  digest = hashlib.sha256()
+  for path, leaf in _leaves(params, state):
+    digest.update(f"{path} {leaf.dtype} {leaf.shape}\n".encode())
+    digest.update(leaf.tobytes())
+  return digest.hexdigest()
+
+
+def save(path, params, state, metadata: dict[str, str]) -> None:
+  """Writes a student, or nothing.
+
+  Args:
+    path: of the .safetensors file.
+    params: pytree of arrays.
+    state: pytree of arrays, the batch statistics.
+    metadata: texts by name, JSON where not plain: model, classes, class_names,
+      mean, std, image_shape.
+  """
+  tensors = dict(_leaves(params, state))
+  files.write(path, safetensors.numpy.save(tensors, metadata))
+
+
+def load(path) -> tuple[dict, dict, dict[str, str]]:
+  """Reads a student.
+
+  Returns:
+    (params, state, metadata); the first two are nested dicts of NumPy arrays.
+
+  Raises:
+    UserError: there is no such file, it is cut, or it is not a student.
+  """
+  path = epath.Path(path)
+  try:
+    data = path.read_bytes()
+    trees = _nest(safetensors.deserialize(data))  # checks offsets and length
+  except OSError as error:
+    raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+  except (safetensors.SafetensorError, ValueError) as error:
+    raise UserError(
+      f"{path} is cut or is not a student of ckd_jax ({error}); give the "
+      f"{STUDENT} of a finished run"
+    ) from error
+  length = int.from_bytes(data[:8], "little")
+  metadata = json.loads(data[8 : 8 + length]).get("__metadata__")
+  return trees["params"], trees["state"], metadata or {}
+
+
+def _nest(tensors) -> dict[str, dict]:
+  """(name, tensor) pairs of safetensors as nested dicts of arrays."""
+  trees: dict[str, dict] = {"params": {}, "state": {}}
+  for name, tensor in tensors:
+    *parents, last = map(unquote, name.split("/"))
+    if not parents or parents[0] not in trees or tensor["dtype"] not in _DTYPES:
+      raise ValueError(f"it holds {name!r} of type {tensor['dtype']}")
+    tree = trees
+    for key in parents:
+      tree = tree.setdefault(key, {})
+      if not isinstance(tree, dict):
+        raise ValueError(f"{name!r} is inside a tensor")
+    if last in tree:
+      raise ValueError(f"{name!r} is a tensor and holds others")
+    array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]])
+    tree[last] = array.reshape(tensor["shape"])
+  return trees
+
+
+def check_holdable(params, state) -> None:
+  """Refuses a student that its file could not hold, or not give back.
+
+  Args:
+    params: tree of arrays, or of their shapes (`jax.ShapeDtypeStruct`).
+    state: the same, the batch statistics.
+
+  Raises:
+    UserError: a leaf that is no array of numbers, a container that is no dict,
+      or two leaves of one name.
+  """
+  for name, tree in (("params", params), ("state", state)):
+    _check_tree(tree, name)
+
+
+def _check_tree(tree: Any, name: str) -> None:
+  if isinstance(tree, dict):
+    if len({str(key) for key in tree}) < len(tree):
+      raise UserError(f"the student's {name} has two keys of one name")
+    for key, part in tree.items():
+      _check_tree(part, f"{name}/{key}")
+    return
+  dtype = getattr(tree, "dtype", None)
+  if dtype is None or not hasattr(tree, "shape"):
+    raise UserError(
+      f"the student's {name} is a {type(tree).__name__}, which its file cannot "
+      "hold: Model.init must return nested dicts of arrays"
+    )
+  if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    raise UserError(
+      f"the student's {name} is a random key, which its file cannot hold: draw "
+      "dropout from the `key` of Model.apply"
+    )
+  if np.dtype(dtype) not in map(np.dtype, _DTYPES.values()):
+    raise UserError(
+      f"the student's {name} is of type {dtype}, which its file cannot hold"
+    )
+
+
+def _keys(where) -> tuple[str, ...]:
+  """A path of jax as the texts of its keys."""
+  return tuple(
+    jax.tree_util.keystr((key,), simple=True, separator="/") for key in where
+  )
+
+
+def _leaves(params, state) -> Iterator[tuple[str, np.ndarray]]:
+  """(path, array on the host), sorted by keys: dicts' own order in a tree.
+
+  A '/' inside a key (Haiku has them) is written %2F.
+  """
+  tree = {"params": params, "state": state}
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  for keys, leaf in sorted(
+    ((_keys(where), leaf) for where, leaf in leaves), key=lambda pair: pair[0]
+  ):
+    path = "/".join(quote(key, safe="") for key in keys)
+    yield path, np.asarray(jax.device_get(leaf), order="C")

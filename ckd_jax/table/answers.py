@@ -1,0 +1,61 @@
+"""What a teacher said, as it said it, and as logits to learn from."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from ckd_jax.methods import Outputs
+
+_FLOOR = 1e-8  # of a probability, before its logarithm
+
+
+class Answers(NamedTuple):
+  """A teacher's answers; every array begins with [rows].
+
+  Attributes:
+    values: [rows, classes], of the table's kind: logits, log-probabilities or
+      probabilities.
+    embedding: [rows, dim], where the teacher gives one.
+    maps: of [rows, h, w, c].
+    preactivations: of [rows, h, w, c].
+  """
+
+  values: np.ndarray
+  embedding: np.ndarray | None = None
+  maps: tuple = ()
+  preactivations: tuple = ()
+
+
+def from_outputs(outputs: Outputs, fields: Iterable[str]) -> Answers:
+  """A network's answers: its logits, and the fields of `Outputs` named."""
+  kept = set(fields) - {"logits"}
+  return Answers(
+    outputs.logits, **{field: getattr(outputs, field) for field in kept}
+  )
+
+
+def to_outputs(answers: Answers, kind: str, fields: Iterable[str]) -> Outputs:
+  """The logits that a student learns from, and what else it compares.
+
+  Args:
+    answers: as they are stored.
+    kind: of their values; probabilities become log(max(p, 1e-8)), logits and
+      log-probabilities stay as they are.
+    fields: of `Outputs`; "logits" is always among them.
+  """
+  logits = answers.values
+  if kind == "probs":
+    logits = np.log(np.maximum(logits.astype(np.float32), _FLOOR))
+  kept = set(fields) - {"logits"}
+  return Outputs(logits, **{field: getattr(answers, field) for field in kept})
+
+
+def given(answers: Answers) -> frozenset[str]:
+  """The fields of `Outputs` that these answers fill."""
+  others = {
+    field
+    for field in ("embedding", "maps", "preactivations")
+    if getattr(answers, field) is not None and len(getattr(answers, field))
+  }
+  return frozenset({"logits"} | others)

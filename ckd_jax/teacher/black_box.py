@@ -1,0 +1,146 @@
+"""Teachers that are any function: an API, say."""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import numpy as np
+
+from ckd_jax.errors import UserError
+from ckd_jax.system import imports
+from ckd_jax.table import Answers
+from ckd_jax.teacher.teacher import Failures, Teacher
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+# What a mistake in the user's function raises; asking again would not mend it.
+BUGS = (
+  ArithmeticError,
+  AssertionError,
+  AttributeError,
+  ImportError,
+  LookupError,
+  NameError,
+  NotImplementedError,
+  SyntaxError,
+  TypeError,
+)
+
+
+def from_callable(
+  spec: str,
+  *,
+  retries: int = 3,
+  back_off: float = 1.0,
+  concurrency: int = 1,
+  requests_per_second: float | None = None,
+  request_size: int = 1,
+  kind: str = "logits",
+) -> Teacher:
+  """Any function `uint8[n, h, w, c] -> float[n, classes]`: an API, say.
+
+  Args:
+    spec: `package.module:function`.
+    retries: how often a request that raised is sent again.
+    back_off: seconds before the first retry; doubled before each next one.
+    concurrency: requests under way at once, each in a thread of its own.
+    requests_per_second: at most so many are sent, retries included; None or 0
+      is no limit.
+    request_size: images per request.
+    kind: "logits", "log_probs" or "probs".
+
+  Raises:
+    UserError: there is no such function, or a number makes no sense.
+  """
+  function = imports.import_function(spec, "the teacher")
+  return from_function(
+    function,
+    f"callable:{spec}",
+    retries=retries,
+    back_off=back_off,
+    concurrency=concurrency,
+    requests_per_second=requests_per_second,
+    request_size=request_size,
+    kind=kind,
+  )
+
+
+def from_function(
+  function: Function,
+  name: str,
+  *,
+  retries: int = 3,
+  back_off: float = 1.0,
+  concurrency: int = 1,
+  requests_per_second: float | None = None,
+  request_size: int = 1,
+  kind: str = "logits",
+) -> Teacher:
+  """A function object; arguments as `from_callable`, and a `name` for tables.
+
+  What looks like a mistake in the function (`BUGS`) is told at once; anything
+  else that it raises is taken for an outage, and the request is sent again.
+  """
+  if min(concurrency, request_size, retries + 1) < 1 or back_off < 0:
+    raise UserError(
+      "teacher.concurrency and teacher.request_size must be at least 1,"
+      " teacher.retries and teacher.back_off at least 0"
+    )
+  wait = _limiter(requests_per_second)
+
+  failures = Failures()
+
+  def ask(
+    images: np.ndarray, *, needs: frozenset[str] = frozenset()
+  ) -> Answers:
+    del needs  # a black box gives logits only
+    for attempt in range(retries + 1):
+      wait()
+      try:
+        return Answers(function(images))
+      except UserError:
+        raise
+      except BUGS as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+          f"the teacher {name} has a mistake in {place.filename}, line"
+          f" {place.lineno}: {type(error).__name__}: {error}; its answers so"
+          " far are kept"
+        ) from error
+      except (Exception, SystemExit) as error:  # a client may call sys.exit
+        failures.add()
+        if attempt == retries:
+          raise UserError(
+            f"the teacher {name} failed {retries + 1} times"
+            f" ({type(error).__name__}: {error}): its answers so far are kept,"
+            " the same command asks for the rest"
+          ) from error
+        time.sleep(back_off * 2**attempt)
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+  return Teacher(
+    name=name,
+    ask=ask,
+    kind=kind,
+    request_size=request_size,
+    concurrency=concurrency,
+    failures=failures,
+  )
+
+
+def _limiter(requests_per_second: float | None) -> Callable[[], None]:
+  """A function that returns when the next request may go out."""
+  if not requests_per_second:
+    return lambda: None
+  guard = threading.Lock()
+  free = time.monotonic()
+
+  def wait():
+    nonlocal free
+    with guard:
+      start = max(free, time.monotonic())
+      free = start + 1 / requests_per_second
+    time.sleep(max(0.0, start - time.monotonic()))
+
+  return wait

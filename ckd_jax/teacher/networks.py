@@ -1,0 +1,174 @@
+"""Teachers that are networks on this machine: ours, or PyTorch's."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ckd_jax import models, student, torch_weights
+from ckd_jax.methods import Outputs
+from ckd_jax.table import Answers, from_outputs
+from ckd_jax.teacher.teacher import Network, Teacher
+
+_LOGITS = frozenset({"logits"})
+
+
+def from_model(
+  name: str,
+  network: Network,
+  *,
+  batch_size: int = 512,
+  mesh: jax.sharding.Mesh | None = None,
+  needs: frozenset[str] = _LOGITS,
+) -> Teacher:
+  """A network that answers on this process's devices.
+
+  Args:
+    name: for people; the digest of weights and normalisation is added.
+    network: with its weights.
+    batch_size: images per pass, rounded up to a multiple of the devices; the
+      last batch is padded, so one shape is compiled.
+    mesh: with one axis, `data`; default: all devices of this process.
+    needs: the fields of Outputs that `ask` returns unless told otherwise.
+  """
+  if mesh is None or jax.process_count() > 1:  # a table is asked for by one
+    devices = jax.local_devices()
+    mesh = jax.make_mesh(
+      (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
+    )
+  batch_size = -(-batch_size // mesh.size) * mesh.size
+  everywhere, by_row = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+  weights = jax.device_put((network.params, network.state), everywhere)
+
+  mean, std = (
+    jnp.float32(x).reshape(1, 1, 1, -1) for x in (network.mean, network.std)
+  )
+
+  def forward(weights, images, needs):
+    # Not `augment.normalise`, which rounds otherwise: equal teachers must give
+    # equal answers to those in tables that were made before.
+    images = (images.astype(jnp.float32) / 255 - mean) / std
+    outputs, _ = network.model.apply(*weights, images, train=False)
+    outputs = jax.tree.map(lambda x: x.astype(jnp.float32), outputs)
+    return Outputs(
+      **{field: getattr(outputs, field) for field in {"logits", *needs}}
+    )
+
+  forward = jax.jit(forward, static_argnames="needs", out_shardings=by_row)
+
+  def ask(images: np.ndarray, *, needs: frozenset[str] = needs) -> Answers:
+    pieces = []
+    for start in range(0, len(images), batch_size):
+      batch = images[start : start + batch_size]
+      count = len(batch)
+      padding = ((0, batch_size - count), (0, 0), (0, 0), (0, 0))
+      padded = jax.device_put(np.pad(batch, padding), by_row)
+      outputs = forward(weights, padded, frozenset(needs))
+      answers = from_outputs(jax.tree.map(np.asarray, outputs), needs)
+      pieces.append(jax.tree.map(lambda x, n=count: x[:n], answers))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *pieces)
+
+  return Teacher(f"{name}:{_digest(network)[:16]}", ask, network)
+
+
+def _digest(network: Network) -> str:
+  """Of all that decides the answers of an architecture."""
+  digest = hashlib.sha256()
+  _, params, state, mean, std, _ = network
+  for leaf in jax.tree.leaves((params, state, tuple(mean), tuple(std))):
+    leaf = np.asarray(leaf)
+    digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
+  return digest.hexdigest()
+
+
+def from_torch(
+  path: epath.PathLike,
+  name: str,
+  *,
+  mean: Sequence[float],
+  std: Sequence[float],
+  channels: int = 3,
+  **options,
+) -> Teacher:
+  """A PyTorch checkpoint of the architecture `name`.
+
+  Args:
+    path: .pth or .th, read without running what is in it.
+    name: one of `models.names()`.
+    mean: per channel, in units of pixel / 255, as in the teacher's training.
+    std: standard deviation per channel, in units of pixel / 255.
+    channels: of the images.
+    **options: see `from_model`.
+
+  Raises:
+    UserError: the file is no such checkpoint.
+  """
+  tensors: Mapping[str, np.ndarray] = torch_weights.load(path)
+  params, state = torch_weights.convert(name, tensors, channels=channels)
+  classes = next(len(x) for x in tensors.values() if np.ndim(x) == 2)
+  network = Network(
+    models.get(name, classes), params, state, tuple(mean), tuple(std), classes
+  )
+  return from_model(f"torch:{name}", network, **options)
+
+
+def from_run(run_dir: epath.PathLike, **options) -> Teacher:
+  """The student of one of our runs as the next teacher.
+
+  Args:
+    run_dir: of a finished run or of an export.
+    **options: see `from_model`.
+
+  Raises:
+    UserError: there is no student, it does not say what it is, or its tensors
+      are those of another network.
+  """
+  model, params, state, metadata = student.open_student(
+    epath.Path(run_dir) / student.STUDENT
+  )
+  network = Network(
+    model,
+    params,
+    state,
+    metadata["mean"],
+    metadata["std"],
+    len(metadata["class_names"]),
+  )
+  return from_model(f"run:{metadata['model']}", network, **options)
+
+
+def pruned(teacher: Teacher, share: float, **options) -> Teacher:
+  """A copy of a local teacher without its smallest weights.
+
+  In every convolution and every linear layer by itself the share of the weights
+  with the smallest magnitude is set to 0; biases and batch norm stay. There is
+  no training afterwards. (The published code leaves this copy in train mode;
+  here it answers from its running statistics, as the teacher does.)
+
+  Args:
+    teacher: with a network.
+    share: in [0, 1), of the weights of every layer.
+    **options: see `from_model`.
+
+  References:
+    R2KD, arXiv 2311.13934.
+  """
+
+  def prune(weight):
+    if np.ndim(weight) < 2:
+      return weight
+    weight = np.array(weight)
+    order = np.argsort(np.abs(weight), axis=None, kind="stable")
+    weight.flat[order[: round(share * weight.size)]] = 0
+    return weight
+
+  network = teacher.network
+  params = jax.tree.map(prune, network.params)
+  return from_model(
+    f"{teacher.name}:pruned", network._replace(params=params), **options
+  )
