@@ -1,5 +1,6 @@
 """Distillation from Python: what the command does, with objects for names."""
 
+import math
 import pathlib
 import tempfile
 from collections.abc import Callable, Mapping
@@ -76,12 +77,18 @@ def distill(
   """
   devices.use_every_core()
   dataset = None if data is None else _dataset(data)
+  own = config is None  # so far, the defaults for arrays
   config = _config(config, dataset, method)
   with config.unlocked():
     model = _name_student(config, student)
     _name_teacher(config, answers)
   for key, value in keys.items():
     configuration.set_value(config, key, value)
+  if "batch_size" not in keys and own:
+    # The default would be more than there are of few images.
+    learned = math.ceil((1 - config.val_fraction) * config.budget)
+    batch_size = min(config.batch_size, max(learned, 1))
+    configuration.set_value(config, "batch_size", batch_size)
   configuration.check(config)
   if workdir is None:
     workdir = tempfile.mkdtemp(prefix="ckd_jax-")
@@ -142,8 +149,8 @@ def _name_student(config, student) -> Model | None:
   if isinstance(student, str):
     config.student = student
     return None
-  parts = student if isinstance(student, tuple) else (student,)
-  config.student = f"given:{type(parts[0]).__name__}"
+  network = student[0] if type(student) is tuple else student
+  config.student = f"given:{type(network).__name__}"
   return models.as_model(student)
 
 

@@ -10,9 +10,10 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from ckd_jax import export
+from ckd_jax import export, student
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Outputs
+from ckd_jax.methods import Model, Outputs
+from ckd_jax.offset import find_bias, fold
 
 METADATA = {
   "model": '"resnet8"',
@@ -44,20 +45,20 @@ def raw(tree):
 def test_round_trip_is_bit_exact(tmp_path):
   params, state = make_student()
   path = tmp_path / "student.safetensors"
-  export.save(path, params, state, METADATA)
-  found_params, found_state, metadata = export.load(path)
+  student.save(path, params, state, METADATA)
+  found_params, found_state, metadata = student.load(path)
   assert raw(found_params) == raw(params)
   assert raw(found_state) == raw(state)
   assert metadata == METADATA
   assert [p.name for p in tmp_path.iterdir()] == ["student.safetensors"]
-  export.save(path, params, {}, {})
-  assert export.load(path)[1:] == ({}, {})
+  student.save(path, params, {}, {})
+  assert student.load(path)[1:] == ({}, {})
 
 
 def test_others_can_read_the_file(tmp_path):
   path = tmp_path / "student.safetensors"
   state = {"mean": jnp.ones(2)}
-  export.save(path, {"fc": {"bias": jnp.arange(3.0)}}, state, METADATA)
+  student.save(path, {"fc": {"bias": jnp.arange(3.0)}}, state, METADATA)
   with safetensors.safe_open(path, framework="np") as file:
     assert sorted(file.keys()) == ["params/fc/bias", "state/mean"]
     np.testing.assert_array_equal(file.get_tensor("params/fc/bias"), [0, 1, 2])
@@ -73,10 +74,10 @@ def test_digest_is_of_every_leaf_in_tree_order():
     b"state/m int32 ()\n\x05\x00\x00\x00"
   )  # fmt: skip
   wanted = hashlib.sha256(text).hexdigest()
-  assert export.params_sha256(params, state) == wanted
+  assert student.params_sha256(params, state) == wanted
   host = jax.tree.map(np.asarray, params)
   host["b"] = np.arange(6, dtype="f")[::2] / 2  # the same, not contiguous
-  assert export.params_sha256(host, state) == wanted
+  assert student.params_sha256(host, state) == wanted
 
 
 def test_digest_survives_the_file_for_any_tree(tmp_path):
@@ -84,10 +85,10 @@ def test_digest_survives_the_file_for_any_tree(tmp_path):
     "layers": tuple(jnp.full(2, i) for i in range(12)),
     "a/b": jnp.ones(1),
   }
-  export.save(tmp_path / "s", params, {}, {})
-  found = export.load(tmp_path / "s")[0]
-  digest = export.params_sha256(params, {})
-  assert export.params_sha256(found, {}) == digest
+  student.save(tmp_path / "s", params, {}, {})
+  found = student.load(tmp_path / "s")[0]
+  digest = student.params_sha256(params, {})
+  assert student.params_sha256(found, {}) == digest
   np.testing.assert_array_equal(found["layers"]["11"], [11, 11])
 
 
@@ -102,19 +103,19 @@ def test_digest_survives_the_file_for_any_tree(tmp_path):
 )
 def test_digest_sees_every_change(change):
   params, state = make_student()
-  digest = export.params_sha256(params, state)
-  assert export.params_sha256(change(params), state) != digest
-  assert export.params_sha256(state, params) != digest
+  digest = student.params_sha256(params, state)
+  assert student.params_sha256(change(params), state) != digest
+  assert student.params_sha256(state, params) != digest
 
 
 def test_cut_and_foreign_files_are_the_users_mistake(tmp_path):
   path = tmp_path / "student.safetensors"
-  export.save(path, *make_student(), METADATA)
+  student.save(path, *make_student(), METADATA)
   whole = path.read_bytes()
   for size in [0, 4, 8, 100, len(whole) // 2, len(whole) - 1]:
     path.write_bytes(whole[:size])
     with pytest.raises(UserError, match="cut"):
-      export.load(path)
+      student.load(path)
   one = np.zeros(1, np.float32)
   for names in (
     ["fc.weight"],
@@ -125,12 +126,12 @@ def test_cut_and_foreign_files_are_the_users_mistake(tmp_path):
   ):
     safetensors.numpy.save_file(dict.fromkeys(names, one), path)
     with pytest.raises(UserError, match="is not a student"):
-      export.load(path)
+      student.load(path)
   path.write_bytes(b"\x80\x04cos\nsystem\n")  # a pickle
   with pytest.raises(UserError):
-    export.load(path)
+    student.load(path)
   with pytest.raises(UserError, match="cannot read"):
-    export.load(tmp_path / "absent")
+    student.load(tmp_path / "absent")
 
 
 def apply(params, state, images, *, train, key=None):
@@ -164,10 +165,10 @@ def make_classifier(classes=5, dtype=jnp.float32, bias=True):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_offset_is_folded_into_the_classifier(dtype):
   params, images = make_classifier(dtype=dtype)
-  path = export.classifier_bias(apply, params, {}, images)
+  path = find_bias(Model(None, apply), params, {}, images)
   assert path == ("linear", "bias")
   offset = jnp.array([1.0, -2.0, 0.5, 0.0, 8.0])
-  folded = export.fold_offset(params, offset, path)
+  folded = fold(params, offset, path)
   change = apply(folded, {}, images, train=False)[0].logits.astype(
     jnp.float32
   ) - apply(params, {}, images, train=False)[0].logits.astype(jnp.float32)
@@ -183,7 +184,7 @@ def test_offset_is_folded_into_the_classifier(dtype):
 def test_no_bias_to_fold_into():
   params, images = make_classifier(bias=False)
   with pytest.raises(UserError, match="no bias"):
-    export.classifier_bias(apply, params, {}, images)
+    find_bias(Model(None, apply), params, {}, images)
 
 
 @pytest.fixture
@@ -191,8 +192,8 @@ def run_dir(tmp_path):
   run = tmp_path / "run"
   run.mkdir()
   params, state = make_student()
-  export.save(run / "student.safetensors", params, state, METADATA)
-  digest = export.params_sha256(params, state)
+  student.save(run / "student.safetensors", params, state, METADATA)
+  digest = student.params_sha256(params, state)
   (run / "summary.json").write_text(json.dumps({"params_sha256": digest}))
   (run / "config.json").write_text(json.dumps({"dataset": {"image_size": 8}}))
   return run
@@ -206,10 +207,12 @@ def test_exports_the_student_alone(run_dir, tmp_path, capsys):
   out = tmp_path / "deep" / "out"
   export.main([str(run_dir), f"--out={out}"])
   params, state = make_student()
-  found_params, found_state, metadata = export.load(out / "student.safetensors")
+  found_params, found_state, metadata = student.load(
+    out / "student.safetensors"
+  )
   assert raw((found_params, found_state)) == raw((params, state))
   assert metadata == METADATA
-  digest = export.params_sha256(params, state)
+  digest = student.params_sha256(params, state)
   assert digest in capsys.readouterr().out
   assert json.loads((out / "config.json").read_text()) == {
     "model": "resnet8",
@@ -230,7 +233,7 @@ def test_metadata_come_before_the_files_of_the_run(run_dir, tmp_path):
   facts = {"class_names": json.dumps(names), "image_shape": "[4, 4, 1]"}
   metadata = METADATA | facts | {"model": "plain"}
   path = run_dir / "student.safetensors"
-  export.save(path, *make_student(), metadata)
+  student.save(path, *make_student(), metadata)
   export.run(run_dir, tmp_path / "out")
   config = json.loads((tmp_path / "out" / "config.json").read_text())
   assert config["class_names"] == names and config["model"] == "plain"
@@ -276,7 +279,7 @@ def test_damaged_files_of_a_run_are_one_line(run_dir, tmp_path, file, text):
   ],
 )
 def test_damaged_metadata_are_one_line(run_dir, tmp_path, facts):
-  export.save(
+  student.save(
     run_dir / "student.safetensors", *make_student(), METADATA | facts
   )
   with pytest.raises(UserError, match="run it again"):

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import ml_collections
-from ml_collections import config_dict
 
 from ckd_jax import augment, methods, models
 from ckd_jax.errors import UserError, nearest
@@ -130,7 +129,7 @@ RULES: dict[str, Rule | tuple[str, ...] | Callable[[], list[str]]] = {
 # Keys that a config may leave out, and what they are then.
 OPTIONAL = {
   "optimizer.name": "sgd",
-  "teacher.max_calls": config_dict.placeholder(int),
+  "teacher.max_calls": None,  # of a whole number
 }
 
 

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 from ckd_jax.config import rules
 from ckd_jax.errors import UserError, nearest
@@ -69,7 +70,7 @@ def fill_optional(config: ml_collections.ConfigDict) -> None:
     section = rules.value(config, parent)
     if last not in section:
       with section.unlocked():
-        section[last] = default
+        section[last] = placeholder(int) if default is None else default
 
 
 def set_value(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
@@ -100,8 +101,6 @@ def to_json(config: ml_collections.ConfigDict) -> dict:
   for key, default in rules.OPTIONAL.items():
     parent, _, last = key.rpartition(".")
     section = plain.get(parent, {})
-    if isinstance(default, ml_collections.FieldReference):
-      default = default.get()
     if section.get(last, default) == default:
       section.pop(last, None)
   return plain

@@ -146,7 +146,9 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
     }
     _, _, channels = facts["image_shape"]
     sizes = len(facts["mean"]), len(facts["std"]), len(names)
-    if sizes != (channels, channels, classes) or min(facts["std"]) <= 0:
+    if (
+      sizes != (channels, channels, classes) or min(*facts["std"], classes) <= 0
+    ):
       raise ValueError("they do not belong together")
   except (KeyError, OverflowError, TypeError, ValueError) as error:
     raise UserError(
@@ -170,5 +172,6 @@ def _check(file, model: Model, params, state, metadata) -> None:
   except Exception as error:  # a network of one's own may raise anything
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     raise UserError(
-      f"the tensors of {file} are not those of {metadata['model']} ({reason})"
+      f"the tensors of {file} are not those of {metadata['model']} ({reason}):"
+      " give the folder of a finished run"
     ) from error

@@ -1,11 +1,12 @@
 """A black box that counts, and the images it is asked about."""
 
+import os
 import threading
 from typing import NamedTuple
 
 import numpy as np
 
-from ckd_jax import teacher
+from ckd_jax import table, teacher
 
 CLASSES = 4
 
@@ -38,15 +39,29 @@ class Counting:
 
 
 def build(asked, split, wanted, path, budget=None, **options):
-  options = {"part_size": 8, **options}
-  return teacher.build(
-    asked,
-    split,
+  """The table, and the calls that this build paid and repeated."""
+  of_order = {"view", "view_seed", "pad", "needs"} & options.keys()
+  order = teacher.Order(
+    table.Subject("pets", "train", split, tuple("abcd")),
     wanted,
-    table_path=path,
-    dataset_name="pets",
-    class_names=tuple("abcd"),
-    num_classes=CLASSES,
-    budget=len(wanted) if budget is None else budget,
-    **options,
+    run=str(os.getpid()),
+    **{name: options.pop(name) for name in of_order},
   )
+  before = _paid(path, order.run)
+  bought = teacher.build(
+    asked,
+    order,
+    path,
+    budget=len(wanted) if budget is None else budget,
+    **{"part_size": 8, **options},
+  )
+  now = _paid(path, order.run)
+  assert (bought.paid, bought.repeated) == now
+  return bought.table, now[0] - before[0], now[1] - before[1]
+
+
+def _paid(path, run: str) -> tuple[int, int]:
+  """Calls and repeated calls of the parts that a run bought."""
+  info = table.read_info(path) if table.exists(path) else {"parts": []}
+  own = [part for part in info["parts"] if part["run"] == run]
+  return sum(p["rows"] for p in own), sum(p["repeated"] for p in own)

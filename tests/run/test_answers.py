@@ -112,8 +112,8 @@ def test_r2kd_has_a_second_teacher(teacher_run, tmp_path, live):
   )
   assert copy.info["teacher"].startswith(f"{whole.info['teacher']}:pruned:")
   np.testing.assert_array_equal(copy.ids, whole.ids)
-  gap = np.abs(copy.outputs.logits - whole.outputs.logits).mean()
-  assert 0 < gap < np.abs(whole.outputs.logits).mean()
+  gap = np.abs(copy.answers.values - whole.answers.values).mean()
+  assert 0 < gap < np.abs(whole.answers.values).mean()
 
 
 def test_a_live_teacher_is_compared_with_too(teacher_run, tmp_path):
@@ -238,7 +238,7 @@ def test_probabilities_are_taken_and_said_once(
   )
   said = capsys.readouterr().out
   assert said.count("log(max(p, 1e-8))") == 1
-  assert "80 spent, 20 left" in said
+  assert "none: 80 answers of a table" in said
   assert table.read_info(tmp_path / "run" / "table")["kind"] == "probs"
   assert summary["train_agreement"] is not None
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ckd_jax import data, export
+from ckd_jax import data
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model
 from ckd_jax.run.plan import make_plan
@@ -91,7 +91,7 @@ def test_a_batch_that_the_devices_do_not_divide(
   one = run(tmp_path / "one", *flags, arg=arg)
   assert one["devices"].startswith("1 x ")
   trees = [
-    export.load(tmp_path / name / "student.safetensors")[:2]
+    student.load(tmp_path / name / "student.safetensors")[:2]
     for name in ("three", "one")
   ]
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), *trees)

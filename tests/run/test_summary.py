@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ckd_jax import export, models
+from ckd_jax import models, student
 from ckd_jax.run import logger
 from tests.helpers.runs import CNN, QUICK, run
 
@@ -69,8 +69,8 @@ def test_a_run_directory_holds_what_is_promised(fitted):
 def test_the_student_file_alone_gives_the_reported_accuracy(fitted, digits):
   """From the file and its metadata, with nothing of the run."""
   summary, workdir = fitted
-  params, state, metadata = export.load(workdir / "student.safetensors")
-  assert export.params_sha256(params, state) == summary["params_sha256"]
+  params, state, metadata = student.load(workdir / "student.safetensors")
+  assert student.params_sha256(params, state) == summary["params_sha256"]
   count = sum(x.size for x in jax.tree.leaves(params))
   assert count == summary["student_parameters"]
   model = models.load(metadata["model"], int(metadata["classes"]))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ckd_jax import config as configuration
-from ckd_jax import errors, export, main, table
+from ckd_jax import errors, main, student, table
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
 from ckd_jax.run import checkpoint, logger, train
@@ -391,7 +391,7 @@ def test_bfloat16_computes_and_float32_remembers(paid, tmp_path):
     if "loss" in line
   ]
   assert np.isfinite(losses).all()
-  params, state, _ = export.load(tmp_path / "student.safetensors")
+  params, state, _ = student.load(tmp_path / "student.safetensors")
   assert {x.dtype.name for x in jax.tree.leaves((params, state))} == {"float32"}
 
 

@@ -28,8 +28,7 @@ def values() -> np.ndarray:
 def importing(tmp_path, split):
   def run(file, out=None, **options):
     out = out or tmp_path / "out"
-    return table.import_file(
-      file, split, "pets", "train", NAMES, out, **options
-    )
+    subject = table.Subject("pets", "train", split, NAMES)
+    return table.import_file(file, subject, out, **options)
 
   return run

@@ -18,9 +18,9 @@ def test_formats_without_ids(tmp_path, importing, split, values, ending):
   write(tmp_path / f"in.{ending}", values)
   importing(tmp_path / f"in.{ending}")
   read = table.read(tmp_path / "out")
-  np.testing.assert_array_equal(read.outputs.logits, values)
+  np.testing.assert_array_equal(read.answers.values, values)
   np.testing.assert_array_equal(read.ids, split.ids)
-  assert read.outputs.logits.dtype == np.float16
+  assert read.answers.values.dtype == np.float16
 
 
 @pytest.mark.parametrize("numbers", [False, True])
@@ -32,8 +32,8 @@ def test_formats_with_ids(tmp_path, importing, split, values, ending, numbers):
   ids = order if numbers else split.ids[order]
   write(tmp_path / f"in.{ending}", values[order], ids)
   info = importing(tmp_path / f"in.{ending}")
-  answers = table.rows(table.read(tmp_path / "out"), split.ids[order])
-  np.testing.assert_array_equal(answers.logits, values[order])
+  answers = table.read(tmp_path / "out").rows(split.ids[order])
+  np.testing.assert_array_equal(answers.values, values[order])
   assert set(info["missing"]) == set(split.ids) - set(split.ids[order])
 
 
@@ -47,7 +47,7 @@ def test_columns_follow_the_class_names(tmp_path, importing, values):
   pq.write_table(pa.table(shuffled | labels), tmp_path / "in.parquet")
   importing(tmp_path / "in.parquet")
   read = table.read(tmp_path / "out")
-  np.testing.assert_array_equal(read.outputs.logits, values)
+  np.testing.assert_array_equal(read.answers.values, values)
 
 
 def test_csv_of_lists_numbered_columns_and_no_header(
@@ -65,7 +65,7 @@ def test_csv_of_lists_numbered_columns_and_no_header(
     (tmp_path / f"{name}.csv").write_text(text)
     importing(tmp_path / f"{name}.csv", tmp_path / name)
     read = table.read(tmp_path / name)
-    np.testing.assert_array_equal(read.outputs.logits, values, err_msg=name)
+    np.testing.assert_array_equal(read.answers.values, values, err_msg=name)
 
 
 def test_split_and_named_arrays(tmp_path, importing, values):
@@ -78,8 +78,8 @@ def test_split_and_named_arrays(tmp_path, importing, values):
   importing(tmp_path / "in.npz")
   importing(tmp_path / "in.npz", tmp_path / "mine", array="mine")
   first, second = table.read(tmp_path / "out"), table.read(tmp_path / "mine")
-  np.testing.assert_array_equal(first.outputs.logits, values)
-  np.testing.assert_array_equal(second.outputs.logits, -values)
+  np.testing.assert_array_equal(first.answers.values, values)
+  np.testing.assert_array_equal(second.answers.values, -values)
   with pytest.raises(UserError, match=r"'nine'.*train_logits"):
     importing(tmp_path / "in.npz", tmp_path / "nine", array="nine")
 
@@ -315,7 +315,7 @@ def test_ruled_out_classes_may_stand_in_a_file(tmp_path, importing, values):
   np.savez(tmp_path / "in.npz", logits=values)
   importing(tmp_path / "in.npz")
   read = table.read(tmp_path / "out")
-  np.testing.assert_array_equal(read.outputs.logits, values)
+  np.testing.assert_array_equal(read.answers.values, values)
   report, is_clean = table.check(tmp_path / "out")
   assert (report["non_finite_rows"], report["ruled_out_rows"]) == (1, 1)
   assert not is_clean

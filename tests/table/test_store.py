@@ -10,7 +10,8 @@ import pytest
 
 from ckd_jax import errors, table
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Outputs
+from ckd_jax.table import Answers
+from ckd_jax.table import __main__ as command
 from tests.helpers.answered import NAMES, ROWS
 
 
@@ -53,9 +54,9 @@ def _small_table(path, split, values) -> dict:
     missing=split.ids,
   )
   maps = (np.ones((ROWS, 2, 2, 1)), np.zeros((ROWS, 1, 1, 2)))
-  outputs = Outputs(values, values[:, :2], maps)
-  head = Outputs(values[:4], values[:4, :2], tuple(x[:4] for x in maps))
-  tail = Outputs(values[4:], values[4:, :2], tuple(x[4:] for x in maps))
+  outputs = Answers(values, values[:, :2], maps)
+  head = Answers(values[:4], values[:4, :2], tuple(x[:4] for x in maps))
+  tail = Answers(values[4:], values[4:, :2], tuple(x[4:] for x in maps))
   info = table.append(path, info, split.ids[:4], head)
   assert info["missing"] == list(split.ids[4:])
   table.append(path, info, split.ids[4:], tail)
@@ -65,18 +66,16 @@ def _small_table(path, split, values) -> dict:
 def test_parts_give_back_every_field(tmp_path, split, values):
   outputs = _small_table(tmp_path / "t", split, values)
   read = table.read(tmp_path / "t")
-  answers = table.rows(read, split.ids[::-1], num_classes=3)
-  np.testing.assert_array_equal(answers.logits, outputs.logits[::-1])
+  answers = read.rows(split.ids[::-1])
+  np.testing.assert_array_equal(answers.values, outputs.values[::-1])
   np.testing.assert_array_equal(answers.embedding, outputs.embedding[::-1])
   assert len(answers.maps) == 2 and answers.preactivations == ()
   np.testing.assert_array_equal(answers.maps[0], outputs.maps[0])
   assert [part["rows"] for part in read.info["parts"]] == [4, 3]
   with pytest.raises(UserError, match=r"2 of 3 images have no answer.*x"):
-    table.rows(read, ["x", "train_1", "y"])
-  with pytest.raises(UserError, match=r"3 classes.*100"):
-    table.rows(read, split.ids, num_classes=100)
+    read.rows(["x", "train_1", "y"])
   with pytest.raises(UserError, match="holds embedding, logits, maps_0"):
-    table.append(tmp_path / "t", read.info, ["x"], Outputs(values[:1]))
+    table.append(tmp_path / "t", read.info, ["x"], Answers(values[:1]))
 
 
 def test_any_flipped_bit_is_seen(tmp_path, split, values):
@@ -136,8 +135,8 @@ def test_a_table_json_of_another_program_is_one_line(
     table.write_info(tmp_path, info)  # its digest is right
     with pytest.raises(UserError, match="was not written by ckd_jax"):
       table.read(tmp_path)
-    for command in ("show", "check"):
-      assert errors.command(table.main, [command, str(tmp_path)]) == 2
+    for name in ("show", "check"):
+      assert errors.command(command.main, [name, str(tmp_path)]) == 2
       (line,) = capsys.readouterr().err.splitlines()
       assert "table.json" in line and (change != "absent" or key in line)
 
@@ -159,7 +158,7 @@ def test_check_reports_what_is_wrong(tmp_path, split, values):
     table.check(tmp_path / "t", split._replace(fingerprint="beef"))
 
   info = table.read_info(tmp_path / "t")
-  bad = Outputs(np.full((2, 3), np.nan), good[:2, :2], _maps(2))
+  bad = Answers(np.full((2, 3), np.nan), good[:2, :2], _maps(2))
   table.append(
     tmp_path / "t", info | {"missing": ["a", "train_1"]}, split.ids[:2], bad
   )
@@ -170,7 +169,7 @@ def test_check_reports_what_is_wrong(tmp_path, split, values):
   ]
   assert counts == [1, 2, 2]
   with pytest.raises(UserError, match="twice"):
-    table.rows(table.read(tmp_path / "t"), split.ids)
+    table.read(tmp_path / "t").rows(split.ids)
 
 
 def _maps(rows):
@@ -179,18 +178,18 @@ def _maps(rows):
 
 def test_commands(tmp_path, split, values, monkeypatch, capsys):
   dataset = type("D", (), {"train": split, "class_names": NAMES})
-  monkeypatch.setattr(table, "_dataset", lambda name, flags: dataset)
+  monkeypatch.setattr(command, "_dataset", lambda name, flags: dataset)
   np.savez(tmp_path / "in.npz", logits=values[:5], ids=np.arange(5))
   out = str(tmp_path / "out")
 
   def run(*argv):
     try:
-      return errors.command(table.main, argv)
+      return errors.command(command.main, argv)
     except SystemExit as stop:
       return stop.code
 
-  command = ("import", str(tmp_path / "in.npz"), "--dataset=pets")
-  assert run(*command, f"--out={out}") == 0
+  importing = ("import", str(tmp_path / "in.npz"), "--dataset=pets")
+  assert run(*importing, f"--out={out}") == 0
   assert run("show", out) == 0
   assert "2" in capsys.readouterr().out.split("missing")[1].split("\n")[0]
   assert run("check", out) == 1
@@ -200,11 +199,11 @@ def test_commands(tmp_path, split, values, monkeypatch, capsys):
   assert error.startswith("ckd_jax: error: ") and error.count("\n") == 1
   assert run("impart", out) == 2
   assert capsys.readouterr().err.endswith("did you mean 'import'?\n")
-  assert run(*command, "--split=trian", f"--out={out}2") == 2
+  assert run(*importing, "--split=trian", f"--out={out}2") == 2
   assert "did you mean 'train'?" in capsys.readouterr().err
   monkeypatch.chdir(tmp_path)
   before = set(tmp_path.iterdir())
-  assert run(*command, "--out=") == 2
+  assert run(*importing, "--out=") == 2
   assert "--out" in capsys.readouterr().err
   assert set(tmp_path.iterdir()) == before
 
@@ -228,9 +227,9 @@ def test_real_table_of_cifar100(shared, tmp_path, monkeypatch, capsys):
   # the figure that came with the table, 70.72 to 70.79 % are possible.
   for split, low, high in (("train", 81.07, 81.07), ("test", 70.72, 70.79)):
     out = tmp_path / split
-    command = ["import", str(file), "--dataset=cifar100", f"--split={split}"]
-    assert errors.command(table.main, [*command, f"--out={out}"]) == 0
-    assert errors.command(table.main, ["check", str(out)]) == 0
+    importing = ["import", str(file), "--dataset=cifar100", f"--split={split}"]
+    assert errors.command(command.main, [*importing, f"--out={out}"]) == 0
+    assert errors.command(command.main, ["check", str(out)]) == 0
     printed = dict(
       line.split(maxsplit=1)
       for line in capsys.readouterr().out.splitlines()[1:]

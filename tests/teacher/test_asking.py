@@ -9,8 +9,8 @@ import pytest
 
 from ckd_jax import table, teacher
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Outputs
-from tests.helpers.asking import CLASSES, Counting, answers, build
+from ckd_jax.table import Answers
+from tests.helpers.asking import Counting, answers, build
 
 
 def test_only_missing_rows_are_asked(tmp_path, split, black_box):
@@ -24,7 +24,7 @@ def test_only_missing_rows_are_asked(tmp_path, split, black_box):
   read, paid, _ = build(asked, split, order[5:20], tmp_path / "t")
   assert (box.calls, paid) == (25, 0)
   np.testing.assert_array_equal(read.ids, split.ids[order[:25]])
-  found = table.rows(read, split.ids[order[:25]], CLASSES).logits
+  found = read.rows(split.ids[order[:25]]).values
   np.testing.assert_allclose(found, answers(split.images[order[:25]]), 1e-3)
   assert read.info["calls"] == 25 and read.info["missing"] == []
   assert table.check(tmp_path / "t", split)[1]
@@ -77,7 +77,7 @@ def test_a_flaky_callable_is_retried(tmp_path, split, black_box, concurrency):
   assert at_once[1] == min(concurrency, 3)  # 8 images are 3 requests
   np.testing.assert_array_equal(read.ids, split.ids[:20])
   np.testing.assert_allclose(
-    read.outputs.logits, answers(split.images[:20]), 1e-3
+    read.answers.values, answers(split.images[:20]), 1e-3
   )
 
 
@@ -231,7 +231,7 @@ def test_augmented_view(tmp_path, split):
 
   seen = []
   asked = teacher.Teacher(
-    "t", lambda x, needs: seen.append(x) or Outputs(answers(x))
+    "t", lambda x, needs: seen.append(x) or Answers(answers(x))
   )
   read, *_ = build(
     asked, split, range(5), tmp_path, view="augmented", view_seed=1, pad=2

@@ -20,7 +20,7 @@ import json, os, signal, sys, numpy as np
 sys.path.insert(0, {tests!r})
 from tests.helpers import asking as t
 from ckd_jax import table, teacher
-from ckd_jax.methods import Outputs
+from ckd_jax.table import Answers
 
 rng = np.random.default_rng(0)
 split = t.Split(
@@ -37,7 +37,7 @@ def box(images):
   return t.answers(images)
 
 t.box = box
-local = teacher.Teacher("local", lambda x, needs: Outputs(box(x)))
+local = teacher.Teacher("local", lambda x, needs: Answers(box(x)))
 asked = local if {local} else teacher.from_callable("tests.helpers.asking:box")
 
 def child(kill_at):

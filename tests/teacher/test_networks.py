@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ckd_jax import table, teacher
+from ckd_jax import student, table, teacher
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model, Outputs
 from tests.helpers.asking import CLASSES, answers, build
@@ -50,17 +50,13 @@ def test_sharded_and_padded_answers(split, batch_size):
   for mesh in (None, alone):
     asked = teacher.from_model(
       "linear",
-      model,
-      params,
-      state,
-      mean=MEAN,
-      std=STD,
+      teacher.Network(model, params, state, MEAN, STD),
       batch_size=batch_size,
       mesh=mesh,
       needs=needs,
     )
     found = asked.ask(split.images[:13])
-    np.testing.assert_allclose(found.logits, logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.values, logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.maps[1], images[:, ::2], atol=1e-5)
     assert found.maps[0].shape == (13, 6, 6, 3) and found.preactivations == ()
     bare = asked.ask(split.images[:2], needs=frozenset({"logits"}))
@@ -77,11 +73,7 @@ def test_one_shape_is_compiled(split):
 
   asked = teacher.from_model(
     "linear",
-    Model(None, apply),
-    params,
-    state,
-    mean=MEAN,
-    std=STD,
+    teacher.Network(Model(None, apply), params, state, MEAN, STD),
     batch_size=16,
   )
   for count in (1, 16, 40):
@@ -93,9 +85,8 @@ def test_a_name_tells_weights_and_normalisation_apart():
   model, params, state = _network()
 
   def name(params=params, state=state, mean=MEAN):
-    return teacher.from_model(
-      "linear", model, params, state, mean=mean, std=STD
-    ).name
+    network = teacher.Network(model, params, state, mean, STD)
+    return teacher.from_model("linear", network).name
 
   names = {
     name(),
@@ -110,15 +101,17 @@ def test_white_box_table(tmp_path, split):
   """Embeddings and maps are kept; a logits-only run may share the table."""
   model, params, state = _network()
   asked = teacher.from_model(
-    "linear", model, params, state, mean=MEAN, std=STD, batch_size=8
+    "linear",
+    teacher.Network(model, params, state, MEAN, STD),
+    batch_size=8,
   )
   every = frozenset({"logits", "embedding", "maps"})
   build(asked, split, range(10), tmp_path / "t", needs=every)
   read, paid, _ = build(asked, split, range(20), tmp_path / "t")
   assert paid == 10
   images, logits = _expected(split.images[:20])
-  np.testing.assert_allclose(read.outputs.logits, logits, rtol=2e-3, atol=2e-3)
-  np.testing.assert_allclose(read.outputs.maps[0], images, atol=2e-3)
+  np.testing.assert_allclose(read.answers.values, logits, rtol=2e-3, atol=2e-3)
+  np.testing.assert_allclose(read.answers.maps[0], images, atol=2e-3)
   assert read.info["fields"] == ["embedding", "logits", "maps_0", "maps_1"]
   build(asked, split, range(10), tmp_path / "u")
   with pytest.raises(UserError, match="holds logits, and maps is needed"):
@@ -136,7 +129,7 @@ def test_a_local_teacher_that_fails_midway(tmp_path, split):
     calls.append(len(images))
     if len(calls) == 3:
       raise MemoryError("device")
-    return Outputs(answers(images))
+    return table.Answers(answers(images))
 
   asked = teacher.Teacher("local", ask)
   with pytest.raises(MemoryError):
@@ -161,14 +154,14 @@ def test_public_checkpoint(shared):
   )
   data = np.load(shared / "data/cifar10_small.npz")
   found = asked.ask(data["x_test"][:10])
-  assert asked.classes == 10
-  np.testing.assert_allclose(found.logits[0, 0], -5.30968, atol=1e-4)
-  assert (found.logits.argmax(1) == data["y_test"][:10]).mean() >= 0.8
+  assert asked.network.classes == 10
+  np.testing.assert_allclose(found.values[0, 0], -5.30968, atol=1e-4)
+  assert (found.values.argmax(1) == data["y_test"][:10]).mean() >= 0.8
 
 
 def _save_run(folder, drop=(), **changes) -> tuple[Model, dict, dict]:
   """An untrained network as a run would leave it; JSON texts in `changes`."""
-  from ckd_jax import export, models
+  from ckd_jax import models
 
   model = models.get("cnn", 5)
   params, state = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
@@ -176,7 +169,7 @@ def _save_run(folder, drop=(), **changes) -> tuple[Model, dict, dict]:
   facts |= {"image_shape": (8, 8, 3)}
   metadata = {key: json.dumps(value) for key, value in facts.items()} | changes
   kept = {key: value for key, value in params.items() if key not in drop}
-  export.save(folder / export.STUDENT, kept, state, metadata)
+  student.save(folder / student.STUDENT, kept, state, metadata)
   return model, params, state
 
 
@@ -187,9 +180,9 @@ def test_our_run_as_teacher(tmp_path, split):
   scaled = (x / 255 - np.asarray(MEAN)) / np.asarray(STD)
   direct, _ = model.apply(params, state, jnp.float32(scaled), train=False)
   np.testing.assert_allclose(
-    asked.ask(x).logits, direct.logits, rtol=1e-4, atol=1e-4
+    asked.ask(x).values, direct.logits, rtol=1e-4, atol=1e-4
   )
-  assert asked.classes == 5 and asked.name.startswith("run:cnn:")
+  assert asked.network.classes == 5 and asked.name.startswith("run:cnn:")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +201,7 @@ def test_a_run_that_does_not_say_what_it_is(tmp_path, key, text):
 
 
 def test_a_run_with_the_tensors_of_another_network(tmp_path):
-  wrong = r"student.safetensors are not those of {} \(.*\): give"
+  wrong = r"student.safetensors are not those of {} \(.*\)"
   for drop, changes, name in (
     (("fc",), {}, "cnn"),
     ((), {"classes": "7"}, "cnn"),
@@ -235,24 +228,25 @@ def test_a_pruned_copy_lacks_the_smallest_weights_of_every_layer():
     },
     "last": 100 * draw.normal(size=(7, CLASSES)).astype("f4"),
   }
-  whole = teacher.from_model(
-    "net", Model(None, apply), params, {}, mean=(0.0,) * 3, std=(1.0,) * 3
+  network = teacher.Network(
+    Model(None, apply), params, {}, (0.0,) * 3, (1.0,) * 3
   )
+  whole = teacher.from_model("net", network)
   copy = teacher.pruned(whole, 0.1)
   for layer in (
     lambda tree: tree["first"]["weight"],
     lambda tree: tree["last"],
   ):
-    before, after = layer(whole.params), layer(copy.params)
+    before, after = layer(whole.network.params), layer(copy.network.params)
     gone = after == 0
     assert gone.sum() == round(0.1 * before.size) > 0
     assert np.abs(before[gone]).max() < np.abs(before[~gone]).min()
     np.testing.assert_array_equal(after[~gone], before[~gone])
   np.testing.assert_array_equal(
-    copy.params["first"]["bias"], params["first"]["bias"]
+    copy.network.params["first"]["bias"], params["first"]["bias"]
   )
   assert copy.name.startswith(f"{whole.name}:pruned:")
   images = draw.integers(0, 256, (5, 6, 6, 3), np.uint8)
-  assert not np.allclose(copy.ask(images).logits, whole.ask(images).logits)
-  same = teacher.pruned(whole, 0.0).ask(images).logits
-  np.testing.assert_array_equal(same, whole.ask(images).logits)
+  assert not np.allclose(copy.ask(images).values, whole.ask(images).values)
+  same = teacher.pruned(whole, 0.0).ask(images).values
+  np.testing.assert_array_equal(same, whole.ask(images).values)
