@@ -1,30 +1,43 @@
 """The command: `python -m ckd_jax.main --config=configs/digits.py`."""
 
-import contextlib
-import os
 import sys
 
 from ckd_jax import errors
+from ckd_jax.system import devices
 
 HELP = """\
-python -m ckd_jax.main --config=FILE[:method=NAME,key=value,...]
-                       [--config.key=value ...] [--workdir=DIR] [--debug]
-                       [--hosts=auto | --coordinator=HOST:PORT --processes=N
-                                       --process=I]
+python -m ckd_jax.main --config=FILE[:method=NAME,key=value,...] [FLAGS]
 
-Distils a student from a table of a teacher's answers. FILE is one of configs/.
-The same command resumes an unfinished run and prints a finished one's result.
-On many hosts every process runs it: with --hosts=auto where the cluster says
-who they are (TPU pods, SLURM), else with the first one's address.
+Distils a student from a table of a teacher's answers. The same command resumes
+an unfinished run and prints a finished one's result.
+
+  ckd-jax train --config=configs/digits.py
+  ckd-jax train --config=configs/cifar100.py:method=kd,budget=4000
+  ckd-jax train --config=configs/cifar100.py --config.seed=2 \\
+    --config.teacher.source=callable --config.teacher.path=package.module:ask
+
+flags
+  --config=FILE[:key=value,...]  a file, or one of the package by its name
+  --config.KEY=VALUE             any key; configs/cifar100.py explains them all
+  --workdir=DIR                  default: runs/<config>-<digest>
+  --debug                        show tracebacks
+  --hosts=auto                   on many hosts, where the cluster says who they
+                                 are (TPU pods, SLURM)
+  --coordinator=HOST:PORT --processes=N --process=I
+                                 the same by hand; every process runs it
+
 """
 
 
+use_every_core = devices.use_every_core
+
+
 def main(argv: list[str]) -> None:
-  """Flags in, `train.run(config, workdir)` out."""
+  """Flags in, `run(config, workdir)` out."""
   if {"-h", "--help"} & set(argv):
-    print(HELP, end="")
+    print(HELP + names(), end="")
     return
-  use_every_core()
+  devices.use_every_core()
   # Only now that the devices are settled.
   from ckd_jax import config
   from ckd_jax.run import run
@@ -35,24 +48,31 @@ def main(argv: list[str]) -> None:
     run(*config.from_flags(argv))
 
 
-def use_every_core() -> None:
-  """One CPU device per core: a batch sharded over them is faster on a CPU.
+def names() -> str:
+  """What a config may name, for --help."""
+  import textwrap
 
-  Changes nothing on an accelerator, nor where the number was chosen already
-  (JAX_NUM_CPU_DEVICES, XLA_FLAGS) or JAX has started its devices.
-  """
-  import jax
+  from ckd_jax import config, methods, models
+  from ckd_jax.data import BUILTIN
 
-  chosen = os.environ.get("XLA_FLAGS", "")
-  if (
-    jax.config.jax_num_cpu_devices >= 0
-    or "xla_force_host_platform_device_count" in chosen
-  ):
-    return
-  is_linux = hasattr(os, "sched_getaffinity")
-  cores = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count()
-  with contextlib.suppress(RuntimeError):  # too late to choose
-    jax.config.update("jax_num_cpu_devices", cores)
+  own = "package.module:function"
+  lists = {
+    "configs": config.packaged(),
+    "methods": methods.names(),
+    "students": (*models.names(), own),
+    "sources": config.SOURCES,
+    "datasets": (*BUILTIN, "any prepared image set of tensorflow-datasets"),
+  }
+  lines = [
+    textwrap.fill(
+      f"{title:<9} {', '.join(items)}",
+      width=79,
+      subsequent_indent=" " * 10,
+      break_on_hyphens=False,
+    )
+    for title, items in lists.items()
+  ]
+  return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

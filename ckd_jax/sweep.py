@@ -20,15 +20,31 @@ from ckd_jax.errors import UserError
 
 HELP = """\
 python -m ckd_jax.sweep --config=FILE[:key=value,...] --over=KEY[+KEY]=V,V ...
-                        [--config.key=value ...] [--workdir=DIR]
-                        [--how=auto|together|in_turn] [--at_once=16] [--debug]
+                        [FLAGS]
 
-Runs the config for every combination of the values; keys joined by + get the
-same one: --over=seed+budget_seed=1,2,3 --over=budget=500,1000,2000
---over=optimizer.learning_rate=0.1,0.05. The same command resumes. Runs that
-differ in seed, budget or rate alone can share one program, `together`, at most
-so many `at_once`; `auto` measures which is faster on an accelerator, and trains
-them `in_turn` on a CPU. Then: python -m ckd_jax.report DIR
+Runs the config for every combination of the values. The same command resumes.
+Then: python -m ckd_jax.report DIR
+
+  ckd-jax sweep --config=configs/digits.py --over=method=kd,ckd,dkd \\
+    --over=seed=1,2,3
+  ckd-jax sweep --config=configs/cifar100.py --over=seed+budget_seed=1,2,3 \\
+    --over=budget=500,1000,2000 --over=optimizer.learning_rate=0.1,0.05
+
+flags
+  --over=KEY[+KEY]=V,V       keys joined by + get the same value; a method comes
+                             with its own hyper-parameters
+  --config.KEY=VALUE         for all of them
+  --workdir=DIR              one folder in it for each run
+  --how=auto|together|in_turn
+                             runs that differ in seed, budget or rate alone can
+                             share one program, `together`; `auto` measures what
+                             is faster on an accelerator, and trains in turn on
+                             a CPU
+  --at_once=16               students in one program, at most
+  --debug                    show tracebacks
+  --hosts=auto, --coordinator=HOST:PORT --processes=N --process=I
+                             as of python -m ckd_jax.main
+
 """
 # Runs that differ in nothing else can be trained by one program.
 _SHARED = (
@@ -45,7 +61,9 @@ _CHOICES = {"how": "auto", "at_once": "16"}
 def main(argv: list[str]) -> None:
   """Flags in, one finished run for every combination out."""
   if {"-h", "--help"} & set(argv):
-    print(HELP, end="")
+    from ckd_jax.main import names
+
+    print(HELP + names(), end="")
     return
   from ckd_jax.main import use_every_core
   from ckd_jax.system import compile_cache, hosts
@@ -57,7 +75,7 @@ def main(argv: list[str]) -> None:
 
 
 def read(argv: Sequence[str]) -> tuple[dict, str, int]:
-  """({folder: config}, how, at_once), everything checked.
+  """({folder: config}, how, max_students), everything checked.
 
   Raises:
     UserError: anything in the command line that cannot be.
@@ -85,11 +103,28 @@ def read(argv: Sequence[str]) -> tuple[dict, str, int]:
   if not any(item.startswith("--workdir") for item in rest):
     digest = hashlib.sha256(json.dumps(overs).encode()).hexdigest()[:8]
     workdir = f"{workdir}-sweep-{digest}"
+  bases = {config.method: config}
   runs = {}
   for options in combinations(overs):
-    one = vary(config, options, epath.Path(workdir))
+    method = options.get("method", config.method)
+    if method not in bases:
+      bases[method], _ = configuration.from_flags(_with_method(rest, method))
+    one = vary(bases[method], options, epath.Path(workdir))
     runs[epath.Path(workdir) / name_of(options)] = one
   return runs, chosen["how"], int(chosen["at_once"])
+
+
+def _with_method(argv: Sequence[str], method: str) -> list[str]:
+  """The same flags with another method after the colon of --config."""
+
+  def renamed(item: str) -> str:
+    if not item.startswith("--config="):
+      return item
+    path, _, arg = item.partition(":")
+    kept = [x for x in arg.split(",") if x and not x.startswith("method=")]
+    return f"{path}:{','.join([*kept, f'method={method}'])}"
+
+  return [renamed(item) for item in argv]
 
 
 def _over(text: str) -> tuple[list[str], list[str]]:
@@ -128,8 +163,9 @@ def vary(config, options: dict[str, str], workdir):
   one = config.copy_and_resolve_references()
   one.unlock()
   configuration.override(one, options)
-  # Methods, seeds and budgets the report tells apart; the rest by a word.
-  told = ("seed", "budget", "budget_seed")
+  # The report already separates method, seed and budget; other values go into
+  # `label`.
+  told = ("method", "seed", "budget", "budget_seed")
   rest = {key: value for key, value in options.items() if key not in told}
   if rest and not config.label and "label" not in options:
     one.label = name_of({key.split(".")[-1]: rest[key] for key in rest})
@@ -144,13 +180,13 @@ def vary(config, options: dict[str, str], workdir):
   return one
 
 
-def run(runs: dict, how: str, at_once: int) -> list[dict]:
+def run(runs: dict, how: str, max_students: int) -> list[dict]:
   """Runs or resumes them all; returns what their summary.json hold.
 
   Args:
     runs: {folder: config}.
     how: "auto", "together" or "in_turn".
-    at_once: students in one program, at most.
+    max_students: students in one program, at most.
 
   Raises:
     UserError: anything that the user can mend.
@@ -165,9 +201,9 @@ def run(runs: dict, how: str, at_once: int) -> list[dict]:
     folder: config for folder, config in runs.items() if not finished[folder]
   }
   print(f"{len(runs)} runs, {len(runs) - len(open_runs)} of them finished")
-  for crew in crews(open_runs, how, at_once):
-    train_crew = in_turn if len(crew) == 1 else CREWS[how]
-    for folder, results in train_crew(crew):
+  for group in groups(open_runs, how, max_students):
+    train_group = in_turn if len(group) == 1 else TRAINERS[how]
+    for folder, results in train_group(group):
       finished[folder] = results
       if results:
         print(f"{folder.name}: {results['test_accuracy']:.2f} %", flush=True)
@@ -179,8 +215,8 @@ def run(runs: dict, how: str, at_once: int) -> list[dict]:
   return list(finished.values())
 
 
-def crews(runs: dict, how: str, at_once: int) -> list[dict]:
-  """The runs that one program could train, at most `at_once` each."""
+def groups(runs: dict, how: str, max_students: int) -> list[dict]:
+  """The runs that one program could train, at most `max_students` each."""
   from ckd_jax.system import hosts
 
   alike: dict[str, list] = {}
@@ -192,7 +228,7 @@ def crews(runs: dict, how: str, at_once: int) -> list[dict]:
     alike.setdefault(key, []).append((folder, config))
   result = []
   for group in alike.values():
-    count = math.ceil(len(group) / at_once)
+    count = math.ceil(len(group) / max_students)
     size = math.ceil(len(group) / count)  # 17 are 9 and 8, not 16 and 1
     result += [dict(group[i : i + size]) for i in range(0, len(group), size)]
   return result
@@ -207,12 +243,12 @@ def can_share(config) -> bool:
   return not (stages or config.teacher.live or streamed)
 
 
-def in_turn(crew: dict):
+def in_turn(configs: dict):
   """One run after the other."""
   from ckd_jax.run import Diverged
   from ckd_jax.run import run as train_one
 
-  for folder, config in crew.items():
+  for folder, config in configs.items():
     try:
       yield folder, train_one(config, folder)
     except Diverged as error:
@@ -220,25 +256,25 @@ def in_turn(crew: dict):
       yield folder, None
 
 
-def together(crew: dict):
+def together(configs: dict):
   """All of them in one program, as many on each device as there are."""
   from ckd_jax.run import prepare_all, train_together
 
-  runs = prepare_all(crew)
+  runs = prepare_all(configs)
   for some in runs:
     yield from train_together(some)
 
 
-def auto(crew: dict):
+def auto(configs: dict):
   """As it is faster: vmap makes grouped convolutions, which may lose."""
   if jax.default_backend() == "cpu":  # no gain was measured there
-    return in_turn(crew)
+    return in_turn(configs)
   from ckd_jax.run import train_faster
 
-  return train_faster(crew, in_turn)
+  return train_faster(configs, in_turn)
 
 
-CREWS: dict[str, Callable] = {
+TRAINERS: dict[str, Callable] = {
   "auto": auto,
   "in_turn": in_turn,
   "together": together,

@@ -26,7 +26,7 @@ import time
 import fake
 import study
 
-from ckd_jax.main import use_every_core
+from ckd_jax.system.devices import use_every_core
 
 RESULTS = study.HERE / "results" / "busy.jsonl"
 

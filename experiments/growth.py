@@ -20,7 +20,7 @@ import fake
 import study
 from throughput import timed
 
-from ckd_jax.main import use_every_core
+from ckd_jax.system.devices import use_every_core
 
 RESULTS = study.HERE / "results" / "growth.jsonl"
 GROUPS = ((1, 1), (2, 1), (2, 2), (3, 2))

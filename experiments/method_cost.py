@@ -28,9 +28,9 @@ import study
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ckd_jax import methods, models
-from ckd_jax.main import use_every_core
 from ckd_jax.methods import Batch, Method, Outputs, Task
 from ckd_jax.step import Examples, init_state, make_update, optimizer
+from ckd_jax.system.devices import use_every_core
 
 RESULTS = study.HERE / "results" / "method_cost.jsonl"
 TEACHERS = {"resnet8": "resnet56", "wrn_16_2": "wrn_40_2"}

@@ -302,7 +302,8 @@ def test_the_table_of_another_data_set(capfd, digits, answers, tmp_path):
   file, folder = tmp_path / "answers.npz", tmp_path / "table"
   _npz(file, logits=answers)
   moved = digits.train._replace(fingerprint="0" * 64)
-  table.import_file(file, moved, "other", "train", digits.class_names, folder)
+  subject = table.Subject("other", "train", moved, digits.class_names)
+  table.import_file(file, subject, folder)
   before = {path: path.read_bytes() for path in folder.iterdir()}
   line = refused(
     capfd,

@@ -88,9 +88,11 @@ def test_both_ways_are_measured_where_tables_differ(
   paid, tmp_path, monkeypatch, capsys
 ):
   """Two groups of two students, on devices that were divided among four."""
-  monkeypatch.setattr("ckd_jax.step._ROWS", 64)
+  monkeypatch.setattr("ckd_jax.step.state._ROWS", 64)
   monkeypatch.setitem(
-    sweep.CREWS, "auto", lambda runs: together.train_faster(runs, sweep.in_turn)
+    sweep.TRAINERS,
+    "auto",
+    lambda runs: together.train_faster(runs, sweep.in_turn),
   )
   flags = [LINEAR, f"--config.teacher.path={paid[0]}", *SEEDS]
   ended = swept(tmp_path, *flags, how="auto", method="kd")
@@ -102,9 +104,11 @@ def test_both_ways_are_measured_where_tables_differ(
 def test_what_turns_out_to_be_streamed_is_trained_in_turn(
   paid, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr("ckd_jax.run.assemble.streams", lambda *images: True)
+  monkeypatch.setattr("ckd_jax.run.context.streams", lambda *images: True)
   monkeypatch.setitem(
-    sweep.CREWS, "auto", lambda runs: together.train_faster(runs, sweep.in_turn)
+    sweep.TRAINERS,
+    "auto",
+    lambda runs: together.train_faster(runs, sweep.in_turn),
   )
   flags = [LINEAR, f"--config.teacher.path={paid[0]}", "--over=seed=1,2"]
   with pytest.raises(UserError, match="--how=in_turn"):
@@ -175,9 +179,9 @@ def test_crews_hold_what_can_share_a_program():
   flags = ["--over=seed=1,2,3,4,5", "--over=batch_size=16,8"]
   runs, how, at_once = sweep.read([config, *flags, "--at_once=3"])
   assert (how, at_once, len(runs)) == ("auto", 3, 10)
-  sizes = [len(crew) for crew in sweep.crews(runs, "together", 3)]
+  sizes = [len(crew) for crew in sweep.groups(runs, "together", 3)]
   assert sorted(sizes) == [2, 2, 3, 3]
-  assert len(sweep.crews(runs, "in_turn", 3)) == 10
+  assert len(sweep.groups(runs, "in_turn", 3)) == 10
 
 
 def test_labels_tell_variants_apart():

@@ -16,6 +16,7 @@ from ckd_jax.data.split import Split, make_split
 from ckd_jax.errors import UserError
 
 __all__ = [
+  "BUILTIN",
   "Dataset",
   "Lazy",
   "Selection",
@@ -89,10 +90,12 @@ def load(
   return _checked(Dataset(name, *parts), path)
 
 
-_FILES = {
+_FILES: dict[str, tuple] = {
   "npz": (npz.read, "a file with x_train, y_train, x_test and y_test"),
   "folder": (folder.read, "a folder with train/CLASS/*.png and test/CLASS"),
 }
+
+BUILTIN = (*builtin.SOURCES, *_FILES)  # what `load` knows by itself
 
 
 def _checked(dataset: Dataset, path: str | None) -> Dataset:

@@ -148,12 +148,15 @@ def ask_teacher(
   if plan.teacher_config is not None:
     path = epath.Path(asking.path or workdir / "teacher")
     name = plan.teacher_config.student
-    console.say(f"the teacher, {name}, is trained in {path}")
     try:
-      run(plan.teacher_config, path, flag_name="teacher.path")
+      if check_workdir(path, plan.teacher_config, "teacher.path"):
+        console.say(f"the teacher, {name}, was trained in {path}")
+      else:
+        console.say(f"the teacher, {name}, is trained in {path}")
+        run(plan.teacher_config, path, flag_name="teacher.path")
+        console.say()
     except UserError as error:
       raise UserError(f"teacher {name}: {error}") from error
-    console.say()
     asking = asking._replace(source="checkpoint", path=str(path))
   return hosts.in_turn(
     workdir,

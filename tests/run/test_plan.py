@@ -9,6 +9,7 @@ from ckd_jax import data
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model
 from ckd_jax.run.plan import make_plan
+from ckd_jax.student import load
 from tests.helpers.runs import (
   CNN,
   LINEAR,
@@ -91,7 +92,7 @@ def test_a_batch_that_the_devices_do_not_divide(
   one = run(tmp_path / "one", *flags, arg=arg)
   assert one["devices"].startswith("1 x ")
   trees = [
-    student.load(tmp_path / name / "student.safetensors")[:2]
+    load(tmp_path / name / "student.safetensors")[:2]
     for name in ("three", "one")
   ]
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), *trees)

@@ -16,7 +16,6 @@ import pytest
 from ckd_jax import config as configuration
 from ckd_jax import errors, main, student, table
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Outputs
 from ckd_jax.run import checkpoint, logger, train
 from ckd_jax.system import files
 from tests.helpers.paths import DIGITS, ROOT
@@ -227,11 +226,11 @@ def test_a_run_does_not_go_on_with_other_answers(paid, tmp_path, monkeypatch):
     interrupt_after(patch, 12)
     run(tmp_path / "run", *flags, arg=arg)
   answered = table.read(asked)
-  logits = answered.outputs.logits[::-1]
+  values = answered.answers.values[::-1]
   shutil.rmtree(asked)
   info = answered.info | {"parts": [], "fields": []}
   info = table.write_info(asked, info | {"missing": list(answered.ids)})
-  table.append(asked, info, list(answered.ids), Outputs(logits))
+  table.append(asked, info, list(answered.ids), table.Answers(values))
   with pytest.raises(UserError, match="begun with other answers"):
     run(tmp_path / "run", *flags, arg=arg)
 

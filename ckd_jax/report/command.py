@@ -1,0 +1,83 @@
+"""The command `python -m ckd_jax.report RUN_DIR ...`."""
+
+import argparse
+import base64
+import html
+
+from etils import epath
+
+from ckd_jax.errors import UserError
+from ckd_jax.report.cells import Groups, group, label_unlike, repeated
+from ckd_jax.report.picture import draw
+from ckd_jax.report.runs import find, read
+from ckd_jax.report.text import comma_separated, markdown, table
+from ckd_jax.system import files
+
+DESCRIPTION = """\
+Prints methods x budgets, mean and sample standard deviation over seeds, and
+draws accuracy against teacher calls. Runs whose configs differ in more than
+their seed are told apart by the keys in which they differ.
+
+  python -m ckd_jax.report runs/*
+  python -m ckd_jax.report runs/sweep --out=results.html
+"""
+
+
+def main(argv: list[str]) -> None:
+  """Folders of runs in, tables and a picture out."""
+  parser = argparse.ArgumentParser(
+    "ckd_jax.report",
+    description=DESCRIPTION,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    "runs",
+    nargs="+",
+    metavar="RUN_DIR",
+    help="the folder of a run, or a folder of such folders",
+  )
+  parser.add_argument(
+    "--out",
+    metavar="FILE",
+    help="a .png, .html, .md or .csv; default: accuracy_vs_calls.png beside "
+    "the runs",
+  )
+  parser.error = _refuse
+  flags = parser.parse_args(argv)
+  finished, unfinished = find(flags.runs)
+  out = epath.Path(flags.out or finished[0].parent / "accuracy_vs_calls.png")
+  if out.suffix not in _WRITERS:
+    raise UserError(
+      f"--out={flags.out}: reports are written as {', '.join(_WRITERS)}"
+    )
+  summaries = label_unlike([read(run) for run in finished])
+  groups = group(summaries)
+  print(table(groups), end="\n\n")
+  for line in repeated(summaries):
+    print(line)
+  if unfinished:
+    print("unfinished:", ", ".join(run.name for run in unfinished))
+  files.write(out, _WRITERS[out.suffix](groups))
+  print("plot:" if out.suffix == ".png" else "report:", out)
+
+
+def _html(groups: Groups) -> bytes:
+  """One page that needs no other file."""
+  picture = base64.b64encode(draw(groups)).decode()
+  return (
+    "<!doctype html><meta charset=utf-8><title>ckd_jax report</title>\n"
+    f"<pre>{html.escape(table(groups))}</pre>\n"
+    f'<img alt="accuracy by calls" src="data:image/png;base64,{picture}">\n'
+  ).encode()
+
+
+_WRITERS = {
+  ".png": draw,
+  ".html": _html,
+  ".md": lambda groups: markdown(groups).encode(),
+  ".csv": lambda groups: comma_separated(groups).encode(),
+}
+
+
+def _refuse(message: str) -> None:
+  raise UserError(f"{message}; --help shows the usage")

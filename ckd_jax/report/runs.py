@@ -1,0 +1,118 @@
+"""Finds runs, reads their summaries, and tells what differs between them."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from etils import epath
+
+from ckd_jax.config import flatten
+from ckd_jax.errors import UserError
+
+# What is read of a summary, and of which type it is.
+_KEYS = {
+  "dataset": str,
+  "teacher": str,
+  "student": str,
+  "method": str,
+  "seed": int,
+  "budget": int | None,
+  "test_accuracy": int | float,
+  "teacher_calls": int | float,
+  "train_seconds": int | float,
+}
+
+
+# Keys that do not tell one experiment from another: places, and how often
+# something is written.
+_NEUTRAL = (
+  "budget",
+  "budget_seed",
+  "checkpoint_every",
+  "label",
+  "log_every",
+  "method",
+  "seed",
+  "steps_per_launch",
+  "table.path",
+  "teacher.path",
+)
+
+
+def find(paths: Iterable) -> tuple[list[epath.Path], list[epath.Path]]:
+  """Looks for runs in folders and in their direct children.
+
+  Returns:
+    (finished, unfinished): folders with summary.json, and folders of runs that
+    have config.json only.
+
+  Raises:
+    UserError: a path is no folder, or there is no finished run at all.
+  """
+  candidates = []
+  for path in dict.fromkeys(epath.Path(path).resolve() for path in paths):
+    if not path.is_dir():
+      raise UserError(f"{path} is not a folder; give the folder of a run")
+    children = sorted(child for child in path.iterdir() if child.is_dir())
+    candidates += [path] if _is_run(path) else filter(_is_run, children)
+  candidates = list(dict.fromkeys(candidates))
+  finished = [run for run in candidates if (run / "summary.json").exists()]
+  unfinished = [run for run in candidates if run not in finished]
+  if not finished:
+    hint = f" ({len(unfinished)} unfinished)" if unfinished else ""
+    raise UserError(
+      f"no finished run{hint}: give folders that hold summary.json, or a "
+      "folder of such folders"
+    )
+  return finished, unfinished
+
+
+def _is_run(path: epath.Path) -> bool:
+  names = ("summary.json", "config.json", "metrics.jsonl")
+  return any((path / name).exists() for name in names)
+
+
+def read(run) -> dict[str, Any]:
+  """The summary of a run.
+
+  Raises:
+    UserError: the file is not a summary.
+  """
+  path = epath.Path(run) / "summary.json"
+  try:
+    summary = json.loads(path.read_text())
+    missing = [
+      key
+      for key, kind in _KEYS.items()
+      if key not in summary or not isinstance(summary[key], kind)
+    ]
+  except (ValueError, TypeError) as error:
+    raise UserError(
+      f"{path} is not JSON: {error}; remove it and rerun"
+    ) from error
+  if missing:
+    keys = ", ".join(missing)
+    raise UserError(f"{path} lacks a usable {keys}; remove it and rerun")
+  return summary | {"config": _config(path.parent)}
+
+
+def _config(run) -> dict[str, Any]:
+  """The keys of config.json that tell experiments apart; {} without one."""
+  path = run / "config.json"
+  try:
+    config = flatten(json.loads(path.read_text())) if path.exists() else {}
+  except (AttributeError, ValueError) as error:
+    raise UserError(f"{path} is not a config; remove it and rerun") from error
+  return {key: config[key] for key in config if key not in _NEUTRAL}
+
+
+def differing(summaries: Sequence[dict[str, Any]]) -> list[str]:
+  """The keys in which the configs of these runs differ, in order."""
+  configs = [summary.get("config") or {} for summary in summaries]
+  known = [config for config in configs if config]
+  keys = sorted({key for config in known for key in config})
+  return [
+    key
+    for key in keys
+    if any(config.get(key) != known[0].get(key) for config in known)
+  ]
