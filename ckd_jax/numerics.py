@@ -22,7 +22,7 @@ def _from_half(x: jax.Array) -> jax.Array:
   return x.astype(jnp.float32)
 
 
-# On the way back a gradient beyond 65504 would be infinite: it stops there.
+# Clip the cotangent to float16's maximum; larger values become inf.
 _from_half.defvjp(
   lambda x: (x.astype(jnp.float32), None),
   lambda _, g: (jnp.clip(g, -65504.0, 65504.0).astype(jnp.float16),),
@@ -34,7 +34,7 @@ def constant(*arrays: jax.Array) -> tuple[jax.Array, ...]:
   return tuple(jax.lax.stop_gradient(array) for array in float32(*arrays))
 
 
-def alike(
+def to_matching_float32(
   student: jax.Array, teacher: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Both in float32, the teacher's without a gradient.

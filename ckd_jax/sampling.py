@@ -16,7 +16,7 @@ _ROUNDS = 24
 _SAMPLING = 2**31 - 1
 
 
-def shuffle(
+def permute_index(
   key: jax.Array, position: jax.Array, size: int | jax.Array
 ) -> jax.Array:
   """The element at `position` of a random order of 0..size-1.
@@ -76,7 +76,7 @@ def batches(key, step, task, state=None) -> jax.Array:
   per_pass = jnp.maximum(task.num_examples // task.batch_size, 1)
   pass_key = jax.random.fold_in(_key(key), step // per_pass)
   position = (step % per_pass) * task.batch_size + jnp.arange(task.batch_size)
-  return shuffle(pass_key, position, task.num_examples)[:, None]
+  return permute_index(pass_key, position, task.num_examples)[:, None]
 
 
 def from_list(key, step, batch_size, rows, num_rows) -> jax.Array:
@@ -96,7 +96,7 @@ def from_list(key, step, batch_size, rows, num_rows) -> jax.Array:
 
   def pick(position):
     pass_key = jax.random.fold_in(_key(key), position // num_rows)
-    return shuffle(pass_key, position % num_rows, num_rows)
+    return permute_index(pass_key, position % num_rows, num_rows)
 
   return rows[jax.vmap(pick)(position)]
 
@@ -161,7 +161,7 @@ def distinct_groups(
 
   few, exact = _count_groups(num_examples, positives, negatives, 5 * limit)
   number = jnp.arange(limit) % jnp.maximum(exact, 1)
-  number = shuffle(order_key, number, jnp.maximum(exact, 1))
+  number = permute_index(order_key, number, jnp.maximum(exact, 1))
   second = _binomial_column(num_examples - positives, negatives)
   first_side = _unrank(number // second, positives, capacity)
   second_side = _unrank(number % second, negatives, capacity)

@@ -20,7 +20,7 @@ def task(num_examples, batch_size):
 
 def test_shuffle_is_a_permutation():
   order_of = jax.jit(
-    lambda key, size: sampling.shuffle(key, jnp.arange(1600), size)
+    lambda key, size: sampling.permute_index(key, jnp.arange(1600), size)
   )
   for size in (1, 2, 3, 64, 1000, 1600):
     order = order_of(jax.random.key(size), size)[:size]
@@ -31,7 +31,9 @@ def test_shuffle_by_hand_at_the_largest_size():
   """In Python's integers, which have no end: nothing may wrap around."""
   key, size = jax.random.key(0), 2**30 - 1
   positions = [0, 1, size - 2, size - 1]
-  order = jax.jit(lambda x: sampling.shuffle(key, x, size))(np.array(positions))
+  order = jax.jit(lambda x: sampling.permute_index(key, x, size))(
+    np.array(positions)
+  )
   assert order.tolist() == [by_hand(key, x, size) for x in positions]
 
 
@@ -51,7 +53,7 @@ def by_hand(key, element, size):
 
 def test_every_order_of_four_is_about_as_likely_as_any():
   keys = jax.random.split(jax.random.key(0), 24_000)
-  shuffle = jax.vmap(lambda k: sampling.shuffle(k, jnp.arange(4), 4))
+  shuffle = jax.vmap(lambda k: sampling.permute_index(k, jnp.arange(4), 4))
   orders = jax.jit(shuffle)(keys)
   _, counts = np.unique(np.asarray(orders), axis=0, return_counts=True)
   assert len(counts) == math.factorial(4)
@@ -61,7 +63,9 @@ def test_every_order_of_four_is_about_as_likely_as_any():
 
 def test_neighbours_are_not_kept_together():
   keys = jax.random.split(jax.random.key(1), 4000)
-  shuffle = jax.vmap(lambda k: sampling.shuffle(k, jnp.array([10, 11]), 1600))
+  shuffle = jax.vmap(
+    lambda k: sampling.permute_index(k, jnp.array([10, 11]), 1600)
+  )
   first, second = jax.jit(shuffle)(keys).T
   correlation = np.corrcoef(np.asarray(first), np.asarray(second))[0, 1]
   assert abs(correlation) < 0.06  # 4 standard errors of independence

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ckd_jax import sampling
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import above, at_least
+from ckd_jax.methods._sum import weighted_sum
 from ckd_jax.methods.ckd import ckd_all
 from ckd_jax.methods.kd import kd
 from ckd_jax.numerics import constant, cross_entropy, float32
@@ -98,7 +99,7 @@ def mixing(
   Every term but CKD is the sum over the group of batch.weights times the term
   of that member, averaged over the batch. CKD compares mixed images with each
   other; its target mixes the logits, and the labels, as the images were mixed.
-  A live teacher has seen the mixed image
+  A live teacher has inputs the mixed image
   itself: its one answer then stands for every member.
 
   Args:
@@ -165,8 +166,7 @@ def mixing(
         for target in (answers, one_hot)
       )
       terms["ckd"] = (ckd_weight, value)
-    value = sum(weight * value for weight, value in terms.values())
-    metrics = {name: value for name, (_, value) in terms.items()}
-    return value, (state, jax.lax.stop_gradient(metrics))
+    value, metrics = weighted_sum(terms)
+    return value, (state, metrics)
 
   return Method(sample=sample, init=init, loss=loss, prepare=prepare)

@@ -4,11 +4,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method, Stage
 from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._maps import pairs, regress, regressor
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant, float32
 
 
@@ -59,11 +58,7 @@ def make(
   """
   at_least(0, weight=weight, margin=margin, stage_epochs=stage_epochs)
   above(0, stage_learning_rate=stage_learning_rate)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def init(key, task, student, teacher):
     del task
@@ -89,10 +84,8 @@ def make(
       value += 0.003 * 2.0 ** (i - len(middle)) * jnp.mean(short)
     return weight * value, (state, {"ab": jax.lax.stop_gradient(value)})
 
-  def loss(params, state, student, batch, key, step):
-    del params, key, step
-    value, metrics = total(student, batch)
-    return value, (state, metrics)
+  def own(inputs: Inputs):
+    return {}
 
   stage = Stage(
     stage_epochs,
@@ -100,10 +93,6 @@ def make(
     imitate,
     finish=lambda params, state: ({}, state),
   )
-  return Method(
-    sample=sampling.batches,
-    init=init,
-    loss=loss,
-    needs=frozenset({"logits", "preactivations"}),
-    stages=(stage,),
+  return make_method(
+    own, extra, needs=("preactivations",), init=init, stages=(stage,)
   )

@@ -3,11 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
-from ckd_jax.methods import Method, stateless
+from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._maps import attention, pairs, same_size
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant
 
 
@@ -48,24 +47,13 @@ def make(
   """AT (arXiv 1612.03928), RepDistiller's weight, all maps but the stem's."""
   at_least(0, weight=weight)
   at_least(1, power=power)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def loss(params, state, student, batch, key, step):
-    del params, key, step
+  def own(inputs: Inputs):
     value = sum(
       jnp.mean(attention_transfer(*pair, power=power))
-      for pair in pairs(student, batch.teachers[0])[1:]
+      for pair in pairs(inputs.student, inputs.teacher)[1:]
     )
-    value, metrics = total(student, batch, at=(weight, value))
-    return value, (state, metrics)
+    return {"at": (weight, value)}
 
-  return Method(
-    sample=sampling.batches,
-    init=stateless,
-    loss=loss,
-    needs=frozenset({"logits", "maps"}),
-  )
+  return make_method(own, extra, needs=("maps",))

@@ -3,11 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._heads import apply_linear, linear
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import check_shapes, constant, float32
 
 
@@ -49,11 +48,7 @@ def make(
   """
   at_least(0, weight=weight)
   at_least(1, dim=dim)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def init(key, task, student, teacher):
     student_key, teacher_key = jax.random.split(key)
@@ -63,19 +58,13 @@ def make(
     }
     return params, {}
 
-  def loss(params, state, student, batch, key, step):
-    del key, step
-    (teacher,) = batch.teachers
+  def own(inputs: Inputs):
     value = correlation_congruence(
-      apply_linear(params["student"], student.embedding[:, 0]),
-      apply_linear(params["teacher"], *constant(teacher.embedding[:, 0])),
+      apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
+      apply_linear(
+        inputs.params["teacher"], *constant(inputs.teacher.embedding[:, 0])
+      ),
     )
-    value, metrics = total(student, batch, cc=(weight, value))
-    return value, (state, metrics)
+    return {"cc": (weight, value)}
 
-  return Method(
-    sample=sampling.batches,
-    init=init,
-    loss=loss,
-    needs=frozenset({"logits", "embedding"}),
-  )
+  return make_method(own, extra, needs=("embedding",), init=init)

@@ -5,6 +5,7 @@ of a batch, in closed form. `make` offers both as estimators, and one between.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,9 @@ import jax.numpy as jnp
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
 from ckd_jax.methods._checks import above, at_least
+from ckd_jax.methods._sum import weighted_sum
 from ckd_jax.methods.kd import kd
-from ckd_jax.numerics import alike, cross_entropy, kl_divergence
+from ckd_jax.numerics import cross_entropy, kl_divergence, to_matching_float32
 
 
 def ckd(
@@ -60,8 +62,8 @@ def ckd(
       negative_weight * jnp.mean(negative, axis=0)
     )
 
-  positive = alike(student_positive, teacher_positive)
-  negative = alike(student_negative, teacher_negative)
+  positive = to_matching_float32(student_positive, teacher_positive)
+  negative = to_matching_float32(student_negative, teacher_negative)
   for side in (*positive, *negative):
     if side.ndim != 2 or not len(side):
       raise ValueError(f"a side is [members, classes], not {side.shape}")
@@ -112,7 +114,7 @@ def ckd_all(
   References:
     arXiv 2311.02253, averaged over its sampler's groups.
   """
-  student, teacher = alike(student, teacher)
+  student, teacher = to_matching_float32(student, teacher)
   batch_size, classes = student.shape
   at_least(1, positives=positives, negatives=negatives)
   if batch_size < positives + negatives:
@@ -183,8 +185,8 @@ def make(
     temperature: of kl and of the KD term.
     teacher_weight: of the comparison with the teacher's answers.
     label_weight: of the same comparison with one-hot labels in their place.
-    cross_entropy_weight: of an added cross-entropy, per image.
-    kd_weight: of an added KD term, per image.
+    cross_entropy_weight: of an extra cross-entropy, per image.
+    kd_weight: of an extra KD term, per image.
     estimator: "groups", "batch_groups" or "all".
     max_groups: length of the list of `groups`.
     groups_per_batch: groups drawn per step by `batch_groups`.
@@ -196,10 +198,6 @@ def make(
     ValueError: a value outside its range, or a combination without meaning.
   """
   _check(locals())
-  group = positives + negatives
-  one_group = functools.partial(
-    ckd, divergence=divergence, temperature=temperature
-  )
   comparison_only = (
     divergence == "mse"
     and mix == "difference"
@@ -212,51 +210,20 @@ def make(
       "mix='difference', mean_weight=0.0, no cross-entropy and no kd term"
     )
 
-  def init(key, task, student, teacher):
-    if estimator != "groups":
-      return stateless(key, task, student, teacher)
-    rows, num_rows = sampling.distinct_groups(
-      key,
-      task.num_examples,
-      task.labels.shape[0],
-      positives,
-      negatives,
-      max_groups,
-    )
-    return {}, {"groups": rows, "num_groups": num_rows}
+  sample, init = _sampler(estimator, positives, negatives, max_groups)
+  compare = _estimator(
+    estimator,
+    functools.partial(ckd, divergence=divergence, temperature=temperature),
+    sides=(positives, negatives),
+    groups_per_batch=groups_per_batch,
+    mean_weight=mean_weight,
+  )
 
-  def sample(key, step, task, state):
-    if estimator != "groups":
-      return sampling.batches(key, step, task)
-    return sampling.from_list(
-      key, step, task.batch_size, state["groups"], state["num_groups"]
-    )
-
-  def compare(key, student, target):
+  def mixed(key, student, target):
     """Mean of ckd over the groups of this step, against `target`."""
     mix_key, group_key = jax.random.split(key)
     how = jax.random.beta(mix_key, beta, beta) if mix == "lam" else mix
-    if estimator == "groups":
-      sides = [side for x in (student, target) for side in _sides(x, positives)]
-      return jnp.mean(jax.vmap(functools.partial(one_group, mix=how))(*sides))
-    student, target = student[:, 0], target[:, 0]
-    if estimator == "all":
-      return ckd_all(
-        student,
-        target,
-        positives=positives,
-        negatives=negatives,
-        mix=how,
-        mean_weight=mean_weight,
-      )
-    index = sampling.distinct(group_key, groups_per_batch, group, len(student))
-
-    def compare_one(index):
-      members = student[index], target[index]
-      sides = [side for x in members for side in (x[:positives], x[positives:])]
-      return one_group(*sides, mix=how)
-
-    return jnp.mean(jax.vmap(compare_one)(index))
+    return compare(group_key, student, target, how)
 
   def loss(params, state, student, batch, key, step):
     del params, step
@@ -264,8 +231,8 @@ def make(
     one_hot = jax.nn.one_hot(batch.labels, student.logits.shape[-1])
     # The same key for both terms: one lam and one draw of groups per batch.
     terms = {
-      "teacher": (teacher_weight, compare(key, student.logits, teacher.logits)),
-      "label": (label_weight, compare(key, student.logits, one_hot)),
+      "teacher": (teacher_weight, mixed(key, student.logits, teacher.logits)),
+      "label": (label_weight, mixed(key, student.logits, one_hot)),
     }
     if cross_entropy_weight:
       value = jnp.mean(cross_entropy(student.logits, batch.labels))
@@ -273,9 +240,8 @@ def make(
     if kd_weight:
       value = kd(student.logits, teacher.logits, temperature=temperature)
       terms["kd"] = (kd_weight, jnp.mean(value))
-    total = sum(weight * value for weight, value in terms.values())
-    metrics = {name: value for name, (_, value) in terms.items()}
-    return total, (state, jax.lax.stop_gradient(metrics))
+    value, metrics = weighted_sum(terms)
+    return value, (state, metrics)
 
   def offset_target(batch):
     if not comparison_only:
@@ -293,6 +259,82 @@ def make(
     offset_target=offset_target,
     passes=(positives, negatives) if estimator == "groups" else (),
   )
+
+
+def _sampler(estimator: str, positives: int, negatives: int, max_groups: int):
+  """`Method.sample` and `Method.init` of an estimator."""
+  if estimator != "groups":
+    return sampling.batches, stateless
+
+  def init(key, task, student, teacher):
+    rows, num_rows = sampling.distinct_groups(
+      key,
+      task.num_examples,
+      task.labels.shape[0],
+      positives,
+      negatives,
+      max_groups,
+    )
+    return {}, {"groups": rows, "num_groups": num_rows}
+
+  def sample(key, step, task, state):
+    return sampling.from_list(
+      key, step, task.batch_size, state["groups"], state["num_groups"]
+    )
+
+  return sample, init
+
+
+def _estimator(
+  name: str,
+  one_group: Callable,
+  *,
+  sides: tuple[int, int],
+  groups_per_batch: int,
+  mean_weight: float,
+) -> Callable:
+  """(key, student, target, mix) -> the mean of ckd over groups.
+
+  Args:
+    name: "groups", "batch_groups" or "all".
+    one_group: `ckd` of one group.
+    sides: (positives, negatives), members of the two sides.
+    groups_per_batch: groups drawn by "batch_groups".
+    mean_weight: of "all".
+  """
+  positives, negatives = sides
+
+  def groups(key, student, target, mix):
+    parts = [side for x in (student, target) for side in _sides(x, positives)]
+    return jnp.mean(jax.vmap(functools.partial(one_group, mix=mix))(*parts))
+
+  def every_group(key, student, target, mix):
+    return ckd_all(
+      student[:, 0],
+      target[:, 0],
+      positives=positives,
+      negatives=negatives,
+      mix=mix,
+      mean_weight=mean_weight,
+    )
+
+  def batch_groups(key, student, target, mix):
+    student, target = student[:, 0], target[:, 0]
+    index = sampling.distinct(key, groups_per_batch, sum(sides), len(student))
+
+    def compare_one(index):
+      members = student[index], target[index]
+      parts = [side for x in members for side in (x[:positives], x[positives:])]
+      return one_group(*parts, mix=mix)
+
+    return jnp.mean(jax.vmap(compare_one)(index))
+
+  estimators = {
+    "all": every_group,
+    "batch_groups": batch_groups,
+    "groups": groups,
+  }
+  return estimators[name]
 
 
 def _sides(x: jax.Array, positives: int) -> tuple[jax.Array, jax.Array]:

@@ -5,11 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import above, at_least, share
 from ckd_jax.methods._heads import apply_linear, linear
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import check_shapes, constant, float32, normalise
 
 
@@ -145,11 +144,7 @@ def make(
   at_least(1, negatives=negatives, dim=dim)
   above(0, temperature=temperature)
   share(momentum=momentum)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def init(key, task, student, teacher):
     student_key, teacher_key, memory_key = jax.random.split(key, 3)
@@ -163,30 +158,26 @@ def make(
     }
     return params, state
 
-  def loss(params, state, student, batch, key, step):
-    index, classes = batch.index[:, 0], state["classes"]
-    others = _other_classes(key, batch.labels[:, 0], classes, negatives)
+  def own(inputs: Inputs):
+    index, classes = inputs.batch.index[:, 0], inputs.state["classes"]
+    others = _other_classes(
+      inputs.key, inputs.batch.labels[:, 0], classes, negatives
+    )
     value, memory = crd(
-      apply_linear(params["student"], student.embedding[:, 0]),
+      apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
       apply_linear(
-        params["teacher"], *constant(batch.teachers[0].embedding[:, 0])
+        inputs.params["teacher"], *constant(inputs.teacher.embedding[:, 0])
       ),
-      state["memory"],
+      inputs.state["memory"],
       index,
       jnp.concatenate([index[:, None], others], axis=1),
       num_examples=classes["num_examples"],
       temperature=temperature,
       momentum=momentum,
     )
-    value, metrics = total(student, batch, crd=(weight, value))
-    return value, ({**state, "memory": memory}, metrics)
+    return {"crd": (weight, value)}, {**inputs.state, "memory": memory}
 
-  return Method(
-    sample=sampling.batches,
-    init=init,
-    loss=loss,
-    needs=frozenset({"logits", "embedding"}),
-  )
+  return make_method(own, extra, needs=("embedding",), init=init)
 
 
 def _sort_by_class(task):

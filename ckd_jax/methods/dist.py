@@ -3,13 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
-from ckd_jax.methods import Method, stateless
+from ckd_jax.methods import Method
 from ckd_jax.methods._checks import above, at_least
-from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import alike, safe_sqrt
+from ckd_jax.methods._terms import Extra, Inputs, make_method
+from ckd_jax.numerics import safe_sqrt, to_matching_float32
 
-_EPSILON = 1e-8  # added to the product of the two lengths, as published
+_EPSILON = 1e-8  # extra to the product of the two lengths, as published
 
 
 def dist(
@@ -40,7 +39,7 @@ def dist(
     Huang et al., arXiv 2205.10536; T^2 and T = 4 as in the code of arXiv
     2311.02253.
   """
-  student, teacher = alike(student_logits, teacher_logits)
+  student, teacher = to_matching_float32(student_logits, teacher_logits)
   student = jax.nn.softmax(student / temperature)
   teacher = jax.nn.softmax(teacher / temperature)
   between_classes = 1 - jnp.mean(correlation(student, teacher))
@@ -79,23 +78,16 @@ def make(
   """DIST (arXiv 2205.10536) with the weights of arXiv 2311.02253's code."""
   at_least(0, weight=weight, beta=beta, gamma=gamma)
   above(0, temperature=temperature)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def loss(params, state, student, batch, key, step):
-    del params, key, step
-    (teacher,) = batch.teachers
+  def own(inputs: Inputs):
     value = dist(
-      student.logits[:, 0],
-      teacher.logits[:, 0],
+      inputs.student.logits[:, 0],
+      inputs.teacher.logits[:, 0],
       beta=beta,
       gamma=gamma,
       temperature=temperature,
     )
-    value, metrics = total(student, batch, dist=(weight, value))
-    return value, (state, metrics)
+    return {"dist": (weight, value)}
 
-  return Method(sample=sampling.batches, init=stateless, loss=loss)
+  return make_method(own, extra)

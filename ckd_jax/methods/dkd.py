@@ -3,11 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import above, at_least
-from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import alike, kl_divergence
+from ckd_jax.methods._terms import Extra, Inputs, make_method
+from ckd_jax.numerics import kl_divergence, to_matching_float32
 
 
 def dkd(
@@ -39,7 +38,7 @@ def dkd(
   References:
     Zhao et al., arXiv 2203.08679, TCKD and NCKD.
   """
-  student, teacher = alike(student_logits, teacher_logits)
+  student, teacher = to_matching_float32(student_logits, teacher_logits)
   if jnp.shape(labels) != student.shape[:-1]:
     raise ValueError(
       f"labels {jnp.shape(labels)} must be one for each student answer, "
@@ -85,11 +84,7 @@ def make(
     0, weight=weight, alpha=alpha, beta=beta, warmup_epochs=warmup_epochs
   )
   above(0, temperature=temperature)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def init(key, task, student, teacher):
     del key, student, teacher
@@ -101,19 +96,16 @@ def make(
       return 1.0
     return jnp.minimum((step // steps_per_epoch + 1) / warmup_epochs, 1.0)
 
-  def loss(params, state, student, batch, key, step):
-    del params, key
-    (teacher,) = batch.teachers
+  def own(inputs: Inputs):
     value = dkd(
-      student.logits[:, 0],
-      teacher.logits[:, 0],
-      batch.labels[:, 0],
+      inputs.student.logits[:, 0],
+      inputs.teacher.logits[:, 0],
+      inputs.batch.labels[:, 0],
       alpha=alpha,
       beta=beta,
       temperature=temperature,
     )
-    now = weight * warmup(step, state["steps_per_epoch"])
-    value, metrics = total(student, batch, dkd=(now, jnp.mean(value)))
-    return value, (state, metrics)
+    now = weight * warmup(inputs.step, inputs.state["steps_per_epoch"])
+    return {"dkd": (now, jnp.mean(value))}
 
-  return Method(sample=sampling.batches, init=init, loss=loss)
+  return make_method(own, extra, init=init)

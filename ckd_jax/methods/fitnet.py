@@ -4,11 +4,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method, Outputs
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._maps import regress, regressor
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant, float32
 
 
@@ -48,11 +47,7 @@ def make(
   published code.
   """
   at_least(0, weight=weight, index=index)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def pick(outputs: Outputs) -> jax.Array:
     if index >= len(outputs.maps):
@@ -67,18 +62,11 @@ def make(
     shapes = pick(student).shape, pick(teacher).shape
     return {"regressor": regressor(key, *shapes)}, {}
 
-  def loss(params, state, student, batch, key, step):
-    del key, step
-    ours, theirs = pick(student)[:, 0], pick(batch.teachers[0])[:, 0]
-    guess = regress(params["regressor"], ours, theirs.shape)
+  def own(inputs: Inputs):
+    ours, theirs = pick(inputs.student)[:, 0], pick(inputs.teacher)[:, 0]
+    guess = regress(inputs.params["regressor"], ours, theirs.shape)
     guess = guess if signed else jax.nn.relu(guess)
     value = jnp.mean(hint(guess, theirs))
-    value, metrics = total(student, batch, hint=(weight, value))
-    return value, (state, metrics)
+    return {"hint": (weight, value)}
 
-  return Method(
-    sample=sampling.batches,
-    init=init,
-    loss=loss,
-    needs=frozenset({"logits", "maps"}),
-  )
+  return make_method(own, extra, needs=("maps",), init=init)

@@ -5,11 +5,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method, Stage
 from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._maps import pairs, same_size
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import check_rows, constant, float32
 
 
@@ -81,11 +80,7 @@ def make(
   """
   at_least(0, weight=weight, stage_epochs=stage_epochs)
   above(0, stage_learning_rate=stage_learning_rate)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def init(key, task, student, teacher):
     del key, task
@@ -103,15 +98,13 @@ def make(
     )
     return weight * value, (state, {"fsp": jax.lax.stop_gradient(value)})
 
-  def loss(params, state, student, batch, key, step):
-    del params, key, step
-    value, metrics = total(student, batch)
-    return value, (state, metrics)
+  def own(inputs: Inputs):
+    return {}
 
-  return Method(
-    sample=sampling.batches,
+  return make_method(
+    own,
+    extra,
+    needs=("maps",),
     init=init,
-    loss=loss,
-    needs=frozenset({"logits", "maps"}),
     stages=(Stage(stage_epochs, stage_learning_rate, imitate),),
   )

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method, Stage
 from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._maps import (
@@ -16,7 +15,7 @@ from ckd_jax.methods._maps import (
   deconv,
   same_size,
 )
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant
 
 
@@ -102,11 +101,7 @@ def make(
   at_least(0, weight=weight, stage_epochs=stage_epochs)
   at_least(1, power=power)
   above(0, factor_rate=factor_rate, stage_learning_rate=stage_learning_rate)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def init(key, task, student, teacher):
     del task
@@ -132,17 +127,16 @@ def make(
       {"paraphraser": params["paraphraser"]},
     )
 
-  def loss(params, state, student, batch, key, step):
-    del key, step
-    heads = {**state, **params}  # either may hold them before the first stage
-    ours, theirs = student.maps[-1][:, 0], batch.teachers[0].maps[-1][:, 0]
+  def own(inputs: Inputs):
+    # Either may hold them before the first stage.
+    heads = {**inputs.state, **inputs.params}
+    ours, theirs = inputs.student.maps[-1][:, 0], inputs.teacher.maps[-1][:, 0]
     value = factor_transfer(
       _translate(heads["translator"], ours),
       _paraphrase(heads["paraphraser"]["encoder"], apply_conv, theirs),
       power=power,
     )
-    value, metrics = total(student, batch, ft=(weight, jnp.mean(value)))
-    return value, (state, metrics)
+    return {"ft": (weight, jnp.mean(value))}
 
   stage = Stage(
     stage_epochs,
@@ -151,10 +145,4 @@ def make(
     trains_student=False,
     finish=freeze,
   )
-  return Method(
-    sample=sampling.batches,
-    init=init,
-    loss=loss,
-    needs=frozenset({"logits", "maps"}),
-    stages=(stage,),
-  )
+  return make_method(own, extra, needs=("maps",), init=init, stages=(stage,))

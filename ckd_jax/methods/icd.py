@@ -5,11 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._heads import apply_linear, linear
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import check_shapes, constant, normalise
 
 
@@ -82,11 +81,7 @@ def make(
   at_least(1, dim=dim)
   above(0, max_scale=max_scale)
   above(-math.inf, initial_log_scale=initial_log_scale)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def init(key, task, student, teacher):
     student_key, teacher_key = jax.random.split(key)
@@ -98,22 +93,17 @@ def make(
     }
     return params, {}
 
-  def loss(params, state, student, batch, key, step):
-    (teacher,) = batch.teachers
+  def own(inputs: Inputs):
     value = icd(
-      apply_linear(params["student"], student.embedding[:, 0]),
-      apply_linear(params["teacher"], *constant(teacher.embedding[:, 0])),
-      log_scale=params["log_scale"],
-      bias=params["bias"],
+      apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
+      apply_linear(
+        inputs.params["teacher"], *constant(inputs.teacher.embedding[:, 0])
+      ),
+      log_scale=inputs.params["log_scale"],
+      bias=inputs.params["bias"],
       alpha=alpha,
       max_scale=max_scale,
     )
-    value, metrics = total(student, batch, icd=(weight, value))
-    return value, (state, metrics)
+    return {"icd": (weight, value)}
 
-  return Method(
-    sample=sampling.batches,
-    init=init,
-    loss=loss,
-    needs=frozenset({"logits", "embedding"}),
-  )
+  return make_method(own, extra, needs=("embedding",), init=init)

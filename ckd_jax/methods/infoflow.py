@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least, share
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import (
   check_rows,
   constant,
@@ -26,7 +25,7 @@ def infoflow(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
   The kernels are (cosine + 1) / 2 and 1 / (1 + distance), the distance being
   sqrt(|difference|^2 + 1e-6). Each is divided by its row sums, the diagonal
-  included, and mean_ij (P_t - P_s)(log P_t - log P_s) is added for the two.
+  included, and mean_ij (P_t - P_s)(log P_t - log P_s) is extra for the two.
 
   Args:
     student: [n, ...]; flattened.
@@ -118,11 +117,7 @@ def make(
   """
   at_least(0, weight=weight, map_weight=map_weight)
   share(decay=decay)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def init(key, task, student, teacher):
     if len(student.maps) != len(teacher.maps):
@@ -134,27 +129,19 @@ def make(
     epoch = jnp.maximum(jnp.asarray(task.steps_per_epoch, jnp.int32), 1)
     return {}, {"steps_per_epoch": epoch}
 
-  def loss(params, state, student, batch, key, step):
-    teacher = batch.teachers[0]
-    epoch = step // state["steps_per_epoch"]
+  def own(inputs: Inputs):
+    epoch = inputs.step // inputs.state["steps_per_epoch"]
     maps = sum(
       infoflow(mine[:, 0], theirs[:, 0])
-      for mine, theirs in zip(student.maps, teacher.maps, strict=True)
+      for mine, theirs in zip(inputs.student.maps, inputs.teacher.maps, strict=True)
     )
     share = map_weight * jnp.float32(decay) ** epoch
-    terms = {
+    return {
       "embedding": (
         weight,
-        infoflow(student.embedding[:, 0], teacher.embedding[:, 0]),
+        infoflow(inputs.student.embedding[:, 0], inputs.teacher.embedding[:, 0]),
       ),
       "maps": (weight * share, maps),
     }
-    value, metrics = total(student, batch, **terms)
-    return value, (state, metrics)
 
-  return Method(
-    sample=sampling.batches,
-    init=init,
-    loss=loss,
-    needs=frozenset({"logits", "embedding", "maps"}),
-  )
+  return make_method(own, extra, needs=("embedding", "maps"), init=init)

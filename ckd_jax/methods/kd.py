@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
 from ckd_jax.methods._checks import above, at_least
-from ckd_jax.numerics import alike, cross_entropy, kl_divergence
+from ckd_jax.numerics import cross_entropy, kl_divergence, to_matching_float32
 
 
 def kd(
@@ -30,7 +30,7 @@ def kd(
   References:
     Hinton, Vinyals and Dean, arXiv 1503.02531, section 2.
   """
-  student, teacher = alike(student_logits, teacher_logits)
+  student, teacher = to_matching_float32(student_logits, teacher_logits)
   divergence = kl_divergence(teacher / temperature, student / temperature)
   return divergence * temperature**2
 

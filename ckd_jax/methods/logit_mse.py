@@ -3,11 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
-from ckd_jax.methods import Method, stateless
+from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least
-from ckd_jax.methods._terms import combined
-from ckd_jax.numerics import alike
+from ckd_jax.methods._terms import Extra, Inputs, make_method
+from ckd_jax.numerics import to_matching_float32
 
 
 def logit_mse(
@@ -26,7 +25,7 @@ def logit_mse(
     Ba and Caruana, "Do Deep Nets Really Need to be Deep?", arXiv 1312.6184,
     equation 1, divided by the number of classes.
   """
-  student, teacher = alike(student_logits, teacher_logits)
+  student, teacher = to_matching_float32(student_logits, teacher_logits)
   return jnp.mean(jnp.square(student - teacher), axis=-1)
 
 
@@ -47,25 +46,16 @@ def make(
     ValueError: a weight below 0.
   """
   at_least(0, teacher_weight=teacher_weight, label_weight=label_weight)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def loss(params, state, student, batch, key, step):
-    del params, key, step
-    (teacher,) = batch.teachers
-    one_hot = jax.nn.one_hot(batch.labels, student.logits.shape[-1])
-    value, metrics = total(
-      student,
-      batch,
-      teacher=(
-        teacher_weight,
-        jnp.mean(logit_mse(student.logits, teacher.logits)),
-      ),
-      label=(label_weight, jnp.mean(logit_mse(student.logits, one_hot))),
-    )
-    return value, (state, metrics)
+  def own(inputs: Inputs):
+    one_hot = jax.nn.one_hot(inputs.batch.labels, inputs.student.logits.shape[-1])
+    student = inputs.student.logits
+    to_teacher = jnp.mean(logit_mse(student, inputs.teacher.logits))
+    to_label = jnp.mean(logit_mse(student, one_hot))
+    return {
+      "teacher": (teacher_weight, to_teacher),
+      "label": (label_weight, to_label),
+    }
 
-  return Method(sample=sampling.batches, init=stateless, loss=loss)
+  return make_method(own, extra)

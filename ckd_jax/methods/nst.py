@@ -3,11 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
-from ckd_jax.methods import Method, stateless
+from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._maps import pairs, same_size
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant, normalise
 
 
@@ -60,23 +59,12 @@ def make(
 ) -> Method:
   """NST (arXiv 1707.01219), RepDistiller's weight, all maps but the stem's."""
   at_least(0, weight=weight)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def loss(params, state, student, batch, key, step):
-    del params, key, step
+  def own(inputs: Inputs):
     value = sum(
-      jnp.mean(nst(*pair)) for pair in pairs(student, batch.teachers[0])[1:]
+      jnp.mean(nst(*pair)) for pair in pairs(inputs.student, inputs.teacher)[1:]
     )
-    value, metrics = total(student, batch, nst=(weight, value))
-    return value, (state, metrics)
+    return {"nst": (weight, value)}
 
-  return Method(
-    sample=sampling.batches,
-    init=stateless,
-    loss=loss,
-    needs=frozenset({"logits", "maps"}),
-  )
+  return make_method(own, extra, needs=("maps",))

@@ -3,13 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
-from ckd_jax.methods import Method, stateless
+from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import check_rows, constant, float32, gram, normalise
 
-_EPSILON = 1e-7  # added to probabilities before the logarithm, as published
+_EPSILON = 1e-7  # extra to probabilities before the logarithm, as published
 
 
 def pkt(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -50,22 +49,10 @@ def make(
 ) -> Method:
   """PKT (arXiv 1803.10837) on embeddings, with RepDistiller's weights."""
   at_least(0, weight=weight)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def loss(params, state, student, batch, key, step):
-    del params, key, step
-    (teacher,) = batch.teachers
-    value = pkt(student.embedding[:, 0], teacher.embedding[:, 0])
-    value, metrics = total(student, batch, pkt=(weight, value))
-    return value, (state, metrics)
+  def own(inputs: Inputs):
+    value = pkt(inputs.student.embedding[:, 0], inputs.teacher.embedding[:, 0])
+    return {"pkt": (weight, value)}
 
-  return Method(
-    sample=sampling.batches,
-    init=stateless,
-    loss=loss,
-    needs=frozenset({"logits", "embedding"}),
-  )
+  return make_method(own, extra, needs=("embedding",))

@@ -7,9 +7,10 @@ from ckd_jax import sampling
 from ckd_jax.methods import Method, Outputs, stateless, unchanged
 from ckd_jax.methods._checks import above, at_least, share
 from ckd_jax.methods._mixing import blend, box, paste
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._sum import weighted_sum
+from ckd_jax.methods._terms import Extra
 from ckd_jax.methods.dist import correlation
-from ckd_jax.numerics import alike, constant, float32, safe_sqrt
+from ckd_jax.numerics import constant, float32, safe_sqrt, to_matching_float32
 
 # How the second branch alters the image, and the published Beta(b, b) of lam.
 AUGMENTS = {"cutmix": 1.0, "mixup": 0.2, "cutout": 0.0, "none": 0.0}
@@ -39,7 +40,7 @@ def r2kd_value(
   References:
     arXiv 2311.13934, the value-based correlation distance.
   """
-  student, teacher = alike(student_logits, teacher_logits)
+  student, teacher = to_matching_float32(student_logits, teacher_logits)
   student = jax.nn.softmax(student / temperature)
   teacher = jax.nn.softmax(teacher / temperature)
   rows = 1 - jnp.mean(_cosine(student, teacher))
@@ -74,7 +75,7 @@ def r2kd_rank(
   References:
     arXiv 2311.13934, the rank-based correlation distance.
   """
-  student, teacher = alike(student_logits, teacher_logits)
+  student, teacher = to_matching_float32(student_logits, teacher_logits)
   if soft:
     gap = student[:, :, None] - student[:, None, :]
     student = jnp.sum(jax.nn.sigmoid(gap / softness), axis=2)
@@ -147,11 +148,8 @@ def make(
   at_least(0, value_weight=value_weight, rank_weight=rank_weight, hole=hole)
   above(0, softness=softness, temperature=temperature)
   share(pruned_weight=pruned_weight)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
+  at_least(0, **extra._asdict())
 
   def sample(key, step, task, state):
     """Every image with the one before it in the batch, to be mixed with."""
@@ -189,14 +187,16 @@ def make(
       r2kd_rank(mine, theirs, soft=soft_rank, softness=softness)
       for mine, theirs in branches
     )
-    value, metrics = total(
-      Outputs(student.logits[:, :1]),
-      batch._replace(
-        labels=batch.labels[:, :1],
-        teachers=(Outputs(batch.teachers[0].logits[:, :1]),),
-      ),
-      value=(value_weight, value),
-      rank=(rank_weight, rank),
+    clean = batch._replace(
+      labels=batch.labels[:, :1],
+      teachers=(Outputs(batch.teachers[0].logits[:, :1]),),
+    )
+    value, metrics = weighted_sum(
+      {
+        "value": (value_weight, value),
+        "rank": (rank_weight, rank),
+        **extra.terms(Outputs(student.logits[:, :1]), clean),
+      }
     )
     return value, (state, metrics)
 

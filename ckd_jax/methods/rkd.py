@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ckd_jax import sampling
-from ckd_jax.methods import Method, stateless
+from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import (
   check_rows,
   constant,
@@ -120,27 +119,15 @@ def make(
     distance_weight=distance_weight,
     angle_weight=angle_weight,
   )
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def loss(params, state, student, batch, key, step):
-    del params, key, step
-    (teacher,) = batch.teachers
+  def own(inputs: Inputs):
     value = rkd(
-      student.embedding[:, 0],
-      teacher.embedding[:, 0],
+      inputs.student.embedding[:, 0],
+      inputs.teacher.embedding[:, 0],
       distance_weight=distance_weight,
       angle_weight=angle_weight,
     )
-    value, metrics = total(student, batch, rkd=(weight, value))
-    return value, (state, metrics)
+    return {"rkd": (weight, value)}
 
-  return Method(
-    sample=sampling.batches,
-    init=stateless,
-    loss=loss,
-    needs=frozenset({"logits", "embedding"}),
-  )
+  return make_method(own, extra, needs=("embedding",))

@@ -3,11 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._heads import apply_linear, linear
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import check_rows, constant, normalise
 
 # (student, teacher) as the two published codes set them.
@@ -101,7 +100,7 @@ def make(
     temperatures: "2024" for 0.04 (student) and 0.1 (teacher), "2025" for the
       later code's 0.1 and 0.02.
     student_temperature: replaces the pair's when it is not 0.0.
-    teacher_temperature: likewise.
+    teacher_temperature: replaces the pair's when it is not 0.0.
     enqueue_at: "after" the similarities (2024) or "before" them (2025): then
       every image also meets its own answer.
     rows: length of the queue.
@@ -129,11 +128,7 @@ def make(
     teacher_temperature=teacher_temperature,
   )
   at_least(1, rows=rows, dim=dim)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def init(key, task, student, teacher):
     student_key, teacher_key, queue_key = jax.random.split(key, 3)
@@ -146,22 +141,17 @@ def make(
     }
     return params, state
 
-  def loss(params, state, student, batch, key, step):
-    teacher = apply_linear(state["teacher"], batch.teachers[0].embedding[:, 0])
-    queue, pointer = enqueue(state["queue"], state["pointer"], teacher)
+  def own(inputs: Inputs):
+    target = apply_linear(inputs.state["teacher"], inputs.teacher.embedding[:, 0])
+    queue, pointer = enqueue(inputs.state["queue"], inputs.state["pointer"], target)
     value = rrd(
-      apply_linear(params["student"], student.embedding[:, 0]),
-      teacher,
-      queue if enqueue_at == "before" else state["queue"],
+      apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
+      target,
+      queue if enqueue_at == "before" else inputs.state["queue"],
       student_temperature=student_temperature or student_published,
       teacher_temperature=teacher_temperature or teacher_published,
     )
-    value, metrics = total(student, batch, rrd=(weight, value))
-    return value, ({**state, "queue": queue, "pointer": pointer}, metrics)
+    state = {**inputs.state, "queue": queue, "pointer": pointer}
+    return {"rrd": (weight, value)}, state
 
-  return Method(
-    sample=sampling.batches,
-    init=init,
-    loss=loss,
-    needs=frozenset({"logits", "embedding"}),
-  )
+  return make_method(own, extra, needs=("embedding",), init=init)

@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
-from ckd_jax.methods import Method, stateless
+from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import check_rows, constant, float32, gram, normalise
 
 
@@ -45,24 +44,12 @@ def make(
 ) -> Method:
   """SP (arXiv 1907.09682) on the last map, with RepDistiller's weights."""
   at_least(0, weight=weight)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def loss(params, state, student, batch, key, step):
-    del params, key, step
-    (teacher,) = batch.teachers
+  def own(inputs: Inputs):
     value = similarity_preserving(
-      student.maps[-1][:, 0], teacher.maps[-1][:, 0]
+      inputs.student.maps[-1][:, 0], inputs.teacher.maps[-1][:, 0]
     )
-    value, metrics = total(student, batch, sp=(weight, value))
-    return value, (state, metrics)
+    return {"sp": (weight, value)}
 
-  return Method(
-    sample=sampling.batches,
-    init=stateless,
-    loss=loss,
-    needs=frozenset({"logits", "maps"}),
-  )
+  return make_method(own, extra, needs=("maps",))

@@ -6,11 +6,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._maps import apply_conv, conv, pairs, same_size
-from ckd_jax.methods._terms import combined
+from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant, float32
 
 
@@ -66,11 +65,7 @@ def make(
   at_least(0, weight=weight)
   above(0, epsilon=epsilon)
   above(epsilon, initial_variance=initial_variance)
-  total = combined(
-    cross_entropy_weight=cross_entropy_weight,
-    kd_weight=kd_weight,
-    ckd_weight=ckd_weight,
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
   # The inverse of softplus; expm1(x) itself overflows above 709.
   rest = initial_variance - epsilon
   log_scale = rest + math.log(-math.expm1(-rest))
@@ -100,19 +95,12 @@ def make(
     heads = [head(key, *pair) for key, pair in zip(keys, middle, strict=True)]
     return {"heads": tuple(heads)}, {}
 
-  def loss(params, state, student, batch, key, step):
-    del key, step
-    middle = pairs(student, batch.teachers[0])[1:]
+  def own(inputs: Inputs):
+    middle = pairs(inputs.student, inputs.teacher)[1:]
     value = sum(
       surprise(head, *pair)
-      for head, pair in zip(params["heads"], middle, strict=True)
+      for head, pair in zip(inputs.params["heads"], middle, strict=True)
     )
-    value, metrics = total(student, batch, vid=(weight, value))
-    return value, (state, metrics)
+    return {"vid": (weight, value)}
 
-  return Method(
-    sample=sampling.batches,
-    init=init,
-    loss=loss,
-    needs=frozenset({"logits", "maps"}),
-  )
+  return make_method(own, extra, needs=("maps",), init=init)
