@@ -4,8 +4,8 @@
 it on the devices, `loop` trains, `summary` tells.
 """
 
+from ckd_jax.run.given import Given
 from ckd_jax.run.logger import Diverged
-from ckd_jax.run.plan import Given
 from ckd_jax.run.together import prepare_all, train_faster, train_together
 from ckd_jax.run.train import run
 from ckd_jax.run.workdir import check_workdir

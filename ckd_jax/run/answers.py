@@ -1,7 +1,5 @@
 """The teacher's answers that a run learns from, and what they cost."""
 
-import hashlib
-import os
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +11,12 @@ from ckd_jax.data import Dataset
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
 from ckd_jax.models import cost
-from ckd_jax.run.plan import Plan, answers_of, refusing, rehearse
+from ckd_jax.run.plan import Plan
+from ckd_jax.run.rehearsal import answers_of, refusing, rehearse
 from ckd_jax.step import Live, percent
 from ckd_jax.system import console, hosts
 from ckd_jax.table import Answers, Subject, Table
-from ckd_jax.teacher import Asking, Order, Teacher
+from ckd_jax.teacher import Asking, Ledger, Order, Teacher
 
 
 class Collected(NamedTuple):
@@ -29,10 +28,11 @@ class Collected(NamedTuple):
     live: teachers that answer inside the step instead.
     teacher: who answered; "none" where nobody is asked.
     calls: answers that this run learns from.
-    paid: calls that this run bought, before a kill included.
-    repeated: of these, calls that were made twice.
-    failed: requests that failed now.
-    may_buy: calls that may still be bought; None where none are.
+    paid: of these, answers that this run bought, now or before a kill.
+    repeated: calls that it made a second time, in addition.
+    failed: requests that failed now, those that were sent again included.
+    may_buy: calls that may still be made for this table; None where nobody is
+      asked.
     pruned_calls: answers of the pruned copy, which nobody charges for.
     view: "clean" or "augmented", what was shown to it.
     view_seed: of the augmented view.
@@ -155,8 +155,8 @@ def _bought(
     asking.view,
     asking.view_seed,
     asking.pad,
-    run=hashlib.sha256(os.fspath(workdir.resolve()).encode()).hexdigest()[:16],
   )
+  asked = all_asked[0]
   path = epath.Path(asking.table_path or workdir / "table")
   places = [path, path.parent / f"{path.name}-pruned"]
   built = [
@@ -165,8 +165,10 @@ def _bought(
       order,
       place,
       budget=len(rows),
-      max_calls=asking.max_calls if one is all_asked[0] else None,
+      max_calls=asking.max_calls if one is asked else None,
       part_size=asking.part_size,
+      # A pruned copy is asked for nothing.
+      ledger=Ledger(workdir / "calls.json") if one is asked else None,
     )
     for one, place in zip(all_asked, places, strict=False)
   ]
@@ -234,13 +236,17 @@ def _given_table(asking: Asking, dataset: Dataset) -> Table:
     held = Table.from_arrays(
       values, ids=list(dataset.train.ids), kind=asking.kind
     )
+  fingerprint = held.info["fingerprint"]  # arrays have none
+  if fingerprint and fingerprint != dataset.train.fingerprint:
+    raise UserError(
+      f"answers are a table of {held.info['dataset']}/{held.info['split']}, not"
+      f" of these {dataset.name} images"
+    )
   classes, wanted = held.answers.values.shape[1], len(dataset.class_names)
   if classes != wanted:
     raise UserError(f"answers have {classes} classes and the data {wanted}")
   if held.kind == "logits" and table.looks_like_probs(held.answers.values):
-    console.note(
-      "answers look like probabilities; if so, say teacher.kind='probs'"
-    )
+    table.warn_of_probs("answers", "teacher.kind=probs")
   return held
 
 

@@ -1,15 +1,12 @@
-"""What a run will do, settled and rehearsed before a teacher is asked.
+"""What a run will do, settled before a teacher is asked.
 
 After `make_plan` nothing reads the config: what later parts need is a field of
 the plan.
 """
 
-import contextlib
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -19,42 +16,17 @@ from ckd_jax import config as configuration
 from ckd_jax import offset as offsets
 from ckd_jax.data import Dataset, Lazy, Selection, select, subset
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Method, Model, Outputs, Task
+from ckd_jax.methods import Method, Task
 from ckd_jax.offset import OffsetPlan
 from ckd_jax.run.asking import asking
+from ckd_jax.run.given import NOTHING, Given
 from ckd_jax.run.intervals import Intervals, Plateau
 from ckd_jax.run.teacher_training import teacher_config
 from ckd_jax.step import (
-  Examples,
   Recipe,
-  finish_stage,
-  init_state,
-  make_step,
   optimizer,
-  staged,
 )
-from ckd_jax.student import check_holdable
-from ckd_jax.table import Table
 from ckd_jax.teacher import Asking
-
-
-class Given(NamedTuple):
-  """What a Python program brings itself, in place of names in a config.
-
-  Attributes:
-    dataset: images and labels in memory.
-    model: the student.
-    answers: of the teacher: float[n, classes] about the training images in
-      their order, a Table, or a function uint8[n, h, w, c] ->
-      float[n, classes] that is asked within the budget.
-  """
-
-  dataset: Dataset | None = None
-  model: Model | None = None
-  answers: np.ndarray | Table | Callable | None = None
-
-
-NOTHING = Given()  # everything is named in the config
 
 
 class About(NamedTuple):
@@ -133,7 +105,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
-  """Settles the run, and rehearses a step: no call is paid for a mistake.
+  """Settles the run.
 
   Args:
     config: complete and checked.
@@ -141,7 +113,7 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     given: objects of a Python program, in place of names.
 
   Raises:
-    UserError: the student, the method and the batch do not fit together.
+    UserError: the budget, the student or the images cannot be used.
   """
   _check_channels(config, dataset)
   rows = select(
@@ -170,11 +142,6 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
   if config.teacher.source == "train" and recipe.method.needs:
     trained = teacher_config(config, len(dataset.train.labels))
     plan = plan._replace(teacher_config=trained)
-  with refusing(plan):
-    _rehearse_early(plan)
-    if plan.offset.mode == offsets.FIT:
-      bias = _find_bias(plan)
-      plan = plan._replace(offset=plan.offset._replace(bias=bias))
   return plan
 
 
@@ -261,102 +228,3 @@ def _check_channels(config, dataset: Dataset) -> None:
           f"{owner}.{key} has {found} numbers, the images of {dataset.name} "
           f"have {channels} channels"
         )
-
-
-@contextlib.contextmanager
-def refusing(plan: Plan):
-  """What a student or a method raises becomes one line."""
-  try:
-    yield
-  except UserError:
-    raise
-  except Exception as error:  # a student of one's own may raise anything
-    reason = f"{type(error).__name__}: {f'{error}'.partition(chr(10))[0]}"
-    raise UserError(
-      f"student {plan.about.student} with method {plan.about.method} cannot "
-      f"make a step: {reason}"
-    ) from error
-
-
-def _rehearse_early(plan: Plan) -> None:
-  """Rehearses whatever can be told before the teacher is there."""
-  _check_student(plan)
-  if not plan.method.needs - {"logits"}:
-    task = plan.recipe.task
-    logits = (task.num_examples, task.num_classes)
-    rehearse(plan, Outputs(jax.ShapeDtypeStruct(logits, jnp.float16)))
-  elif plan.teacher_config is not None:
-    future = models.load(
-      plan.teacher_config.student, plan.recipe.task.num_classes
-    )
-    rehearse(plan, answers_of(future, plan.images))
-
-
-def answers_of(model: Model, images, weights=None) -> Outputs:
-  """The shapes of a network's answers about these images.
-
-  Args:
-    model: the network.
-    images: of shape [n, h, w, c].
-    weights: (params, state); None: as they are initialised.
-  """
-
-  def answer(images):
-    params, state = weights or model.init(jax.random.key(0), images)
-    return model.apply(params, state, images, train=False)[0]
-
-  return jax.eval_shape(answer, jax.ShapeDtypeStruct(images.shape, jnp.float32))
-
-
-def _check_student(plan: Plan) -> None:
-  """Refuses a student that cannot be kept, or shows too little."""
-  model, needs = plan.recipe.model, plan.method.needs
-  image = jax.ShapeDtypeStruct((1, *plan.images.shape[1:]), jnp.float32)
-  check_holdable(*jax.eval_shape(model.init, jax.random.key(0), image))
-  shown = answers_of(model, plan.images[:1])
-  given = {
-    field for field in shown._fields if jax.tree.leaves(getattr(shown, field))
-  }
-  if lacking := sorted(needs - given):
-    work = ", ".join(methods.working_with(frozenset(given)))
-    raise UserError(
-      f"student {plan.about.student} gives no {' and no '.join(lacking)}, "
-      f"which method {plan.about.method!r} compares: choose another student, "
-      f"or of the methods {work}"
-    )
-
-
-def rehearse(plan: Plan, answers: Outputs) -> None:
-  """Traces the first step, with shapes in place of numbers.
-
-  Args:
-    plan: what the run will do.
-    answers: shapes [rows, ...] of a teacher's answers. Beyond logits only the
-      teacher knows them: such methods are rehearsed when it is there.
-  """
-  recipe = plan.recipe
-  examples = Examples(
-    jax.ShapeDtypeStruct(plan.images.shape, jnp.uint8),
-    jax.ShapeDtypeStruct((recipe.task.num_examples,), jnp.int32),
-    (answers,) if plan.method.needs else (),
-  )
-
-  def first_step(key, examples):
-    state = init_state(key, recipe, examples)
-    # With the number that is known here a sampler can refuse it.
-    recipe.method.sample(key, 0, recipe.task, state.method)
-    for stage in recipe.method.stages:
-      state, _ = make_step(staged(recipe, stage))(state, examples, key)
-      state = finish_stage(stage, state, recipe.transform)
-    return make_step(recipe)(state, examples, key)
-
-  jax.eval_shape(first_step, jax.random.key(0), examples)
-
-
-def _find_bias(plan: Plan) -> tuple[str, ...]:
-  """The classifier's bias, into which an offset can be folded at the end."""
-  recipe = plan.recipe
-  images = jnp.zeros((4, *plan.images.shape[1:]), jnp.float32)
-  params, state = jax.jit(recipe.model.init)(jax.random.key(0), images)
-  probe = augment.normalise(plan.images[:4], recipe.mean, recipe.std)
-  return offsets.find_bias(recipe.model, params, state, probe)

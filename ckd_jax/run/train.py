@@ -12,9 +12,11 @@ from ckd_jax.errors import UserError
 from ckd_jax.run import logger, selection, summary
 from ckd_jax.run.answers import Collected, collect
 from ckd_jax.run.context import RunContext, assemble
+from ckd_jax.run.given import NOTHING, Given
 from ckd_jax.run.loop import Standing, start_or_resume, train
-from ckd_jax.run.plan import NOTHING, Given, Plan, make_plan
+from ckd_jax.run.plan import Plan, make_plan
 from ckd_jax.run.programs import make_programs
+from ckd_jax.run.rehearsal import rehearsed
 from ckd_jax.run.workdir import check_workdir, claimed
 from ckd_jax.step import make_batch_sharder, make_mesh, make_step
 from ckd_jax.system import console, files, hosts
@@ -99,7 +101,7 @@ def prepare(
   """
   began = time.monotonic()
   dataset = like.dataset if like else given.dataset or load_dataset(config)
-  plan = make_plan(config, dataset, given)
+  plan = rehearsed(make_plan(config, dataset, given))
   mesh = mesh or make_mesh(plan.recipe.task.batch_size)
   answers = ask_teacher(plan, dataset, mesh, workdir)
   if like:

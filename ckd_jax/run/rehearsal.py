@@ -1,0 +1,130 @@
+"""A first step with shapes in place of numbers: a mistake costs no call."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+
+from ckd_jax import augment, methods, models
+from ckd_jax import offset as offsets
+from ckd_jax.errors import UserError
+from ckd_jax.methods import Model, Outputs
+from ckd_jax.run.plan import Plan
+from ckd_jax.step import Examples, finish_stage, init_state, make_step, staged
+from ckd_jax.student import check_holdable
+
+
+@contextlib.contextmanager
+def refusing(plan: Plan):
+  """What a student or a method raises becomes one line."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:  # a student of one's own may raise anything
+    reason = f"{type(error).__name__}: {f'{error}'.partition(chr(10))[0]}"
+    raise UserError(
+      f"student {plan.about.student} with method {plan.about.method} cannot "
+      f"make a step: {reason}"
+    ) from error
+
+
+def rehearse_early(plan: Plan) -> None:
+  """Rehearses whatever can be told before the teacher is there."""
+  _check_student(plan)
+  if not plan.method.needs - {"logits"}:
+    task = plan.recipe.task
+    logits = (task.num_examples, task.num_classes)
+    rehearse(plan, Outputs(jax.ShapeDtypeStruct(logits, jnp.float16)))
+  elif plan.teacher_config is not None:
+    future = models.load(
+      plan.teacher_config.student, plan.recipe.task.num_classes
+    )
+    rehearse(plan, answers_of(future, plan.images))
+
+
+def answers_of(model: Model, images, weights=None) -> Outputs:
+  """The shapes of a network's answers about these images.
+
+  Args:
+    model: the network.
+    images: of shape [n, h, w, c].
+    weights: (params, state); None: as they are initialised.
+  """
+
+  def answer(images):
+    params, state = weights or model.init(jax.random.key(0), images)
+    return model.apply(params, state, images, train=False)[0]
+
+  return jax.eval_shape(answer, jax.ShapeDtypeStruct(images.shape, jnp.float32))
+
+
+def _check_student(plan: Plan) -> None:
+  """Refuses a student that cannot be kept, or shows too little."""
+  model, needs = plan.recipe.model, plan.method.needs
+  image = jax.ShapeDtypeStruct((1, *plan.images.shape[1:]), jnp.float32)
+  check_holdable(*jax.eval_shape(model.init, jax.random.key(0), image))
+  shown = answers_of(model, plan.images[:1])
+  given = {
+    field for field in shown._fields if jax.tree.leaves(getattr(shown, field))
+  }
+  if lacking := sorted(needs - given):
+    work = ", ".join(methods.working_with(frozenset(given)))
+    raise UserError(
+      f"student {plan.about.student} gives no {' and no '.join(lacking)}, "
+      f"which method {plan.about.method!r} compares: choose another student, "
+      f"or of the methods {work}"
+    )
+
+
+def rehearse(plan: Plan, answers: Outputs) -> None:
+  """Traces the first step, with shapes in place of numbers.
+
+  Args:
+    plan: what the run will do.
+    answers: shapes [rows, ...] of a teacher's answers. Beyond logits only the
+      teacher knows them: such methods are rehearsed when it is there.
+  """
+  recipe = plan.recipe
+  examples = Examples(
+    jax.ShapeDtypeStruct(plan.images.shape, jnp.uint8),
+    jax.ShapeDtypeStruct((recipe.task.num_examples,), jnp.int32),
+    (answers,) if plan.method.needs else (),
+  )
+
+  def first_step(key, examples):
+    state = init_state(key, recipe, examples)
+    # With the number that is known here a sampler can refuse it.
+    recipe.method.sample(key, 0, recipe.task, state.method)
+    for stage in recipe.method.stages:
+      state, _ = make_step(staged(recipe, stage))(state, examples, key)
+      state = finish_stage(stage, state, recipe.transform)
+    return make_step(recipe)(state, examples, key)
+
+  jax.eval_shape(first_step, jax.random.key(0), examples)
+
+
+def find_bias(plan: Plan) -> tuple[str, ...]:
+  """The classifier's bias, into which an offset can be folded at the end."""
+  recipe = plan.recipe
+  images = jnp.zeros((4, *plan.images.shape[1:]), jnp.float32)
+  params, state = jax.jit(recipe.model.init)(jax.random.key(0), images)
+  probe = augment.normalise(plan.images[:4], recipe.mean, recipe.std)
+  return offsets.find_bias(recipe.model, params, state, probe)
+
+
+def rehearsed(plan: Plan) -> Plan:
+  """Rehearses whatever can be told before the teacher is there.
+
+  Returns:
+    The plan, with the bias that will take up a fitted offset.
+
+  Raises:
+    UserError: the student, the method and the batch do not fit together.
+  """
+  with refusing(plan):
+    rehearse_early(plan)
+    if plan.offset.mode == offsets.FIT:
+      bias = find_bias(plan)
+      plan = plan._replace(offset=plan.offset._replace(bias=bias))
+  return plan
