@@ -25,6 +25,7 @@ from ckd_jax.methods.rkd import rkd, rkd_angle, rkd_distance
 from ckd_jax.methods.rrd import enqueue, rrd
 from ckd_jax.methods.sp import similarity_preserving
 from ckd_jax.methods.vid import vid
+from ckd_jax.offset import fitted_offset
 
 __all__ = [
   "CRDMemory",
@@ -39,6 +40,7 @@ __all__ = [
   "dkd",
   "enqueue",
   "factor_transfer",
+  "fitted_offset",
   "fsp",
   "hint",
   "icd",

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "ckd_jax"
 FLOORS = (
   ("errors", "numerics", "augment", "sampling"),
   ("methods", "system"),
-  ("losses", "offset", "models", "data"),
+  ("offset", "models", "data"),
+  ("losses",),
   ("step", "student", "torch_weights"),
   ("configs", "config", "table"),
   ("teacher",),
