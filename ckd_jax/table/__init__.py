@@ -6,24 +6,24 @@ and its followers hold ids and answers.
 
 from ckd_jax.table.answers import Answers, from_outputs, given, to_outputs
 from ckd_jax.table.check import check
-from ckd_jax.table.foreign import Subject, import_file
+from ckd_jax.table.foreign import import_file
+from ckd_jax.table.info import Subject, new_info
 from ckd_jax.table.store import (
-  Table,
   append,
   digest,
   exists,
   fields,
-  new_info,
-  read,
   read_info,
   require,
   write_info,
 )
+from ckd_jax.table.table import Table, read
 from ckd_jax.table.values import (
   KINDS,
   looks_like_probs,
   storage_dtype,
   validate,
+  warn_of_probs,
 )
 
 __all__ = [
@@ -47,5 +47,6 @@ __all__ = [
   "storage_dtype",
   "to_outputs",
   "validate",
+  "warn_of_probs",
   "write_info",
 ]

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ckd_jax.table.store import Table, read, require
+from ckd_jax.table.store import require
+from ckd_jax.table.table import Table, read
 
 
 def check(

@@ -4,34 +4,22 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from etils import epath
 
 from ckd_jax.errors import UserError
-from ckd_jax.system import console
 from ckd_jax.table import formats
 from ckd_jax.table.answers import Answers
-from ckd_jax.table.store import append, exists, new_info
-from ckd_jax.table.values import fits_half, looks_like_probs, validate
-
-
-class Subject(NamedTuple):
-  """The images that a table is about.
-
-  Attributes:
-    dataset: name of the data set.
-    split_name: "train" or "test".
-    split: its images, labels, ids and fingerprint, in canonical order.
-    class_names: in the data set's order.
-  """
-
-  dataset: str
-  split_name: str
-  split: Any
-  class_names: Sequence[str]
+from ckd_jax.table.info import Subject, new_info
+from ckd_jax.table.store import append, exists
+from ckd_jax.table.values import (
+  fits_half,
+  looks_like_probs,
+  validate,
+  warn_of_probs,
+)
 
 
 def import_file(
@@ -79,15 +67,10 @@ def import_file(
   except UserError as error:
     raise UserError(f"{name}: {error}") from error
   if kind == "logits" and looks_like_probs(answers.values):
-    console.note(
-      f"{name}: these look like probabilities; if so, say kind=probs"
-    )
+    warn_of_probs(name, "kind=probs")
   known = np.asarray(subject.split.ids, str)
   info = new_info(
-    dataset=subject.dataset,
-    split=subject.split_name,
-    fingerprint=subject.split.fingerprint,
-    class_names=subject.class_names,
+    subject.facts(),
     teacher=teacher or _file_name(name, data),
     missing=np.delete(known, place),
     kind=kind,

@@ -9,17 +9,16 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
 from ckd_jax.errors import UserError
 from ckd_jax.system import files
 from ckd_jax.table.answers import Answers
-from ckd_jax.table.values import storage_dtype, validate
+from ckd_jax.table.values import storage_dtype
 
 _TUPLES = ("maps", "preactivations")
 # What table.json says, and of which type it is.
@@ -42,108 +41,7 @@ _FACTS = {
 }
 _PART = {"file": str, "sha256": str, "rows": int}
 
-
-class Table(NamedTuple):
-  """Answers in memory, each beside the id of its image.
-
-    table = Table.from_arrays(logits, ids=["train_0", "train_7"])
-    table.write("answers"); Table.read("answers").kind
-
-  Attributes:
-    ids: str[rows].
-    answers: NumPy arrays [rows, ...] as stored.
-    info: what table.json says.
-  """
-
-  ids: np.ndarray
-  answers: Answers
-  info: dict[str, Any]
-
-  @property
-  def kind(self) -> str:
-    """What the values are: "logits", "log_probs" or "probs"."""
-    return self.info["kind"]
-
-  @classmethod
-  def read(cls, path: epath.PathLike) -> "Table":
-    """Reads a table's folder and checks every byte; as `table.read`."""
-    return read(path)
-
-  @classmethod
-  def from_arrays(
-    cls,
-    values: np.ndarray,
-    *,
-    ids: Sequence[str] | None = None,
-    kind: str = "logits",
-    embedding: np.ndarray | None = None,
-    class_names: Sequence[str] | None = None,
-    teacher: str = "arrays",
-  ) -> "Table":
-    """A table of answers that a program holds.
-
-    Args:
-      values: float[rows, classes].
-      ids: of the images; default: train_0, train_1, ...
-      kind: "logits", "log_probs" or "probs".
-      embedding: float[rows, dim], of the teacher, if it is known.
-      class_names: in the order of the columns; default: their numbers.
-      teacher: who answered.
-
-    Raises:
-      UserError: the values cannot be what they are said to be.
-    """
-    values = np.asarray(values)
-    if values.ndim != 2 or values.dtype.kind not in "fiu":
-      raise UserError(
-        f"answers are {values.dtype} of shape {values.shape}, not numbers "
-        "[images, classes]"
-      )
-    names = range(values.shape[1]) if class_names is None else class_names
-    validate(values.astype(np.float32), kind, len(names))
-    if ids is None:
-      ids = [f"train_{row}" for row in range(len(values))]
-    if len(set(map(str, ids))) != len(values):
-      raise UserError(f"{len(values)} answers need as many different ids")
-    info = new_info(
-      dataset="arrays",
-      split="train",
-      fingerprint="",
-      class_names=[str(name) for name in names],
-      teacher=teacher,
-      missing=[],
-      kind=kind,
-    )
-    return cls(np.asarray(ids, str), Answers(values, embedding), info)
-
-  def write(self, path: epath.PathLike) -> None:
-    """Writes the table into a folder that holds none yet.
-
-    Raises:
-      UserError: the folder holds a table, or cannot be written.
-    """
-    if exists(path):
-      raise UserError(f"{path} already holds a table: choose another folder")
-    info = {**self.info, "parts": [], "fields": [], "dtype": None}
-    append(path, info, list(self.ids), self.answers)
-
-  def rows(self, ids: Sequence[str]) -> Answers:
-    """The answers for `ids`, in their order, as stored.
-
-    Raises:
-      UserError: some images have no answer, or two.
-    """
-    position = {str(name): row for row, name in enumerate(self.ids)}
-    if len(position) < len(self.ids):
-      raise UserError("the table holds an image twice: see `table check`")
-    absent = [str(name) for name in ids if str(name) not in position]
-    if absent:
-      raise UserError(
-        f"{len(absent)} of {len(ids)} images have no answer in the table,"
-        f" {absent[0]} among them"
-      )
-    index = np.asarray([position[str(name)] for name in ids], np.int64)
-    return jax.tree.map(lambda array: array[index], self.answers)
+Announce = Callable[[dict[str, Any]], None]
 
 
 def digest(table: epath.PathLike | dict) -> str:
@@ -151,39 +49,6 @@ def digest(table: epath.PathLike | dict) -> str:
   info = table if isinstance(table, dict) else read_info(table)
   facts = {key: info[key] for key in sorted(info) if key != "digest"}
   return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def new_info(
-  *,
-  dataset: str,
-  split: str,
-  fingerprint: str,
-  class_names: Sequence[str],
-  teacher: str,
-  missing: Sequence[str],
-  kind: str = "logits",
-  view: str = "clean",
-  view_seed: int | None = None,
-  view_pad: int | None = None,
-) -> dict[str, Any]:
-  """The `info` of a table that is to hold the ids in `missing`."""
-  return {
-    "dataset": dataset,
-    "split": split,
-    "fingerprint": fingerprint,
-    "class_names": list(map(str, class_names)),
-    "teacher": teacher,
-    "kind": kind,
-    "view": view,
-    "view_seed": view_seed,
-    "view_pad": view_pad,
-    "dtype": None,
-    "fields": [],
-    "calls": 0,
-    "repeated_calls": 0,
-    "missing": list(map(str, missing)),
-    "parts": [],
-  }
 
 
 def fields(info: dict[str, Any]) -> frozenset[str]:
@@ -273,8 +138,10 @@ def write_info(path: epath.PathLike, info: dict) -> dict[str, Any]:
   return info
 
 
-def read(path: epath.PathLike) -> Table:
-  """Reads a whole table and checks every part's sha256.
+def read_answers(
+  path: epath.PathLike,
+) -> tuple[np.ndarray, Answers, dict[str, Any]]:
+  """The ids str[rows], the answers [rows, ...] and table.json of a table.
 
   Raises:
     UserError: there is no table or no row, or a file is missing or damaged.
@@ -287,7 +154,7 @@ def read(path: epath.PathLike) -> Table:
   arrays = {
     key: np.concatenate([part[key] for part in parts]) for key in parts[0]
   }
-  return Table(ids, from_arrays(arrays), info)
+  return ids, from_arrays(arrays), info
 
 
 def _read_part(folder, part: dict) -> dict[str, np.ndarray]:
@@ -343,7 +210,7 @@ def append(
   answers: Answers,
   *,
   dtype: str | None = None,
-  notes: dict[str, Any] | None = None,
+  announce: Announce | None = None,
 ) -> dict[str, Any]:
   """Adds one durable part: first the part, then the table.json that names it.
 
@@ -353,7 +220,8 @@ def append(
     ids: str[rows].
     answers: arrays [rows, ...].
     dtype: of the stored arrays; default: as precise as needed.
-    notes: what table.json says of this part beside its file: who paid for it.
+    announce: is given the part's file, sha256 and rows once it is durable and
+      before table.json names it.
 
   Returns:
     `info` with the part, the dtype and the ids still missing.
@@ -376,6 +244,9 @@ def append(
   name = f"part-{len(info['parts']):05d}.npz"
   files.write(epath.Path(path) / name, data.getvalue())
   sha256 = hashlib.sha256(data.getvalue()).hexdigest()
+  part = {"file": name, "sha256": sha256, "rows": len(ids)}
+  if announce is not None:
+    announce(part)
   dtypes = {stored["logits"].dtype.name, info["dtype"] or "float16"}
   answered = set(map(str, ids))
   return write_info(
@@ -385,9 +256,6 @@ def append(
       "dtype": max(dtypes, key=lambda name: np.dtype(name).itemsize),
       "fields": sorted(arrays),
       "missing": [name for name in info["missing"] if name not in answered],
-      "parts": [
-        *info["parts"],
-        {**(notes or {}), "file": name, "sha256": sha256, "rows": len(ids)},
-      ],
+      "parts": [*info["parts"], part],
     },
   )

@@ -4,6 +4,7 @@ import numpy as np
 
 from ckd_jax import errors
 from ckd_jax.errors import UserError
+from ckd_jax.system import console
 
 KINDS = ("logits", "log_probs", "probs")
 _LARGEST_HALF = 65504.0
@@ -34,6 +35,16 @@ def fits_half(values: np.ndarray) -> bool:
   """Whether no finite value overflows in float16."""
   finite = np.where(np.isfinite(values), values, 0)
   return bool(np.abs(finite).max(initial=0) <= _LARGEST_HALF)
+
+
+def warn_of_probs(name: str, remedy: str) -> None:
+  """Tells on stderr that logits look like probabilities.
+
+  Args:
+    name: of the file or the teacher.
+    remedy: what to say if they are: "--kind=probs".
+  """
+  console.note(f"{name}: these look like probabilities; if so, say {remedy}")
 
 
 def looks_like_probs(values: np.ndarray) -> bool:

@@ -7,6 +7,7 @@
 from ckd_jax.teacher.ask import Bought, build, require
 from ckd_jax.teacher.asking import Asking
 from ckd_jax.teacher.black_box import from_callable, from_function
+from ckd_jax.teacher.ledger import Ledger
 from ckd_jax.teacher.networks import from_model, from_run, from_torch, pruned
 from ckd_jax.teacher.order import BudgetExceeded, CallBudget, Order
 from ckd_jax.teacher.teacher import Network, Teacher
@@ -18,6 +19,7 @@ __all__ = [
   "Bought",
   "BudgetExceeded",
   "CallBudget",
+  "Ledger",
   "Network",
   "Order",
   "Teacher",

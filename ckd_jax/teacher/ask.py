@@ -1,7 +1,8 @@
 """Asks a teacher once per image: journals, counts, refuses call budget + 1."""
 
+import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from ckd_jax.errors import UserError
 from ckd_jax.system import console, files
 from ckd_jax.table import Answers, Table
 from ckd_jax.teacher.journal import Journal
+from ckd_jax.teacher.ledger import Ledger
 from ckd_jax.teacher.order import CallBudget, Order
 from ckd_jax.teacher.progress import AskingProgress
 from ckd_jax.teacher.teacher import Teacher
@@ -23,10 +25,10 @@ class Bought(NamedTuple):
 
   Attributes:
     table: with these answers, and perhaps others.
-    paid: calls whose answers the run of this order bought, now or before.
-    repeated: of its calls, those that were sent twice.
+    paid: answers that the owner of the ledger bought, now or before.
+    repeated: its calls that were sent twice, in addition.
     failed: requests that failed now.
-    may_buy: calls that may still be bought for this table.
+    may_buy: calls that may still be made for this table.
   """
 
   table: Table
@@ -44,6 +46,7 @@ def build(
   budget: int,
   max_calls: int | None = None,
   part_size: int = 512,
+  ledger: Ledger | None = None,
 ) -> Bought:
   """Asks about the ordered images that the table does not hold yet.
 
@@ -58,6 +61,7 @@ def build(
     max_calls: how many calls the table may ever cost, repeated ones included;
       None is no such limit.
     part_size: images per file; at most one local part is asked again.
+    ledger: of the run that pays; None counts what is paid now.
 
   Raises:
     BudgetExceeded: more is wanted than a budget allows; what was answered
@@ -73,17 +77,23 @@ def build(
       f" {', '.join(sorted(order.needs - {'logits'}))}: of the methods {work}"
       " work"
     )
-  path = epath.Path(table_path)
-  found = _existing(path, teacher, order)
-  if found is not None and set(order.ids) <= set(found.ids):
-    return _bought(found, order, 0, budget, max_calls)
-  if teacher.ask is None:
-    raise UserError(
-      f"the table {path} lacks some of the {len(order.rows)} images, and there"
-      " is no teacher to ask"
-    )
-  with files.lock(path):
-    return _fill(path, teacher, order, budget, max_calls, part_size)
+  path, ledger = epath.Path(table_path), ledger or Ledger()
+  found, failed = _existing(path, teacher, order), 0
+  if found is None or not set(order.ids) <= set(found.ids):
+    if teacher.ask is None:
+      raise UserError(
+        f"the table {path} lacks some of the {len(order.rows)} images, and"
+        " there is no teacher to ask"
+      )
+    with files.lock(path):
+      failed = _fill(path, teacher, order, budget, max_calls, part_size, ledger)
+    found = table.read(path)
+  if max_calls is None:
+    may_buy = budget - len(set(order.ids) & set(found.ids))
+  else:
+    may_buy = max_calls - found.info["calls"] - found.info["repeated_calls"]
+  paid, repeated = ledger.paid(found.info["parts"])
+  return Bought(found, paid, repeated, failed, max(may_buy, 0))
 
 
 def _existing(path, teacher: Teacher, order: Order) -> Table | None:
@@ -105,23 +115,6 @@ def _existing(path, teacher: Teacher, order: Order) -> Table | None:
   return table.read(path)
 
 
-def _bought(
-  held: Table, order: Order, failed: int, budget: int, max_calls: int | None
-) -> Bought:
-  own = [part for part in held.info["parts"] if part.get("run") == order.run]
-  if max_calls is None:
-    may_buy = budget - len(set(order.ids) & set(held.ids))
-  else:
-    may_buy = max_calls - held.info["calls"] - held.info["repeated_calls"]
-  return Bought(
-    table=held,
-    paid=sum(part["rows"] for part in own),
-    repeated=sum(part.get("repeated", 0) for part in own),
-    failed=failed,
-    may_buy=max(may_buy, 0),
-  )
-
-
 def _fill(
   path: epath.Path,
   teacher: Teacher,
@@ -129,16 +122,20 @@ def _fill(
   budget: int,
   max_calls: int | None,
   part_size: int,
-) -> Bought:
-  """`build`, while holding the lock."""
+  ledger: Ledger,
+) -> int:
+  """Asks while holding the table's lock; returns the requests that failed."""
   found = _existing(path, teacher, order)
   info = table.read_info(path) if table.exists(path) else None
   held = set(found.ids) if found else set()
   # Every part of a table holds the same fields.
   needs = table.fields(info) if found else order.needs
   missing = [name for name in order.ids if name not in held]
-  facts = order.facts(teacher.name, teacher.kind)
-  before = info or table.new_info(**facts, missing=[])
+  before = info or table.new_info(
+    order.subject.facts(),
+    missing=[],
+    **order.manner(teacher.name, teacher.kind),
+  )
   promised = list(dict.fromkeys([*before["missing"], *missing]))
   if promised != before["missing"] or info is None:
     # Written before the first question, so that nobody else fills this folder.
@@ -165,11 +162,11 @@ def _fill(
       "calls": info["calls"] + len(part),
       "repeated_calls": info["repeated_calls"] + repeated,
     }
-    notes = {"run": order.run, "repeated": repeated} if order.run else None
-    info = table.append(path, info | counts, part, answers, notes=notes)
+    announce = functools.partial(ledger.enter, repeated=repeated)
+    info = table.append(path, info | counts, part, answers, announce=announce)
     journal.settle(part)
   progress.finish()
-  return _bought(table.read(path), order, progress.failed, budget, max_calls)
+  return progress.failed
 
 
 class _Asker:
@@ -184,8 +181,16 @@ class _Asker:
     progress: is told of answers and failures.
   """
 
-  def __init__(self, teacher, order, needs, journal, budgets, progress):
-    self._teacher, self._order, self._needs = teacher, order, frozenset(needs)
+  def __init__(
+    self,
+    teacher: Teacher,
+    order: Order,
+    needs: frozenset[str],
+    journal: Journal,
+    budgets: list[CallBudget],
+    progress: AskingProgress,
+  ):
+    self._teacher, self._order, self._needs = teacher, order, needs
     self._journal, self._budgets = journal, budgets
     self._progress = progress
     self._rows = dict(zip(order.ids, map(int, order.rows), strict=True))
@@ -196,7 +201,7 @@ class _Asker:
     """The answers about these images, those that the journal kept included."""
     if not self._is_black_box:
       answers = self._send(ids)
-      self._progress.answered(len(ids), self._journal.repeated(ids))
+      self._progress.answered(answers.values, self._journal.repeated(ids))
       return answers
     journal = self._journal
     unasked = [name for name in ids if name not in journal.answers]
@@ -245,13 +250,16 @@ class _Asker:
       with self._guard:
         journal.answer(request, answers.values)
         repeated = journal.repeated(request)
-      self._progress.answered(len(request), repeated)
-      self._progress.look_at(answers.values)
+      self._progress.answered(answers.values, repeated)
     return answers
 
 
 def _checked(
-  answers, count: int, num_classes: int, needs, teacher: Teacher
+  answers: Answers,
+  count: int,
+  num_classes: int,
+  needs: frozenset[str],
+  teacher: Teacher,
 ) -> Answers:
   """Only answers that a student can use are stored."""
   try:
@@ -274,7 +282,7 @@ def _checked(
   return Answers(values, **stored)
 
 
-def require(name: str, given: Sequence[str] | frozenset[str], needs) -> None:
+def require(name: str, given: Iterable[str], needs: Iterable[str]) -> None:
   """Refuses a teacher that lacks a field.
 
   Args:

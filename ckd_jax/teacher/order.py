@@ -20,7 +20,6 @@ class Order(NamedTuple):
     view: "clean", or "augmented": one crop and flip per image.
     view_seed: of the augmented view.
     pad: pixels of black border of the augmented view.
-    run: a digest that names the run which pays, noted beside its answers.
   """
 
   subject: Subject
@@ -29,7 +28,6 @@ class Order(NamedTuple):
   view: str = "clean"
   view_seed: int = 0
   pad: int = 4
-  run: str = ""
 
   @property
   def ids(self) -> list[str]:
@@ -43,12 +41,15 @@ class Order(NamedTuple):
       teacher: name of the one who answers.
       kind: of the answers.
     """
+    return {
+      **self.subject.facts(),
+      **self.manner(teacher, kind),
+    }
+
+  def manner(self, teacher: str, kind: str) -> dict[str, Any]:
+    """The part of `facts` that is about the asking, not about the images."""
     augment = self.view == "augmented"
     return {
-      "dataset": self.subject.dataset,
-      "split": self.subject.split_name,
-      "fingerprint": self.subject.split.fingerprint,
-      "class_names": self.subject.class_names,
       "teacher": teacher,
       "kind": kind,
       "view": self.view,

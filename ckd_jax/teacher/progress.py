@@ -10,6 +10,7 @@ from ckd_jax.system import console
 from ckd_jax.teacher.teacher import Teacher
 
 _INTERVAL = 10.0  # seconds between two lines
+_ENOUGH = 8  # rows that all look like probabilities, of which one may by chance
 
 
 class AskingProgress:
@@ -28,7 +29,10 @@ class AskingProgress:
     # Requests run in threads, where nobody knows whether to be silent.
     self._silent = console.is_silent()
     self._guard = threading.Lock()
-    self._warned = self._told = False
+    self._told = False
+    self._like_probs = 0  # rows; below 0 once they need not be counted
+    if self._silent or teacher.kind != "logits":
+      self._like_probs = -1
 
   @property
   def failed(self) -> int:
@@ -36,24 +40,25 @@ class AskingProgress:
     failures = self._teacher.failures
     return failures.count if failures else 0
 
-  def answered(self, images: int, repeated: int) -> None:
-    """Enters images that were answered, and how many were asked twice."""
+  def answered(self, values: np.ndarray, repeated: int) -> None:
+    """Enters answers of [rows, classes], and how many were asked for twice."""
     with self._guard:
-      self._answered += images
+      self._answered += len(values)
       self._repeated += repeated
+      if self._like_probs >= 0:
+        self._look_at(values)
       if time.monotonic() - self._last >= _INTERVAL:
         self._tell()
 
-  def look_at(self, values: np.ndarray) -> None:
-    """Warns, once, of logits that look like probabilities."""
-    if self._teacher.kind != "logits" or self._warned or self._silent:
+  def _look_at(self, values: np.ndarray) -> None:
+    """Warns, once, of logits whose first rows all look like probabilities."""
+    if not table.looks_like_probs(values):
+      self._like_probs = -1
       return
-    if table.looks_like_probs(values):
-      self._warned = True
-      console.note(
-        f"{self._teacher.name}: these look like probabilities; if so, say"
-        " teacher.kind=probs"
-      )
+    self._like_probs += len(values)
+    if self._like_probs >= min(_ENOUGH, self._total - self._kept):
+      self._like_probs = -1
+      table.warn_of_probs(self._teacher.name, "teacher.kind=probs")
 
   def finish(self) -> None:
     """Tells the end, where something was told before or failed."""

@@ -135,10 +135,7 @@ def test_another_table_stops_all_with_one_line(digits, tmp_path):
     np.save(folder / "answers.npy", answers.astype(np.float32))
     table.import_file(
       folder / "answers.npy",
-      digits.train,
-      "digits",
-      "train",
-      digits.class_names,
+      table.Subject("digits", "train", digits.train, digits.class_names),
       folder / "table",
       kind="logits",
     )

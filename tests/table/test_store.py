@@ -46,10 +46,7 @@ def _difference_error(values) -> float:
 
 def _small_table(path, split, values) -> dict:
   info = table.new_info(
-    dataset="pets",
-    split="train",
-    fingerprint=split.fingerprint,
-    class_names=NAMES,
+    table.Subject("pets", "train", split, NAMES).facts(),
     teacher="t",
     missing=split.ids,
   )
@@ -109,10 +106,7 @@ def test_any_flipped_bit_is_seen(tmp_path, split, values):
 
 def test_an_empty_table_says_so(tmp_path, split):
   info = table.new_info(
-    dataset="pets",
-    split="train",
-    fingerprint="",
-    class_names=NAMES,
+    table.Subject("pets", "train", split, NAMES).facts(),
     teacher="t",
     missing=split.ids,
   )

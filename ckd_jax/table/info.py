@@ -1,0 +1,68 @@
+"""What table.json says before there is an answer."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ckd_jax.data import Split
+
+
+class Subject(NamedTuple):
+  """The images that a table is about.
+
+  Attributes:
+    dataset: name of the data set.
+    split_name: "train" or "test".
+    split: its images, labels, ids and fingerprint, in canonical order.
+    class_names: in the data set's order.
+  """
+
+  dataset: str
+  split_name: str
+  split: Split
+  class_names: Sequence[str]
+
+  def facts(self) -> dict[str, Any]:
+    """What table.json says of these images."""
+    return {
+      "dataset": self.dataset,
+      "split": self.split_name,
+      "fingerprint": self.split.fingerprint,
+      "class_names": list(map(str, self.class_names)),
+    }
+
+
+def new_info(
+  about: dict[str, Any],
+  *,
+  teacher: str,
+  missing: Sequence[str],
+  kind: str = "logits",
+  view: str = "clean",
+  view_seed: int | None = None,
+  view_pad: int | None = None,
+) -> dict[str, Any]:
+  """The `info` of a table without rows.
+
+  Args:
+    about: the facts of a `Subject`.
+    teacher: who answers.
+    missing: ids of the images that the table is to hold.
+    kind: of the answers, "logits", "log_probs" or "probs".
+    view: "clean" or "augmented", what was shown to the teacher.
+    view_seed: of the augmented view; None for the clean one.
+    view_pad: pixels of black border of the augmented view, or None.
+  """
+  return {
+    **about,
+    "teacher": teacher,
+    "kind": kind,
+    "view": view,
+    "view_seed": view_seed,
+    "view_pad": view_pad,
+    "dtype": None,
+    "fields": [],
+    "calls": 0,
+    "repeated_calls": 0,
+    "missing": list(map(str, missing)),
+    "parts": [],
+  }

@@ -1,0 +1,66 @@
+"""What one run paid, kept in its folder so that a kill does not forget it."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from etils import epath
+
+from ckd_jax.errors import UserError
+from ckd_jax.system import files
+
+
+class Ledger:
+  """The parts of a table that one run paid for.
+
+  A part is entered once it is durable and before table.json names it. Only
+  parts that the table names count, so a kill between the two counts nothing
+  twice.
+
+  Args:
+    path: of the file, `calls.json` in the run's folder; None keeps nothing.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+
+  def __init__(self, path: epath.Path | None = None):
+    self._path = path
+    self._parts: dict[str, dict[str, int]] = {}  # by the part's sha256
+    if path is None or not path.exists():
+      return
+    try:
+      parts = json.loads(path.read_text())["parts"]
+      self._parts = {
+        str(sha256): {key: int(part[key]) for key in ("rows", "repeated")}
+        for sha256, part in parts.items()
+      }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+      raise UserError(
+        f"{path} is damaged: delete it, which forgets nothing but how many of"
+        " the answers this run paid for"
+      ) from error
+
+  def enter(self, part: dict[str, Any], repeated: int) -> None:
+    """Notes a part of which this run paid every row.
+
+    Args:
+      part: its `sha256` and `rows`, as in table.json.
+      repeated: requests for its rows that were sent twice.
+    """
+    self._parts[part["sha256"]] = {"rows": part["rows"], "repeated": repeated}
+    if self._path is not None:
+      text = json.dumps({"parts": self._parts}, indent=1) + "\n"
+      files.write(self._path, text.encode())
+
+  def paid(self, parts: Iterable[dict[str, Any]]) -> tuple[int, int]:
+    """The calls that bought these parts of a table, and those sent twice."""
+    own = [
+      self._parts[part["sha256"]]
+      for part in parts
+      if part["sha256"] in self._parts
+    ]
+    return (
+      sum(part["rows"] for part in own),
+      sum(part["repeated"] for part in own),
+    )
