@@ -13,9 +13,10 @@ from ckd_jax.methods import Outputs
 from ckd_jax.models import cost
 from ckd_jax.run.plan import Plan
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse
+from ckd_jax.run.tables import given_table, read_table
 from ckd_jax.step import Live, percent
-from ckd_jax.system import console, hosts
-from ckd_jax.table import Answers, Subject, Table
+from ckd_jax.system import console
+from ckd_jax.table import Subject, Table
 from ckd_jax.teacher import Asking, Ledger, Order, Teacher
 
 
@@ -173,6 +174,7 @@ def _bought(
     for one, place in zip(all_asked, places, strict=False)
   ]
   first = built[0]
+  _say_kind(first.table)
   return known._replace(
     outputs=tuple(_usable(one.table, ids, needs) for one in built),
     **_view(first.table.info),
@@ -197,9 +199,9 @@ def _from_table(
   """The answers of a table, of a file, or of a program's array or Table."""
   needs = plan.method.needs
   if asking.given is None:
-    held, path = _read(asking, asking.path, "train", dataset, workdir)
+    held, path = read_table(asking, "train", dataset, workdir)
   else:
-    held, path = _given_table(asking, dataset), None
+    held, path = given_table(asking, dataset), None
   fields = table.given(held.answers)
   if lacking := ", ".join(sorted(needs - fields)):
     work = ", ".join(methods.working_with(fields))
@@ -208,9 +210,10 @@ def _from_table(
       f"method {plan.method_name!r} needs the teacher's {lacking}, which "
       f"{place} does not hold: of the methods {work} work without"
     )
+  _say_kind(held)
   tested = {}
   if asking.test_path:
-    test, _ = _read(asking, asking.test_path, "test", dataset, workdir)
+    test, _ = read_table(asking, "test", dataset, workdir)
     tested = _tested(_usable(test, dataset.test.ids), dataset)
   return Collected(
     outputs=(_usable(held, dataset.train.ids[rows], needs),),
@@ -221,69 +224,6 @@ def _from_table(
     digest=table.digest(held.info),
     **tested,
   )
-
-
-def _given_table(asking: Asking, dataset: Dataset) -> Table:
-  """The array or the Table of a program, checked against the data set."""
-  held = asking.given
-  if not isinstance(held, Table):
-    values = np.asarray(held)
-    if len(values) != len(dataset.train.ids):
-      raise UserError(
-        f"there are {len(values)} answers for {len(dataset.train.ids)} training"
-        " images: give one for each, in their order, or a Table with ids"
-      )
-    held = Table.from_arrays(
-      values, ids=list(dataset.train.ids), kind=asking.kind
-    )
-  fingerprint = held.info["fingerprint"]  # arrays have none
-  if fingerprint and fingerprint != dataset.train.fingerprint:
-    raise UserError(
-      f"answers are a table of {held.info['dataset']}/{held.info['split']}, not"
-      f" of these {dataset.name} images"
-    )
-  classes, wanted = held.answers.values.shape[1], len(dataset.class_names)
-  if classes != wanted:
-    raise UserError(f"answers have {classes} classes and the data {wanted}")
-  if held.kind == "logits" and table.looks_like_probs(held.answers.values):
-    table.warn_of_probs("answers", "teacher.kind=probs")
-  return held
-
-
-def _read(asking: Asking, path, split_name: str, dataset: Dataset, workdir):
-  """A table of ours, or a foreign file that becomes one in `workdir`."""
-  path = epath.Path(path)
-  split = getattr(dataset, split_name)
-  if not path.exists():
-    raise UserError(f"no table at {path}: check teacher.path and table.*")
-  if not path.is_dir():
-    subject = Subject(dataset.name, split_name, split, dataset.class_names)
-    path = _imported(asking, path, subject, workdir)
-  held = table.read(path)
-  if held.info["fingerprint"] != split.fingerprint:
-    raise UserError(
-      f"{path} is a table of {held.info['dataset']}/"
-      f"{held.info['split']}, not of these {dataset.name} images"
-    )
-  if list(held.info["class_names"]) != list(dataset.class_names):
-    raise UserError(f"{path} has other classes than {dataset.name}")
-  return held, path
-
-
-def _imported(asking: Asking, file, subject: Subject, workdir) -> epath.Path:
-  """Imports a foreign file into `workdir`, in the first process of several."""
-  out = workdir / ("table" if subject.split_name == "train" else "table_test")
-  if not hosts.first():
-    return out
-  if table.exists(out):
-    if not table.read_info(out)["teacher"].startswith("file:"):
-      raise UserError(
-        f"{out} holds answers that were paid for: choose another --workdir for"
-        " those of a file"
-      )
-    out.rmtree()  # the file may have been mended since
-  table.import_file(file, subject, out, kind=asking.kind)
-  return out
 
 
 def _open(asking: Asking, dataset: Dataset, needs, mesh) -> Teacher:
@@ -333,10 +273,12 @@ def _black_box(asking: Asking) -> Teacher:
 
 def _usable(held: Table, ids, needs=frozenset()) -> Outputs:
   """The rows of `ids` as logits, and what else is needed."""
-  answers: Answers = held.rows(ids)
+  return table.to_outputs(held.rows(ids), held.kind, needs)
+
+
+def _say_kind(held: Table) -> None:
   if held.kind == "probs":
     console.say("teacher answers are probabilities p: using log(max(p, 1e-8))")
-  return table.to_outputs(answers, held.kind, needs)
 
 
 def _view(info: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,98 @@
+"""Answers that are there already: a table, a foreign file, an array."""
+
+import numpy as np
+from etils import epath
+
+from ckd_jax import table
+from ckd_jax.data import Dataset
+from ckd_jax.errors import UserError
+from ckd_jax.system import hosts
+from ckd_jax.table import Subject, Table
+from ckd_jax.teacher import Asking
+
+
+def given_table(asking: Asking, dataset: Dataset) -> Table:
+  """The array or the Table of a program, checked against the data set.
+
+  Args:
+    asking: whose `given` is a Table, or float[n, classes] about the training
+      images in their order, of its `kind`.
+    dataset: whose training images the answers are about.
+
+  Raises:
+    UserError: the answers do not fit the data set.
+  """
+  held = asking.given
+  if not isinstance(held, Table):
+    values = np.asarray(held)
+    if values.ndim and len(values) != len(dataset.train.ids):
+      raise UserError(
+        f"there are {len(values)} answers for {len(dataset.train.ids)} training"
+        " images: give one for each, in their order, or a Table with ids"
+      )
+    held = Table.from_arrays(
+      values, ids=list(dataset.train.ids), kind=asking.kind
+    )
+  fingerprint = held.info["fingerprint"]  # arrays have none
+  if fingerprint and fingerprint != dataset.train.fingerprint:
+    raise UserError(
+      f"answers are a table of {held.info['dataset']}/{held.info['split']}, not"
+      f" of these {dataset.name} images"
+    )
+  classes, wanted = held.answers.values.shape[1], len(dataset.class_names)
+  if classes != wanted:
+    raise UserError(f"answers have {classes} classes and the data {wanted}")
+  if held.kind == "logits" and table.looks_like_probs(held.answers.values):
+    table.warn_of_probs("answers", "teacher.kind=probs")
+  return held
+
+
+def read_table(
+  asking: Asking, split_name: str, dataset: Dataset, workdir: epath.Path
+) -> tuple[Table, epath.Path]:
+  """A table of ours, or a foreign file that becomes one in `workdir`.
+
+  Args:
+    asking: whose `path` (of the split "train") or `test_path` is read.
+    split_name: "train" or "test".
+    dataset: whose images the answers must be about.
+    workdir: where a foreign file's table is kept.
+
+  Returns:
+    The table and its folder.
+
+  Raises:
+    UserError: there is no table, or it belongs to another data set.
+  """
+  path = epath.Path(asking.path if split_name == "train" else asking.test_path)
+  split = getattr(dataset, split_name)
+  if not path.exists():
+    raise UserError(f"no table at {path}: check teacher.path and table.*")
+  if not path.is_dir():
+    subject = Subject(dataset.name, split_name, split, dataset.class_names)
+    path = _imported(asking, path, subject, workdir)
+  held = table.read(path)
+  if held.info["fingerprint"] != split.fingerprint:
+    raise UserError(
+      f"{path} is a table of {held.info['dataset']}/"
+      f"{held.info['split']}, not of these {dataset.name} images"
+    )
+  if list(held.info["class_names"]) != list(dataset.class_names):
+    raise UserError(f"{path} has other classes than {dataset.name}")
+  return held, path
+
+
+def _imported(asking: Asking, file, subject: Subject, workdir) -> epath.Path:
+  """Imports a foreign file into `workdir`, in the first process of several."""
+  out = workdir / ("table" if subject.split_name == "train" else "table_test")
+  if not hosts.first():
+    return out
+  if table.exists(out):
+    if not table.read_info(out)["teacher"].startswith("file:"):
+      raise UserError(
+        f"{out} holds answers that were paid for: choose another --workdir for"
+        " those of a file"
+      )
+    out.rmtree()  # the file may have been mended since
+  table.import_file(file, subject, out, kind=asking.kind)
+  return out
