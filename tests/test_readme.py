@@ -16,6 +16,7 @@ from tests.helpers.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
 LOSSES, METHOD = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+(PYTHON,) = re.findall(r"```py\n(.*?)```", TEXT, re.S)
 
 
 def test_one_loss_in_a_pipeline_of_ones_own():
@@ -26,6 +27,22 @@ def test_one_loss_in_a_pipeline_of_ones_own():
   q = np.exp(student / 4) / np.exp(student / 4).sum(-1, keepdims=True)
   wanted = 16 * (p * np.log(p / q)).sum(-1).mean()
   np.testing.assert_allclose(names["value"], wanted, rtol=1e-5)
+
+
+def test_a_student_from_arrays(capsys):
+  names = {}
+  exec(PYTHON, names)
+  assert names["answers"].shape == (64, 4)
+  assert names["result"].summary["steps"] == 20
+
+
+def test_the_tree_shows_every_room():
+  tree = re.search(r"```\nckd_jax/\n(.*?)```", TEXT, re.S)[1]
+  shown = set(re.findall(r"^  (?:main sweep export )?(\w+)/", tree, re.M))
+  rooms = {
+    path.parent.name for path in (ROOT / "ckd_jax").glob("*/__init__.py")
+  }
+  assert shown == rooms - {"configs"}
 
 
 def test_a_new_method_is_one_file(tmp_path, monkeypatch):
