@@ -1,10 +1,4 @@
-"""What white-box methods share: pairs of maps, pooling, convolutional heads.
-
-Heads are plain dicts of arrays with PyTorch's default initial values, and work
-on NHWC maps in float32.
-"""
-
-import math
+"""What white-box methods share: maps in pairs, pooling, attention."""
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +8,16 @@ from jax import lax
 from ckd_jax.methods import Outputs
 from ckd_jax.numerics import check_rows, float32, normalise
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
-
 
 def pairs(
   student: Outputs, teacher: Outputs, field: str = "maps"
 ) -> list[tuple[jax.Array, jax.Array]]:
-  """The stage outputs of both networks side by side, stem first.
+  """Pairs the stage outputs of both networks, stem first.
 
   Args:
-    student: Outputs of [batch, 1, ...].
-    teacher: likewise.
-    field: "maps" or "preactivations".
+    student: the student's Outputs, of [batch, 1, ...].
+    teacher: the teacher's Outputs, of [batch, 1, ...].
+    field: which outputs to pair, "maps" or "preactivations".
 
   Returns:
     A list of (student, teacher), each [batch, h, w, c].
@@ -45,7 +37,18 @@ def pairs(
 def same_size(
   student: jax.Array, teacher: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Both maps in float32, the larger one averaged down to the smaller."""
+  """Averages the larger of two maps down to the size of the smaller.
+
+  Args:
+    student: [n, h, w, c].
+    teacher: [n, h', w', c'].
+
+  Returns:
+    float32[n, min(h, h'), min(w, w'), c] and the same with c' channels.
+
+  Raises:
+    ValueError: the numbers of examples differ.
+  """
   check_rows(student, teacher)
   sizes = zip(student.shape[1:3], teacher.shape[1:3], strict=True)
   size = tuple(map(min, sizes))
@@ -53,7 +56,12 @@ def same_size(
 
 
 def _pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-  """Adaptive average pooling as PyTorch bins it."""
+  """Pools by adaptive averages, in PyTorch's bins.
+
+  Args:
+    x: [n, h, w, c].
+    size: (height, width) of the result.
+  """
   (x,) = float32(x)
   if x.shape[1:3] == size:
     return x
@@ -70,143 +78,18 @@ def _bins(size: int, pooled: int) -> np.ndarray:
 
 
 def attention(x: jax.Array, power: int) -> jax.Array:
-  """Where a map is active: the mean over channels of x^power, of length 1.
+  """Computes where a map is active: the mean over channels of x^power.
 
   Args:
     x: [n, h, w, c].
-    power: 1 or more; an odd one keeps the sign of what is negative.
+    power: exponent, 1 or more; an odd one keeps the sign of negative values.
 
   Returns:
-    float32[n, h * w]; a map of zeros stays zero, and so does its gradient.
+    float32[n, h * w], rows of length 1; a map of zeros stays zero, and so does
+    its gradient.
   """
   (x,) = float32(x)
-  # The length takes the scale out again; without it large powers overflow.
+  # Normalising removes this scale again; without it large powers overflow.
   largest = lax.stop_gradient(jnp.max(jnp.abs(x), (1, 2, 3), keepdims=True))
   energy = jnp.mean((x / jnp.maximum(largest, 1.0)) ** power, axis=-1)
   return normalise(energy.reshape(len(x), -1))
-
-
-def conv(
-  key: jax.Array,
-  inputs: int,
-  outputs: int,
-  size: tuple[int, int] = (3, 3),
-  *,
-  bias: bool = True,
-) -> dict[str, jax.Array]:
-  """Parameters of `apply_conv`: uniform within 1 / sqrt(size * inputs)."""
-  return _uniform(key, (*size, inputs, outputs), outputs if bias else None)
-
-
-def deconv(
-  key: jax.Array,
-  inputs: int,
-  outputs: int,
-  size: tuple[int, int] = (3, 3),
-  *,
-  bias: bool = True,
-) -> dict[str, jax.Array]:
-  """Parameters of `apply_deconv`; the bound counts outputs, as PyTorch's."""
-  return _uniform(key, (*size, outputs, inputs), outputs if bias else None)
-
-
-def _uniform(key, shape, biases: int | None):
-  weight_key, bias_key = jax.random.split(key)
-  bound = math.prod(shape[:-1]) ** -0.5
-  weight = jax.random.uniform(weight_key, shape, jnp.float32, -bound, bound)
-  if biases is None:
-    return {"weight": weight}
-  bias = jax.random.uniform(bias_key, (biases,), jnp.float32, -bound, bound)
-  return {"weight": weight, "bias": bias}
-
-
-def apply_conv(params, x: jax.Array, *, stride=1, padding=0) -> jax.Array:
-  """PyTorch's Conv2d: [n, h, w, inputs] -> float32[n, h', w', outputs]."""
-  y = lax.conv_general_dilated(
-    *float32(x, params["weight"]),
-    window_strides=(stride, stride),
-    padding=((padding, padding),) * 2,
-    dimension_numbers=_LAYOUT,
-  )
-  return _shift(params, y)
-
-
-def apply_deconv(params, x: jax.Array, *, stride=1, padding=0) -> jax.Array:
-  """PyTorch's ConvTranspose2d; its weight is [h, w, outputs, inputs]."""
-  sides = [size - 1 - padding for size in params["weight"].shape[:2]]
-  y = lax.conv_transpose(
-    *float32(x, params["weight"]),
-    strides=(stride, stride),
-    padding=[(side, side) for side in sides],
-    dimension_numbers=_LAYOUT,
-    transpose_kernel=True,
-  )
-  return _shift(params, y)
-
-
-def _shift(params, y: jax.Array) -> jax.Array:
-  return y + params["bias"][None, None, None] if "bias" in params else y
-
-
-def batch_norm(channels: int) -> dict[str, jax.Array]:
-  """Parameters of `apply_batch_norm`."""
-  return {"scale": jnp.ones(channels), "offset": jnp.zeros(channels)}
-
-
-def apply_batch_norm(params, x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-  """By the batch's own statistics: a head is never used outside training."""
-  centred = x - jnp.mean(x, axis=(0, 1, 2), keepdims=True)
-  variance = jnp.mean(jnp.square(centred), axis=(0, 1, 2), keepdims=True)
-  scaled = centred * lax.rsqrt(variance + epsilon)
-  scale, offset = params["scale"], params["offset"]
-  return scaled * scale[None, None, None] + offset[None, None, None]
-
-
-def regressor(
-  key: jax.Array, student: tuple[int, ...], teacher: tuple[int, ...]
-) -> dict[str, dict]:
-  """Parameters of `regress`, between maps of these shapes, [..., h, w, c].
-
-  The convolution has no bias: batch norm would take it out again.
-
-  Raises:
-    ValueError: the teacher's map is larger, and not just twice as large.
-  """
-  channels = student[-1], teacher[-1]
-  how = _how(student[-3:-1], teacher[-3:-1])
-  if how == "double":
-    layer = deconv(key, *channels, (4, 4), bias=False)
-  elif how == "halve":
-    layer = conv(key, *channels, bias=False)
-  else:
-    size = [
-      1 + s - t for s, t in zip(student[-3:-1], teacher[-3:-1], strict=True)
-    ]
-    layer = conv(key, *channels, tuple(size), bias=False)
-  return {"conv": layer, "norm": batch_norm(teacher[-1])}
-
-
-def regress(params, x: jax.Array, teacher: tuple[int, ...]) -> jax.Array:
-  """A convolution to the shape of the teacher's map, and batch norm."""
-  how = _how(x.shape[-3:-1], teacher[-3:-1])
-  if how == "double":
-    y = apply_deconv(params["conv"], x, stride=2, padding=1)
-  elif how == "halve":
-    y = apply_conv(params["conv"], x, stride=2, padding=1)
-  else:
-    y = apply_conv(params["conv"], x)
-  return apply_batch_norm(params["norm"], y)
-
-
-def _how(student: tuple[int, int], teacher: tuple[int, int]) -> str:
-  sides = list(zip(student, teacher, strict=True))
-  if all(s == 2 * t for s, t in sides):
-    return "halve"
-  if all(2 * s == t for s, t in sides):
-    return "double"
-  if all(s >= t for s, t in sides):
-    return "crop"
-  raise ValueError(
-    f"no regressor leads from a student's map of {student} to a teacher's of "
-    f"{teacher}: choose networks, or a map, where it is no more than doubled"
-  )

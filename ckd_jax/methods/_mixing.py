@@ -1,13 +1,11 @@
 """Mixing the images of a group, and the loss of what was mixed."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import sampling
-from ckd_jax.methods import Method
+from ckd_jax.methods import Method, Prepare
 from ckd_jax.methods._checks import above, at_least
+from ckd_jax.methods._groups import fixed_groups
 from ckd_jax.methods._sum import weighted_sum
 from ckd_jax.methods.ckd import ckd_all
 from ckd_jax.methods.kd import kd
@@ -85,7 +83,7 @@ def soft_cross_entropy(
 
 def mixing(
   group: int,
-  prepare: Callable,
+  prepare: Prepare,
   *,
   weight: float,
   cross_entropy_weight: float,
@@ -99,7 +97,7 @@ def mixing(
   Every term but CKD is the sum over the group of batch.weights times the term
   of that member, averaged over the batch. CKD compares mixed images with each
   other; its target mixes the logits, and the labels, as the images were mixed.
-  A live teacher has inputs the mixed image
+  A live teacher has seen the mixed image
   itself: its one answer then stands for every member.
 
   Args:
@@ -126,16 +124,7 @@ def mixing(
   above(0, temperature=temperature)
   at_least(1, max_groups=max_groups)
 
-  def init(key, task, student, teacher):
-    rows, num_rows = sampling.distinct_groups(
-      key, task.num_examples, task.labels.shape[0], 1, group - 1, max_groups
-    )
-    return {}, {"groups": rows, "num_groups": num_rows}
-
-  def sample(key, step, task, state):
-    return sampling.from_list(
-      key, step, task.batch_size, state["groups"], state["num_groups"]
-    )
+  sample, init = fixed_groups(1, group - 1, max_groups)
 
   def loss(params, state, student, batch, key, step):
     shape = *batch.labels.shape, student.logits.shape[-1]

@@ -1,13 +1,13 @@
-"""Methods as a sum: their own terms, and labels, KD and CKD by weights."""
+"""Builds a method from its terms, and adds labels, KD and CKD to them."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from ckd_jax import sampling
-from ckd_jax.methods import Batch, Method, Outputs, Stage, stateless
+from ckd_jax.methods import Batch, Init, Method, Outputs, Stage, stateless
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._sum import Terms, weighted_sum
 from ckd_jax.methods.ckd import ckd_all
@@ -16,20 +16,20 @@ from ckd_jax.numerics import cross_entropy
 
 
 class Inputs(NamedTuple):
-  """What the terms of a method may look at in one step.
+  """What a method's terms are computed from, in one step.
 
   Attributes:
-    student: Outputs of [batch, 1, ...].
-    teacher: the first teacher's Outputs of [batch, 1, ...].
-    batch: whose images were compared.
-    params: of the method's heads.
-    state: of the method's memories.
-    key: of this step.
-    step: int32, how many steps were done before.
+    student: the student's Outputs, of [batch, 1, ...].
+    teacher: the first teacher's Outputs, of [batch, 1, ...], no gradient.
+    batch: indices, labels and all teachers, each [batch, 1, ...].
+    params: the method's heads, from `Init`.
+    state: the method's memories, from `Init` or from the step before.
+    key: random key of this step.
+    step: int32, training steps before this one.
   """
 
   student: Outputs
-  teacher: Outputs | None
+  teacher: Outputs
   batch: Batch
   params: Any
   state: Any
@@ -37,22 +37,40 @@ class Inputs(NamedTuple):
   step: jax.Array
 
 
+class OwnTerms(Protocol):
+  """Computes a method's own terms."""
+
+  def __call__(self, inputs: Inputs, /) -> Terms | tuple[Terms, Any]:
+    """Returns {name: (weight, value)}, or that and the method's next state.
+
+    Weights and values are scalars. Every value is logged under its name,
+    unweighted.
+    """
+    ...
+
+
 class Extra(NamedTuple):
-  """Weights of the terms that every method can be combined with.
+  """Weights of the terms that can be added to any method; 0 leaves one out.
 
   Attributes:
-    cross_entropy_weight: of the cross-entropy with the labels.
-    kd_weight: of `kd` at temperature 4.
-    ckd_weight: of `ckd_all` over pairs, against the teacher and the labels.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of `kd` at temperature 4.
+    ckd_weight: weight of `ckd_all` over pairs, the sum of its comparisons with
+      the teacher and with one-hot labels.
   """
 
-  cross_entropy_weight: float
-  kd_weight: float
-  ckd_weight: float
+  cross_entropy_weight: float = 0.0
+  kd_weight: float = 0.0
+  ckd_weight: float = 0.0
 
   def terms(self, student: Outputs, batch: Batch) -> Terms:
-    """Those whose weight is not 0."""
-    terms = {}
+    """Returns the terms whose weight is not 0, after the method's own.
+
+    Args:
+      student: Outputs of [batch, 1, ...].
+      batch: labels and teachers of [batch, 1, ...].
+    """
+    terms: dict = {}
     if self.cross_entropy_weight:
       value = jnp.mean(cross_entropy(student.logits, batch.labels))
       terms["cross_entropy"] = (self.cross_entropy_weight, value)
@@ -68,32 +86,35 @@ class Extra(NamedTuple):
 
 
 def make_method(
-  own: Callable[[Inputs], Any],
-  extra: Extra,
+  terms: OwnTerms,
+  extra: Extra = Extra(),  # noqa: B008 (immutable)
   *,
   needs: Iterable[str] = (),
-  init: Callable = stateless,
+  init: Init = stateless,
   stages: tuple[Stage, ...] = (),
 ) -> Method:
-  """A method over a batch of distinct images: its own terms, and those extra.
+  """Builds a method whose loss is a weighted sum over a batch of images.
+
+  The batch is [batch, 1]: distinct images, compared as one set. The sum is
+  taken in the order in which the terms are given, the extra ones last.
 
   Args:
-    own: Inputs -> {name: (weight, value)}, or that and the method's next state.
-    extra: weights of the other terms.
-    needs: fields of `Outputs` beside "logits" that it compares.
-    init: as `Method.init`.
-    stages: what comes before the main part.
+    terms: computes the method's own terms.
+    extra: weights of the terms added to them.
+    needs: fields of `Outputs` beside "logits" that the teacher must provide.
+    init: makes heads and memories.
+    stages: training before the main part, in order.
 
   Raises:
-    ValueError: a weight below 0.
+    ValueError: a weight of `extra` is negative or not finite.
   """
   at_least(0, **extra._asdict())
 
   def loss(params, state, student, batch, key, step):
-    teacher = batch.teachers[0] if batch.teachers else None
-    terms = own(Inputs(student, teacher, batch, params, state, key, step))
-    terms, state = terms if isinstance(terms, tuple) else (terms, state)
-    value, metrics = weighted_sum({**terms, **extra.terms(student, batch)})
+    teacher = batch.teachers[0]
+    found = terms(Inputs(student, teacher, batch, params, state, key, step))
+    own, state = found if isinstance(found, tuple) else (found, state)
+    value, metrics = weighted_sum({**own, **extra.terms(student, batch)})
     return value, (state, metrics)
 
   return Method(

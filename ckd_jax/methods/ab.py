@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from ckd_jax.methods import Method, Stage
 from ckd_jax.methods._checks import above, at_least
-from ckd_jax.methods._maps import pairs, regress, regressor
+from ckd_jax.methods._heads import regress, regressor
+from ckd_jax.methods._maps import pairs
 from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant, float32
 
@@ -84,7 +85,7 @@ def make(
       value += 0.003 * 2.0 ** (i - len(middle)) * jnp.mean(short)
     return weight * value, (state, {"ab": jax.lax.stop_gradient(value)})
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     return {}
 
   stage = Stage(
@@ -94,5 +95,5 @@ def make(
     finish=lambda params, state: ({}, state),
   )
   return make_method(
-    own, extra, needs=("preactivations",), init=init, stages=(stage,)
+    terms, extra, needs=("preactivations",), init=init, stages=(stage,)
   )

@@ -49,11 +49,11 @@ def make(
   at_least(1, power=power)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     value = sum(
       jnp.mean(attention_transfer(*pair, power=power))
       for pair in pairs(inputs.student, inputs.teacher)[1:]
     )
     return {"at": (weight, value)}
 
-  return make_method(own, extra, needs=("maps",))
+  return make_method(terms, extra, needs=("maps",))

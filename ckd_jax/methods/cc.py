@@ -58,7 +58,7 @@ def make(
     }
     return params, {}
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     value = correlation_congruence(
       apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
       apply_linear(
@@ -67,4 +67,4 @@ def make(
     )
     return {"cc": (weight, value)}
 
-  return make_method(own, extra, needs=("embedding",), init=init)
+  return make_method(terms, extra, needs=("embedding",), init=init)

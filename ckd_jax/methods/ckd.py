@@ -11,8 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from ckd_jax import sampling
-from ckd_jax.methods import Method, stateless
+from ckd_jax.methods import Method, OffsetTarget, no_offset, stateless
 from ckd_jax.methods._checks import above, at_least
+from ckd_jax.methods._groups import (
+  Compare,
+  compare_drawn,
+  compare_rows,
+  fixed_groups,
+)
 from ckd_jax.methods._sum import weighted_sum
 from ckd_jax.methods.kd import kd
 from ckd_jax.numerics import cross_entropy, kl_divergence, to_matching_float32
@@ -185,8 +191,8 @@ def make(
     temperature: of kl and of the KD term.
     teacher_weight: of the comparison with the teacher's answers.
     label_weight: of the same comparison with one-hot labels in their place.
-    cross_entropy_weight: of an extra cross-entropy, per image.
-    kd_weight: of an extra KD term, per image.
+    cross_entropy_weight: of an added cross-entropy, per image.
+    kd_weight: of an added KD term, per image.
     estimator: "groups", "batch_groups" or "all".
     max_groups: length of the list of `groups`.
     groups_per_batch: groups drawn per step by `batch_groups`.
@@ -197,20 +203,8 @@ def make(
   Raises:
     ValueError: a value outside its range, or a combination without meaning.
   """
-  _check(locals())
-  comparison_only = (
-    divergence == "mse"
-    and mix == "difference"
-    and not (mean_weight or cross_entropy_weight or kd_weight)
-    and teacher_weight + label_weight > 0
-  )
-  if offset == "fit" and not comparison_only:
-    raise ValueError(
-      "offset='fit' needs a loss of differences alone: divergence='mse', "
-      "mix='difference', mean_weight=0.0, no cross-entropy and no kd term"
-    )
-
-  sample, init = _sampler(estimator, positives, negatives, max_groups)
+  hyper = dict(locals())
+  _check(hyper)
   compare = _estimator(
     estimator,
     functools.partial(ckd, divergence=divergence, temperature=temperature),
@@ -218,12 +212,7 @@ def make(
     groups_per_batch=groups_per_batch,
     mean_weight=mean_weight,
   )
-
-  def mixed(key, student, target):
-    """Mean of ckd over the groups of this step, against `target`."""
-    mix_key, group_key = jax.random.split(key)
-    how = jax.random.beta(mix_key, beta, beta) if mix == "lam" else mix
-    return compare(group_key, student, target, how)
+  compare = _with_mix(compare, mix, beta)
 
   def loss(params, state, student, batch, key, step):
     del params, step
@@ -231,8 +220,8 @@ def make(
     one_hot = jax.nn.one_hot(batch.labels, student.logits.shape[-1])
     # The same key for both terms: one lam and one draw of groups per batch.
     terms = {
-      "teacher": (teacher_weight, mixed(key, student.logits, teacher.logits)),
-      "label": (label_weight, mixed(key, student.logits, one_hot)),
+      "teacher": (teacher_weight, compare(key, student.logits, teacher.logits)),
+      "label": (label_weight, compare(key, student.logits, one_hot)),
     }
     if cross_entropy_weight:
       value = jnp.mean(cross_entropy(student.logits, batch.labels))
@@ -243,72 +232,43 @@ def make(
     value, metrics = weighted_sum(terms)
     return value, (state, metrics)
 
-  def offset_target(batch):
-    if not comparison_only:
-      return None
-    (teacher,) = batch.teachers
-    logits = teacher.logits.astype(jnp.float32)
-    one_hot = jax.nn.one_hot(batch.labels, logits.shape[-1])
-    total = teacher_weight + label_weight
-    return (teacher_weight * logits + label_weight * one_hot) / total
-
+  is_fixed = estimator == "groups"
+  sample, init = sampling.batches, stateless
+  if is_fixed:
+    sample, init = fixed_groups(positives, negatives, max_groups)
   return Method(
     sample=sample,
     init=init,
     loss=loss,
-    offset_target=offset_target,
-    passes=(positives, negatives) if estimator == "groups" else (),
+    offset_target=_offset_target(hyper),
+    passes=(positives, negatives) if is_fixed else (),
   )
-
-
-def _sampler(estimator: str, positives: int, negatives: int, max_groups: int):
-  """`Method.sample` and `Method.init` of an estimator."""
-  if estimator != "groups":
-    return sampling.batches, stateless
-
-  def init(key, task, student, teacher):
-    rows, num_rows = sampling.distinct_groups(
-      key,
-      task.num_examples,
-      task.labels.shape[0],
-      positives,
-      negatives,
-      max_groups,
-    )
-    return {}, {"groups": rows, "num_groups": num_rows}
-
-  def sample(key, step, task, state):
-    return sampling.from_list(
-      key, step, task.batch_size, state["groups"], state["num_groups"]
-    )
-
-  return sample, init
 
 
 def _estimator(
   name: str,
-  one_group: Callable,
+  one_group: Callable[..., jax.Array],
   *,
   sides: tuple[int, int],
   groups_per_batch: int,
   mean_weight: float,
-) -> Callable:
-  """(key, student, target, mix) -> the mean of ckd over groups.
+) -> Compare:
+  """Makes the comparison of one step's images.
 
   Args:
     name: "groups", "batch_groups" or "all".
-    one_group: `ckd` of one group.
-    sides: (positives, negatives), members of the two sides.
-    groups_per_batch: groups drawn by "batch_groups".
-    mean_weight: of "all".
+    one_group: `ckd` with all of its hyper-parameters but mix.
+    sides: (positives, negatives), how many images a side has.
+    groups_per_batch: how many groups "batch_groups" draws.
+    mean_weight: weight of the batch mean in "all".
   """
   positives, negatives = sides
+  if name == "groups":
+    return compare_rows(one_group, positives)
+  if name == "batch_groups":
+    return compare_drawn(one_group, sides, groups_per_batch)
 
-  def groups(key, student, target, mix):
-    parts = [side for x in (student, target) for side in _sides(x, positives)]
-    return jnp.mean(jax.vmap(functools.partial(one_group, mix=mix))(*parts))
-
-  def every_group(key, student, target, mix):
+  def compare_all(key, student, target, mix):
     return ckd_all(
       student[:, 0],
       target[:, 0],
@@ -318,27 +278,47 @@ def _estimator(
       mean_weight=mean_weight,
     )
 
-  def batch_groups(key, student, target, mix):
-    student, target = student[:, 0], target[:, 0]
-    index = sampling.distinct(key, groups_per_batch, sum(sides), len(student))
-
-    def compare_one(index):
-      members = student[index], target[index]
-      parts = [side for x in members for side in (x[:positives], x[positives:])]
-      return one_group(*parts, mix=mix)
-
-    return jnp.mean(jax.vmap(compare_one)(index))
-
-  estimators = {
-    "all": every_group,
-    "batch_groups": batch_groups,
-    "groups": groups,
-  }
-  return estimators[name]
+  return compare_all
 
 
-def _sides(x: jax.Array, positives: int) -> tuple[jax.Array, jax.Array]:
-  return x[:, :positives], x[:, positives:]
+def _with_mix(
+  compare: Compare, mix: str, beta: float
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+  """Fills in mix; for "lam", one number per batch from Beta(beta, beta)."""
+
+  def mixed(key, student, target):
+    mix_key, group_key = jax.random.split(key)
+    how = jax.random.beta(mix_key, beta, beta) if mix == "lam" else mix
+    return compare(group_key, student, target, how)
+
+  return mixed
+
+
+def _leaves_offset_free(hyper: dict) -> bool:
+  """Whether every term is a difference, which no common offset changes."""
+  adds = ("mean_weight", "cross_entropy_weight", "kd_weight")
+  return (
+    hyper["divergence"] == "mse"
+    and hyper["mix"] == "difference"
+    and not any(hyper[name] for name in adds)
+    and hyper["teacher_weight"] + hyper["label_weight"] > 0
+  )
+
+
+def _offset_target(hyper: dict) -> OffsetTarget:
+  """The weighted mean of teacher and one-hot labels, which the loss aims at."""
+  if not _leaves_offset_free(hyper):
+    return no_offset
+  teacher_weight, label_weight = hyper["teacher_weight"], hyper["label_weight"]
+
+  def target(batch):
+    (teacher,) = batch.teachers
+    logits = teacher.logits.astype(jnp.float32)
+    one_hot = jax.nn.one_hot(batch.labels, logits.shape[-1])
+    total = teacher_weight + label_weight
+    return (teacher_weight * logits + label_weight * one_hot) / total
+
+  return target
 
 
 def _check(hyper: dict) -> None:
@@ -362,3 +342,8 @@ def _check(hyper: dict) -> None:
   is_family = hyper["estimator"] == "all" and hyper["mix"] == "difference"
   if hyper["mean_weight"] and not is_family:
     raise ValueError("mean_weight needs estimator='all' and mix='difference'")
+  if hyper["offset"] == "fit" and not _leaves_offset_free(hyper):
+    raise ValueError(
+      "offset='fit' needs a loss of differences alone: divergence='mse', "
+      "mix='difference', mean_weight=0.0, no cross-entropy and no kd term"
+    )

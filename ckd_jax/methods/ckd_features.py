@@ -62,8 +62,8 @@ def make(
     negatives: members of the second side.
     teacher_weight: of the comparison of logits with the teacher's.
     label_weight: of the comparison of logits with one-hot labels.
-    cross_entropy_weight: of an extra cross-entropy, per image.
-    kd_weight: of an extra KD term, per image.
+    cross_entropy_weight: of an added cross-entropy, per image.
+    kd_weight: of an added KD term, per image.
     max_groups: length of the list of groups, drawn once.
     offset: as in `ckd`: no loss on features sees the offset of the logits.
 
@@ -106,10 +106,10 @@ def make(
       labels=batch.labels[:, :1],
       teachers=tuple(difference(x, positives) for x in batch.teachers),
     )
-    extra, (_, own) = on_features.loss(
+    on_heads, (_, own) = on_features.loss(
       params, {}, difference(student, positives), compared, key, step
     )
-    return value + weight * extra, (state, metrics | own)
+    return value + weight * on_heads, (state, metrics | own)
 
   return on_logits._replace(
     init=init, loss=loss, needs=on_logits.needs | on_features.needs

@@ -158,7 +158,7 @@ def make(
     }
     return params, state
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     index, classes = inputs.batch.index[:, 0], inputs.state["classes"]
     others = _other_classes(
       inputs.key, inputs.batch.labels[:, 0], classes, negatives
@@ -177,7 +177,7 @@ def make(
     )
     return {"crd": (weight, value)}, {**inputs.state, "memory": memory}
 
-  return make_method(own, extra, needs=("embedding",), init=init)
+  return make_method(terms, extra, needs=("embedding",), init=init)
 
 
 def _sort_by_class(task):

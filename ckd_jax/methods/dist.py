@@ -8,7 +8,7 @@ from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import safe_sqrt, to_matching_float32
 
-_EPSILON = 1e-8  # extra to the product of the two lengths, as published
+_EPSILON = 1e-8  # added to the product of the two lengths, as published
 
 
 def dist(
@@ -80,7 +80,7 @@ def make(
   above(0, temperature=temperature)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     value = dist(
       inputs.student.logits[:, 0],
       inputs.teacher.logits[:, 0],
@@ -90,4 +90,4 @@ def make(
     )
     return {"dist": (weight, value)}
 
-  return make_method(own, extra)
+  return make_method(terms, extra)

@@ -96,7 +96,7 @@ def make(
       return 1.0
     return jnp.minimum((step // steps_per_epoch + 1) / warmup_epochs, 1.0)
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     value = dkd(
       inputs.student.logits[:, 0],
       inputs.teacher.logits[:, 0],
@@ -108,4 +108,4 @@ def make(
     now = weight * warmup(inputs.step, inputs.state["steps_per_epoch"])
     return {"dkd": (now, jnp.mean(value))}
 
-  return make_method(own, extra, init=init)
+  return make_method(terms, extra, init=init)

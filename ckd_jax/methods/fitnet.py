@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ckd_jax.methods import Method, Outputs
 from ckd_jax.methods._checks import at_least
-from ckd_jax.methods._maps import regress, regressor
+from ckd_jax.methods._heads import regress, regressor
 from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant, float32
 
@@ -62,11 +62,11 @@ def make(
     shapes = pick(student).shape, pick(teacher).shape
     return {"regressor": regressor(key, *shapes)}, {}
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     ours, theirs = pick(inputs.student)[:, 0], pick(inputs.teacher)[:, 0]
     guess = regress(inputs.params["regressor"], ours, theirs.shape)
     guess = guess if signed else jax.nn.relu(guess)
     value = jnp.mean(hint(guess, theirs))
     return {"hint": (weight, value)}
 
-  return make_method(own, extra, needs=("maps",), init=init)
+  return make_method(terms, extra, needs=("maps",), init=init)

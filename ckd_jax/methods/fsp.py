@@ -98,11 +98,11 @@ def make(
     )
     return weight * value, (state, {"fsp": jax.lax.stop_gradient(value)})
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     return {}
 
   return make_method(
-    own,
+    terms,
     extra,
     needs=("maps",),
     init=init,

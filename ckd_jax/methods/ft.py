@@ -5,16 +5,15 @@ import jax.numpy as jnp
 
 from ckd_jax.methods import Method, Stage
 from ckd_jax.methods._checks import above, at_least
-from ckd_jax.methods._maps import (
+from ckd_jax.methods._heads import (
   apply_batch_norm,
   apply_conv,
   apply_deconv,
-  attention,
   batch_norm,
   conv,
   deconv,
-  same_size,
 )
+from ckd_jax.methods._maps import attention, same_size
 from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant
 
@@ -127,7 +126,7 @@ def make(
       {"paraphraser": params["paraphraser"]},
     )
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     # Either may hold them before the first stage.
     heads = {**inputs.state, **inputs.params}
     ours, theirs = inputs.student.maps[-1][:, 0], inputs.teacher.maps[-1][:, 0]
@@ -145,4 +144,4 @@ def make(
     trains_student=False,
     finish=freeze,
   )
-  return make_method(own, extra, needs=("maps",), init=init, stages=(stage,))
+  return make_method(terms, extra, needs=("maps",), init=init, stages=(stage,))

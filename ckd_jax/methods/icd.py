@@ -93,7 +93,7 @@ def make(
     }
     return params, {}
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     value = icd(
       apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
       apply_linear(
@@ -106,4 +106,4 @@ def make(
     )
     return {"icd": (weight, value)}
 
-  return make_method(own, extra, needs=("embedding",), init=init)
+  return make_method(terms, extra, needs=("embedding",), init=init)

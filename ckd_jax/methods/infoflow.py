@@ -25,7 +25,7 @@ def infoflow(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
   The kernels are (cosine + 1) / 2 and 1 / (1 + distance), the distance being
   sqrt(|difference|^2 + 1e-6). Each is divided by its row sums, the diagonal
-  included, and mean_ij (P_t - P_s)(log P_t - log P_s) is extra for the two.
+  included, and mean_ij (P_t - P_s)(log P_t - log P_s) is added for the two.
 
   Args:
     student: [n, ...]; flattened.
@@ -129,19 +129,23 @@ def make(
     epoch = jnp.maximum(jnp.asarray(task.steps_per_epoch, jnp.int32), 1)
     return {}, {"steps_per_epoch": epoch}
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     epoch = inputs.step // inputs.state["steps_per_epoch"]
     maps = sum(
       infoflow(mine[:, 0], theirs[:, 0])
-      for mine, theirs in zip(inputs.student.maps, inputs.teacher.maps, strict=True)
+      for mine, theirs in zip(
+        inputs.student.maps, inputs.teacher.maps, strict=True
+      )
     )
     share = map_weight * jnp.float32(decay) ** epoch
     return {
       "embedding": (
         weight,
-        infoflow(inputs.student.embedding[:, 0], inputs.teacher.embedding[:, 0]),
+        infoflow(
+          inputs.student.embedding[:, 0], inputs.teacher.embedding[:, 0]
+        ),
       ),
       "maps": (weight * share, maps),
     }
 
-  return make_method(own, extra, needs=("embedding", "maps"), init=init)
+  return make_method(terms, extra, needs=("embedding", "maps"), init=init)

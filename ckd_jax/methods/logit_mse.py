@@ -48,8 +48,10 @@ def make(
   at_least(0, teacher_weight=teacher_weight, label_weight=label_weight)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def own(inputs: Inputs):
-    one_hot = jax.nn.one_hot(inputs.batch.labels, inputs.student.logits.shape[-1])
+  def terms(inputs: Inputs):
+    one_hot = jax.nn.one_hot(
+      inputs.batch.labels, inputs.student.logits.shape[-1]
+    )
     student = inputs.student.logits
     to_teacher = jnp.mean(logit_mse(student, inputs.teacher.logits))
     to_label = jnp.mean(logit_mse(student, one_hot))
@@ -58,4 +60,4 @@ def make(
       "label": (label_weight, to_label),
     }
 
-  return make_method(own, extra)
+  return make_method(terms, extra)

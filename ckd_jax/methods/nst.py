@@ -61,10 +61,10 @@ def make(
   at_least(0, weight=weight)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     value = sum(
       jnp.mean(nst(*pair)) for pair in pairs(inputs.student, inputs.teacher)[1:]
     )
     return {"nst": (weight, value)}
 
-  return make_method(own, extra, needs=("maps",))
+  return make_method(terms, extra, needs=("maps",))

@@ -8,7 +8,7 @@ from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import check_rows, constant, float32, gram, normalise
 
-_EPSILON = 1e-7  # extra to probabilities before the logarithm, as published
+_EPSILON = 1e-7  # added to probabilities before the logarithm, as published
 
 
 def pkt(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -51,8 +51,8 @@ def make(
   at_least(0, weight=weight)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     value = pkt(inputs.student.embedding[:, 0], inputs.teacher.embedding[:, 0])
     return {"pkt": (weight, value)}
 
-  return make_method(own, extra, needs=("embedding",))
+  return make_method(terms, extra, needs=("embedding",))

@@ -1,10 +1,12 @@
 """Robustness-Reinforced KD: correlated answers, on clean and altered images."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from ckd_jax import sampling
-from ckd_jax.methods import Method, Outputs, stateless, unchanged
+from ckd_jax.methods import Batch, Method, Outputs, Sample, stateless
 from ckd_jax.methods._checks import above, at_least, share
 from ckd_jax.methods._mixing import blend, box, paste
 from ckd_jax.methods._sum import weighted_sum
@@ -151,30 +153,8 @@ def make(
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
   at_least(0, **extra._asdict())
 
-  def sample(key, step, task, state):
-    """Every image with the one before it in the batch, to be mixed with."""
-    if augment != "cutout" and task.batch_size < 2:
-      raise ValueError(f"r2kd's {augment} mixes two images: batch_size is 1")
-    index = sampling.batches(key, step, task)
-    return jnp.concatenate([index, jnp.roll(index, 1, axis=0)], axis=1)
-
-  def prepare(key, batch):
-    altered, weights = _alter(key, batch.images, augment, hole)
-    return batch._replace(
-      # The second branch is a version of the first image.
-      labels=jnp.concatenate([batch.labels[:, :1]] * 2, axis=1),
-      images=jnp.concatenate([batch.images[:, :1], altered], axis=1),
-      teachers=tuple(_mixture(teacher, weights) for teacher in batch.teachers),
-    )
-
-  def target(teachers):
-    logits, *pruned = constant(*(teacher.logits for teacher in teachers))
-    if not pruned or not pruned_weight:
-      return logits
-    return (1 - pruned_weight) * logits + pruned_weight * pruned[0]
-
   def loss(params, state, student, batch, key, step):
-    answers = target(batch.teachers)
+    answers = _target(batch.teachers, pruned_weight)
     branches = [
       (student.logits[:, branch], answers[:, branch])
       for branch in range(student.logits.shape[1])
@@ -187,27 +167,62 @@ def make(
       r2kd_rank(mine, theirs, soft=soft_rank, softness=softness)
       for mine, theirs in branches
     )
-    clean = batch._replace(
-      labels=batch.labels[:, :1],
-      teachers=(Outputs(batch.teachers[0].logits[:, :1]),),
-    )
-    value, metrics = weighted_sum(
-      {
-        "value": (value_weight, value),
-        "rank": (rank_weight, rank),
-        **extra.terms(Outputs(student.logits[:, :1]), clean),
-      }
-    )
+    own = {"value": (value_weight, value), "rank": (rank_weight, rank)}
+    clean = Outputs(student.logits[:, :1]), _clean_branch(batch)
+    value, metrics = weighted_sum({**own, **extra.terms(*clean)})
     return value, (state, metrics)
 
-  one_branch = augment == "none"
+  if augment == "none":
+    one_branch = Method(sampling.batches, stateless, loss)
+    return one_branch._replace(max_teachers=2)
   return Method(
-    sample=sampling.batches if one_branch else sample,
+    sample=_sampler(augment),
     init=stateless,
     loss=loss,
-    prepare=unchanged if one_branch else prepare,
-    passes=() if one_branch else (1, 1),
+    prepare=functools.partial(_add_branch, augment=augment, hole=hole),
+    passes=(1, 1),
     max_teachers=2,
+  )
+
+
+def _sampler(augment: str) -> Sample:
+  """Samples every image with the one before it in the batch, to mix the two."""
+
+  def sample(key, step, task, state):
+    if augment != "cutout" and task.batch_size < 2:
+      raise ValueError(f"r2kd's {augment} mixes two images: batch_size is 1")
+    index = sampling.batches(key, step, task)
+    return jnp.concatenate([index, jnp.roll(index, 1, axis=0)], axis=1)
+
+  return sample
+
+
+def _add_branch(
+  key: jax.Array, batch: Batch, *, augment: str, hole: int
+) -> Batch:
+  """Puts the altered version of each first image in the second one's place."""
+  altered, weights = _alter(key, batch.images, augment, hole)
+  return batch._replace(
+    # The second branch is a version of the first image.
+    labels=jnp.concatenate([batch.labels[:, :1]] * 2, axis=1),
+    images=jnp.concatenate([batch.images[:, :1], altered], axis=1),
+    teachers=tuple(_mixture(teacher, weights) for teacher in batch.teachers),
+  )
+
+
+def _target(teachers: tuple[Outputs, ...], pruned_weight: float) -> jax.Array:
+  """Mixes in the logits of the second teacher, where there is one."""
+  logits, *pruned = constant(*(teacher.logits for teacher in teachers))
+  if not pruned or not pruned_weight:
+    return logits
+  return (1 - pruned_weight) * logits + pruned_weight * pruned[0]
+
+
+def _clean_branch(batch: Batch) -> Batch:
+  """The labels and the first teacher's logits of the unaltered images."""
+  return batch._replace(
+    labels=batch.labels[:, :1],
+    teachers=(Outputs(batch.teachers[0].logits[:, :1]),),
   )
 
 

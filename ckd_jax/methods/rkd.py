@@ -121,7 +121,7 @@ def make(
   )
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     value = rkd(
       inputs.student.embedding[:, 0],
       inputs.teacher.embedding[:, 0],
@@ -130,4 +130,4 @@ def make(
     )
     return {"rkd": (weight, value)}
 
-  return make_method(own, extra, needs=("embedding",))
+  return make_method(terms, extra, needs=("embedding",))

@@ -141,9 +141,13 @@ def make(
     }
     return params, state
 
-  def own(inputs: Inputs):
-    target = apply_linear(inputs.state["teacher"], inputs.teacher.embedding[:, 0])
-    queue, pointer = enqueue(inputs.state["queue"], inputs.state["pointer"], target)
+  def terms(inputs: Inputs):
+    target = apply_linear(
+      inputs.state["teacher"], inputs.teacher.embedding[:, 0]
+    )
+    queue, pointer = enqueue(
+      inputs.state["queue"], inputs.state["pointer"], target
+    )
     value = rrd(
       apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
       target,
@@ -154,4 +158,4 @@ def make(
     state = {**inputs.state, "queue": queue, "pointer": pointer}
     return {"rrd": (weight, value)}, state
 
-  return make_method(own, extra, needs=("embedding",), init=init)
+  return make_method(terms, extra, needs=("embedding",), init=init)

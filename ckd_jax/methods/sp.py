@@ -46,10 +46,10 @@ def make(
   at_least(0, weight=weight)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     value = similarity_preserving(
       inputs.student.maps[-1][:, 0], inputs.teacher.maps[-1][:, 0]
     )
     return {"sp": (weight, value)}
 
-  return make_method(own, extra, needs=("maps",))
+  return make_method(terms, extra, needs=("maps",))

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import above, at_least
-from ckd_jax.methods._maps import apply_conv, conv, pairs, same_size
+from ckd_jax.methods._heads import apply_conv, conv
+from ckd_jax.methods._maps import pairs, same_size
 from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant, float32
 
@@ -95,7 +96,7 @@ def make(
     heads = [head(key, *pair) for key, pair in zip(keys, middle, strict=True)]
     return {"heads": tuple(heads)}, {}
 
-  def own(inputs: Inputs):
+  def terms(inputs: Inputs):
     middle = pairs(inputs.student, inputs.teacher)[1:]
     value = sum(
       surprise(head, *pair)
@@ -103,4 +104,4 @@ def make(
     )
     return {"vid": (weight, value)}
 
-  return make_method(own, extra, needs=("maps",), init=init)
+  return make_method(terms, extra, needs=("maps",), init=init)

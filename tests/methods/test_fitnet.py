@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ckd_jax import methods
-from ckd_jax.methods import _maps as maps
+from ckd_jax.methods import _heads as heads
 from ckd_jax.methods.fitnet import hint
 from tests.helpers import map_cases as cases
 
@@ -43,10 +43,10 @@ def test_shapes_that_would_only_broadcast_are_refused():
   ],
 )
 def test_the_regressor_reaches_the_teachers_shape(student, teacher, kernel):
-  params = maps.regressor(jax.random.key(0), student, teacher)
+  params = heads.regressor(jax.random.key(0), student, teacher)
   assert params["conv"]["weight"].shape == kernel
   x = cases.draw(3, *student)
-  y = jax.jit(lambda *a: maps.regress(*a, teacher))(params, x)
+  y = jax.jit(lambda *a: heads.regress(*a, teacher))(params, x)
   expected = cases.twin_regress(params, x, teacher)
   assert y.shape == expected.shape == (3, *teacher)
   np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-4)
@@ -54,12 +54,15 @@ def test_the_regressor_reaches_the_teachers_shape(student, teacher, kernel):
 
 def test_a_map_that_no_regressor_reaches_is_refused_in_one_line():
   with pytest.raises(ValueError, match=r"\(2, 2\) to a teacher's of \(8, 8\)"):
-    maps.regressor(jax.random.key(0), (2, 2, 3), (8, 8, 3))
+    heads.regressor(jax.random.key(0), (2, 2, 3), (8, 8, 3))
 
 
 def test_heads_begin_as_pytorchs():
   key = jax.random.key(0)
-  for layer, fan in ((maps.conv(key, 8, 4), 72), (maps.deconv(key, 8, 4), 36)):
+  for layer, fan in (
+    (heads.conv(key, 8, 4), 72),
+    (heads.deconv(key, 8, 4), 36),
+  ):
     assert layer["bias"].shape == (4,)
     assert 0.9 < np.abs(layer["weight"]).max() * fan**0.5 <= 1
     assert np.abs(layer["bias"]).max() * fan**0.5 <= 1
@@ -71,7 +74,7 @@ def test_convolutions_are_pytorchs():
   x = cases.draw(2, 4, 4, 3)
   nchw = torch.from_numpy(np.moveaxis(x, -1, 1).copy())
   for size, stride, padding in ((4, 2, 1), (3, 1, 1)):
-    head = maps.deconv(jax.random.key(0), 3, 5, (size, size))
+    head = heads.deconv(jax.random.key(0), 3, 5, (size, size))
     theirs = torch.nn.functional.conv_transpose2d(
       nchw,
       torch.from_numpy(np.array(head["weight"]).transpose(3, 2, 0, 1).copy()),
@@ -79,11 +82,11 @@ def test_convolutions_are_pytorchs():
       stride,
       padding,
     )
-    ours = maps.apply_deconv(head, x, stride=stride, padding=padding)
+    ours = heads.apply_deconv(head, x, stride=stride, padding=padding)
     np.testing.assert_allclose(
       np.moveaxis(ours, -1, 1), theirs.numpy(), atol=1e-5
     )
-  head = maps.conv(jax.random.key(0), 3, 5)
+  head = heads.conv(jax.random.key(0), 3, 5)
   theirs = torch.nn.functional.conv2d(
     nchw,
     torch.from_numpy(np.array(head["weight"]).transpose(3, 2, 0, 1).copy()),
@@ -91,7 +94,7 @@ def test_convolutions_are_pytorchs():
     2,
     1,
   )
-  ours = maps.apply_conv(head, x, stride=2, padding=1)
+  ours = heads.apply_conv(head, x, stride=2, padding=1)
   np.testing.assert_allclose(
     np.moveaxis(ours, -1, 1), theirs.numpy(), atol=1e-5
   )
@@ -103,7 +106,7 @@ def test_the_batch_norm_of_a_constant_map_is_finite(hazard):
   x = x * (6e4 if hazard == "huge" else 1.0)
   value, gradient = jax.jit(
     jax.value_and_grad(
-      lambda x: maps.apply_batch_norm(maps.batch_norm(2), x).sum()
+      lambda x: heads.apply_batch_norm(heads.batch_norm(2), x).sum()
     )
   )(x)
   assert value == 0 and jnp.isfinite(gradient).all()
