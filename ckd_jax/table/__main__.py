@@ -1,4 +1,4 @@
-"""What to do with a table of answers, from the command line.
+"""Imports, shows and checks a table of a teacher's answers.
 
 python -m ckd_jax.table import FILE --dataset=cifar100 --split=train --out=DIR
 python -m ckd_jax.table show DIR
@@ -9,6 +9,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ckd_jax import errors
 from ckd_jax.errors import UserError
@@ -19,6 +20,31 @@ def main(argv: Sequence[str]) -> None:
   """The commands import, show and check."""
   flags = _parser().parse_args(argv)
   flags.run(flags)
+
+
+_IMPORT = """\
+Makes a table of answers that another tool wrote: .npz, .npy, .parquet,
+.safetensors or .csv, never a pickle.
+
+  python -m ckd_jax.table import answers.npz --dataset=cifar100 --out=table
+  python -m ckd_jax.table import probs.csv --kind=probs --dataset=npz \\
+    --dataset_path=set.npz --out=table
+
+Arrays of the file, or columns:
+  logits, SPLIT_logits        [images, classes], answers of any --kind
+  ids, SPLIT_ids              names of the images, or the numbers in them;
+                              without ids rows are in the data set's own order
+  embedding, SPLIT_embedding  [images, dim], optional, for icd, rkd and the like
+In .parquet and .csv also one column per class, named as the class or numbered.
+"""
+_SHOW = """\
+Prints what table.json says: who was asked, about what, how much it cost.
+"""
+_CHECK = """\
+Reads every byte and compares with the data set. Prints rows, missing and
+duplicate ids, rows that are not finite, agreement with the labels, mean entropy
+and digests; exits with 0 only if the table is fit for training.
+"""
 
 
 def _import(flags) -> None:
@@ -105,32 +131,76 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(prog="python -m ckd_jax.table", description=__doc__)
+  parser = _Parser(prog="python -m ckd_jax.table", **_text(__doc__))
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
   data_flags = _Parser(add_help=False)
-  data_flags.add_argument("--dataset_path", help="where the images lie")
-  data_flags.add_argument("--image_size", type=int)
+  flag = data_flags.add_argument
+  flag("--dataset_path", metavar="PATH", help="dataset.path of the config")
+  flag(
+    "--image_size",
+    type=int,
+    metavar="PIXELS",
+    help="dataset.image_size of the config",
+  )
 
   add = commands.add_parser
-  command = add("import", parents=[data_flags], help="a file made elsewhere")
-  command.set_defaults(run=_import)
-  command.add_argument("file")
-  command.add_argument("--dataset", required=True)
-  command.add_argument("--split", default="train", choices=("train", "test"))
-  command.add_argument("--out", required=True, help="the new table's folder")
-  command.add_argument("--array", help="the name of the answers in the file")
-  command.add_argument("--kind", default="logits", choices=KINDS)
-  command.add_argument("--dtype", choices=("float16", "float32"))
-  command.add_argument("--teacher", help="who answered")
-
-  command = add("show", help="what a table holds")
+  command = add(
+    "import",
+    parents=[data_flags],
+    help="makes a table of a file that another tool wrote",
+    **_text(_IMPORT),
+  )
+  _add_import(command)
+  command = add("show", help="prints what it is about", **_text(_SHOW))
   command.set_defaults(run=_show)
-  command.add_argument("table")
-
-  command = add("check", parents=[data_flags], help="is it fit for training?")
+  command.add_argument("table", metavar="DIR", help="the table's folder")
+  command = add(
+    "check",
+    parents=[data_flags],
+    help="says whether it is fit for training",
+    **_text(_CHECK),
+  )
   command.set_defaults(run=_check)
-  command.add_argument("table")
+  command.add_argument("table", metavar="DIR", help="the table's folder")
   return parser
+
+
+def _add_import(command: argparse.ArgumentParser) -> None:
+  command.set_defaults(run=_import)
+  flag = command.add_argument
+  flag("file", metavar="FILE", help="of answers")
+  flag("--dataset", required=True, help="dataset.name of the config")
+  flag(
+    "--split",
+    default="train",
+    choices=("train", "test"),
+    help="which images the answers are about (default: train)",
+  )
+  flag("--out", required=True, metavar="DIR", help="the new table's folder")
+  flag("--array", metavar="NAME", help="of the answers, if not as above")
+  flag(
+    "--kind",
+    default="logits",
+    choices=KINDS,
+    help="what the answers are: logits (default), natural logarithms of"
+    " probabilities, or probabilities",
+  )
+  flag(
+    "--dtype",
+    choices=("float16", "float32"),
+    help="what is stored (default: float16 where that is precise enough)",
+  )
+  flag(
+    "--teacher",
+    metavar="NAME",
+    help="who answered (default: the file and its sha256)",
+  )
+
+
+def _text(text: str) -> dict[str, Any]:
+  """The arguments of a parser whose help is `text`, line by line."""
+  formatter = argparse.RawDescriptionHelpFormatter
+  return {"description": text, "formatter_class": formatter}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from ckd_jax.errors import UserError
+from ckd_jax.system import console
 from ckd_jax.table import formats
 from ckd_jax.table.answers import Answers
 from ckd_jax.table.info import Subject, new_info
@@ -35,7 +36,7 @@ def import_file(
   """Makes a table from a file that another tool wrote.
 
   Beside the answers, an array `embedding` or `<split>_embedding` is taken over,
-  for methods that compare embeddings.
+  for methods that compare embeddings; stderr names what is not used.
 
   Args:
     file: .npz, .npy, .parquet, .safetensors or .csv; without ids its rows are
@@ -82,9 +83,10 @@ def _parse(
   data: bytes, name: str, subject: Subject, array: str | None, kind: str
 ) -> tuple[np.ndarray, Answers]:
   """The rows of the split that a file is about, and its answers, in order."""
-  ids, values, embedding = formats.read(
+  found = formats.read(
     data, name, subject.split_name, subject.class_names, array
   )
+  ids, values, embedding, unused = found
   if not len(values):
     raise UserError("there is no row of answers: export it again")
   with np.errstate(over="ignore"):  # what overflows is refused as infinite
@@ -94,6 +96,8 @@ def _parse(
     raise UserError(
       f"there are {len(embedding)} embeddings for {len(values)} answers"
     )
+  if unused:
+    console.note(f"{name}: not used: {', '.join(unused)}")
   place = _places(ids, len(values), subject.split, subject.split_name)
   order = np.argsort(place)  # one layout, whatever the order of the file
   if embedding is not None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,13 +16,29 @@ from ckd_jax.errors import UserError
 _Columns = Mapping[str, np.ndarray]
 
 
+class Found(NamedTuple):
+  """What a file holds.
+
+  Attributes:
+    ids: str or int [rows]; None where it has none.
+    values: float[rows, classes], the answers.
+    embedding: float32[rows, dim], the teacher's; None where it has none.
+    unused: names of further arrays that may be about the same images.
+  """
+
+  ids: np.ndarray | None
+  values: np.ndarray
+  embedding: np.ndarray | None
+  unused: list[str]
+
+
 def read(
   data: bytes,
   name: str,
   split_name: str,
   class_names: Sequence[str],
   array: str | None = None,
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
+) -> Found:
   """Finds ids, answers and embeddings in the bytes of a file.
 
   Args:
@@ -31,10 +48,6 @@ def read(
       `<split>_embedding`.
     class_names: in the data set's order; columns named so are put into it.
     array: the name of the answers, where it is another one.
-
-  Returns:
-    ids (str or int [rows], or None), answers float[rows, classes], and the
-    teacher's embeddings float[rows, dim], or None.
 
   Raises:
     UserError: the file is cut, empty, pickled, or not what its ending says;
@@ -53,9 +66,7 @@ def read(
     )
   try:
     columns = _READERS[ending](data, class_names)
-    values = _values(columns, split_name, array)
-    ids, embedding = _ids(columns, split_name), _embedding(columns, split_name)
-    return ids, values, embedding
+    return _find(columns, split_name, array)
   except UserError:
     raise
   except Exception as error:  # whatever a parser says of bytes it cannot read
@@ -71,9 +82,34 @@ def read(
     ) from error
 
 
-def _values(columns, split_name, array) -> np.ndarray:
-  wanted = [array] if array else ["logits", f"{split_name}_logits"]
-  found = next((key for key in wanted if key in columns), None)
+def _find(columns: _Columns, split_name: str, array: str | None) -> Found:
+  wanted = {
+    "values": [array] if array else ["logits", f"{split_name}_logits"],
+    "ids": [f"{split_name}_ids", "ids", "id"],
+    "embedding": [f"{split_name}_embedding", "embedding"],
+  }
+  keys = {
+    name: next((key for key in names if key in columns), None)
+    for name, names in wanted.items()
+  }
+  others = ("train_", "test_", "val_", "validation_")
+  unused = [
+    key
+    for key in columns
+    if key not in keys.values()
+    and (key.startswith(f"{split_name}_") or not key.startswith(others))
+  ]
+  return Found(
+    ids=_ids(columns, keys["ids"]),
+    values=_values(columns, keys["values"], wanted["values"]),
+    embedding=_embedding(columns, keys["embedding"]),
+    unused=sorted(unused),
+  )
+
+
+def _values(
+  columns: _Columns, found: str | None, wanted: list[str]
+) -> np.ndarray:
   if found is None:
     raise UserError(
       f"no array {' or '.join(map(repr, wanted))}: import it with"
@@ -91,9 +127,7 @@ def _values(columns, split_name, array) -> np.ndarray:
   return values
 
 
-def _embedding(columns, split_name) -> np.ndarray | None:
-  keys = (f"{split_name}_embedding", "embedding")
-  found = next((key for key in keys if key in columns), None)
+def _embedding(columns: _Columns, found: str | None) -> np.ndarray | None:
   if found is None:
     return None
   embedding = np.asarray(columns[found])
@@ -109,9 +143,7 @@ def _embedding(columns, split_name) -> np.ndarray | None:
   return embedding.astype(np.float32)
 
 
-def _ids(columns, split_name) -> np.ndarray | None:
-  keys = (f"{split_name}_ids", "ids", "id")
-  found = next((key for key in keys if key in columns), None)
+def _ids(columns: _Columns, found: str | None) -> np.ndarray | None:
   if found is None:
     return None
   ids = np.asarray(columns[found])
@@ -219,7 +251,7 @@ def _numbered(count: int) -> list[str]:
 def _rectangle(flat, lengths, key) -> np.ndarray:
   if len(set(lengths)) > 1:
     raise UserError(
-      f"rows of {key!r} have from {lengths.min()} to {lengths.max()} classes"
+      f"rows of {key!r} have from {lengths.min()} to {lengths.max()} numbers"
     )
   return flat.reshape(len(lengths), -1)
 

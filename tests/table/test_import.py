@@ -288,7 +288,7 @@ MALFORMED = {
     "in.csv",
     lambda f, *_: f.write_text('logits\n"[1,2,3]"\n"[1,2]"\n'),
     {},
-    "from 2 to 3 classes",
+    "from 2 to 3 numbers",
   ),
 }
 
