@@ -77,30 +77,30 @@ def distill(
   """
   devices.use_every_core()
   dataset = None if data is None else _dataset(data)
-  own = config is None  # so far, the defaults for arrays
-  config = _config(config, dataset, method)
-  with config.unlocked():
-    model = _name_student(config, student)
-    _name_teacher(config, answers)
+  is_ours = config is None  # the defaults for arrays
+  settled: Any = _config(config, dataset, method)
+  with settled.unlocked():
+    model = _name_student(settled, student)
+    _name_teacher(settled, answers)
   for key, value in keys.items():
-    configuration.set_value(config, key, value)
-  if "batch_size" not in keys and own:
+    configuration.set_value(settled, key, value)
+  if "batch_size" not in keys and is_ours:
     # The default would be more than there are of few images.
-    learned = math.ceil((1 - config.val_fraction) * config.budget)
-    batch_size = min(config.batch_size, max(learned, 1))
-    configuration.set_value(config, "batch_size", batch_size)
-  configuration.check(config)
+    learned = math.ceil((1 - settled.val_fraction) * settled.budget)
+    batch_size = min(settled.batch_size, max(learned, 1))
+    configuration.set_value(settled, "batch_size", batch_size)
+  configuration.check(settled)
   if workdir is None:
     workdir = tempfile.mkdtemp(prefix="ckd_jax-")
   path = pathlib.Path(workdir)
   given = Given(dataset, model, answers)
   with console.silenced(progress), compile_cache.persistent_cache():
-    summary = run(config.lock(), path, given=given, flag_name="workdir")
+    summary = run(settled.lock(), path, given=given, flag_name="workdir")
   network = None if model is None else student
   return Result(path, summary, load_student(path, network=network))
 
 
-def _dataset(data) -> Dataset:
+def _dataset(data: Any) -> Dataset:
   if isinstance(data, Dataset):
     return data
   if not isinstance(data, tuple | list) or len(data) != 2:
@@ -108,13 +108,13 @@ def _dataset(data) -> Dataset:
       "data must be (images, labels) or ((images, labels), (test images, test "
       f"labels)), not a {type(data).__name__}"
     )
-  first, second = data
-  pairs = isinstance(first, tuple | list) and len(first) == 2
-  train, test = (first, second) if pairs else ((first, second), None)
+  pairs = isinstance(data[0], tuple | list) and len(data[0]) == 2
+  train: Any
+  train, test = data if pairs else (data, None)
   return Dataset("arrays", *read_arrays(train, test))
 
 
-def _config(config, dataset: Dataset | None, method: str | None):
+def _config(config: Any, dataset: Dataset | None, method: str | None) -> Any:
   """A config of one's own, or the defaults for arrays."""
   options = {} if method is None else {"method": method}
   if isinstance(config, str):
@@ -129,7 +129,7 @@ def _config(config, dataset: Dataset | None, method: str | None):
     return own
   if dataset is None:
     raise UserError("there is nothing to learn from: give a config, or data=")
-  own = configuration.get_config("digits", **options)
+  own: Any = configuration.get_config("digits", **options)
   pixels = dataset.train.images[:].reshape(-1, dataset.train.images.shape[-1])
   mean, std = pixels.mean(0) / 255, pixels.std(0) / 255
   with own.unlocked():
@@ -142,7 +142,7 @@ def _config(config, dataset: Dataset | None, method: str | None):
   return own
 
 
-def _name_student(config, student) -> Model | None:
+def _name_student(config: Any, student: Any) -> Model | None:
   """Enters the student's name; returns its network where it is an object."""
   if student is None:
     return None
@@ -154,7 +154,7 @@ def _name_student(config, student) -> Model | None:
   return models.as_model(student)
 
 
-def _name_teacher(config, answers) -> None:
+def _name_teacher(config: Any, answers: Any) -> None:
   """Enters where answers come from, where they are objects."""
   if answers is None:
     return

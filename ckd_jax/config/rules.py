@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
-
-import ml_collections
+from typing import Any, NamedTuple
 
 from ckd_jax import augment, methods, models
 from ckd_jax.errors import UserError, nearest
@@ -59,7 +57,7 @@ _FACTOR = _number(lambda x: 0 < x <= 1, "a number in (0, 1]")
 _MEAN = _numbers(lambda x: True, "a tuple of numbers, one per channel")
 _STD = _numbers(lambda x: x > 0, "a tuple of numbers above 0, one per channel")
 
-RULES: dict[str, Rule | tuple[str, ...] | Callable[[], list[str]]] = {
+RULES: dict[str, Any] = {  # a Rule, names, or a function that gives them
   "seed": _SEED,
   "label": _TEXT,
   "budget": _COUNT,
@@ -133,7 +131,7 @@ OPTIONAL = {
 }
 
 
-def value(config, key: str):
+def value(config: Any, key: str) -> Any:
   """The value of a dotted key; of "" the config itself."""
   for part in filter(None, key.split(".")):
     config = config[part]
@@ -170,7 +168,7 @@ def _is_own_code(key: str, found) -> bool:
   return key in ("student", "teacher.name") and ":" in str(found)
 
 
-def _check_choice(key: str, found, choices) -> None:
+def _check_choice(key: str, found: Any, choices: Any) -> None:
   choices = choices() if callable(choices) else choices
   if found not in choices:
     raise UserError(f"unknown {key} {found!r}: {nearest(str(found), choices)}")
@@ -235,7 +233,7 @@ def _conflicts(config, method) -> Iterator[str]:
     )
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def check(config: Any) -> None:
   """Refuses, before anything is loaded or paid, what can never run.
 
   Raises:

@@ -22,12 +22,10 @@ def parse(arg: str, **defaults: str) -> dict[str, str]:
   return options
 
 
-def override(
-  config: ml_collections.ConfigDict, options: dict[str, str]
-) -> None:
+def override(config: Any, options: dict[str, str]) -> None:
   """Sets keys of `config`, given as text, with the types that they have."""
   fill_optional(config)
-  known = flatten(config)
+  known: dict[str, Any] = flatten(config)
   for key, text in options.items():
     if key not in known:
       raise UserError(f"unknown config key {key!r}: {nearest(key, known)}")
@@ -63,7 +61,7 @@ def flatten(config, prefix: str = "") -> dict[str, object]:
   return flat
 
 
-def fill_optional(config: ml_collections.ConfigDict) -> None:
+def fill_optional(config: Any) -> None:
   """Adds the optional keys that a config leaves out, at their defaults."""
   for key, default in rules.OPTIONAL.items():
     parent, _, last = key.rpartition(".")
@@ -73,7 +71,7 @@ def fill_optional(config: ml_collections.ConfigDict) -> None:
         section[last] = placeholder(int) if default is None else default
 
 
-def set_value(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
+def set_value(config: Any, key: str, value: Any) -> None:
   """Sets one key, given as a Python value of the type that it has.
 
   Raises:
@@ -91,7 +89,7 @@ def set_value(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
     ) from error
 
 
-def to_json(config: ml_collections.ConfigDict) -> dict:
+def to_json(config: Any) -> dict:
   """The config as plain JSON values (tuples become lists).
 
   Optional keys at their defaults are left out: a run that was begun before
@@ -106,7 +104,7 @@ def to_json(config: ml_collections.ConfigDict) -> dict:
   return plain
 
 
-def digest(config: ml_collections.ConfigDict) -> str:
+def digest(config: Any) -> str:
   """Eight characters that name this config."""
   text = json.dumps(to_json(config), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]

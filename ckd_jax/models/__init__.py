@@ -8,6 +8,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -83,7 +84,7 @@ def load(student: str, num_classes: int, *, dtype=jnp.float32) -> Model:
   return as_model(network, what=repr(student))
 
 
-def as_model(network, *, what: str = "student") -> Model:
+def as_model(network: Any, *, what: str = "student") -> Model:
   """Any network as a `Model` over nested dicts.
 
   Args:
@@ -97,6 +98,11 @@ def as_model(network, *, what: str = "student") -> Model:
   """
   from flax import nnx
 
+  if isinstance(network, type):
+    raise UserError(
+      f"{what} is the class {network.__name__}: give a network made of it,"
+      f" {network.__name__}(...)"
+    )
   if isinstance(network, nn.Module):
     return linen.model(network)
   if isinstance(network, nnx.Module):
@@ -109,7 +115,8 @@ def as_model(network, *, what: str = "student") -> Model:
     if all(_is_from("equinox", part) for part in network):
       return equinox.model(*network)
   if all(callable(getattr(network, f, None)) for f in ("init", "apply")):
-    return plain(network)
+    own: Any = network
+    return plain(own)
   raise UserError(
     f"{what} is a {type(network).__name__}, which is no network: give a"
     " ckd_jax.methods.Model with init and apply, or a Linen, NNX, Equinox or"

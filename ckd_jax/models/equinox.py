@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ckd_jax.errors import UserError
 from ckd_jax.methods import Model, Outputs
 from ckd_jax.models.plain import as_outputs, from_dicts, to_dicts
 
@@ -18,27 +19,36 @@ def model(network: Any, begun: Any = None) -> Model:
       it; with `state` where it keeps batch statistics, and with `key=` where it
       takes one (dropout). Returns the logits [classes] or `Outputs` of it, and
       with a state also the next one. Batch norm's axis is named "batch".
+      Its floating-point arrays are the parameters.
     begun: the `equinox.nn.State` of a network that `make_with_state` made.
+
+  Raises:
+    UserError: the network keeps a state, and `begun` is not given.
   """
   import equinox
 
-  params, static = equinox.partition(network, equinox.is_inexact_array)
+  if begun is None and _keeps_state(network):
+    raise UserError(
+      f"{type(network).__name__} keeps a state: give the pair (network, state)"
+      " that equinox.nn.make_with_state(...)(...) returns"
+    )
+  held, static = equinox.partition(network, equinox.is_inexact_array)
   takes_key = "key" in inspect.signature(type(network).__call__).parameters
 
   def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
     del key, images
-    copies = jax.tree.map(jnp.array, (params, begun))
+    copies = jax.tree.map(jnp.array, (held, begun))
     return to_dicts(copies[0]), to_dicts(copies[1])
 
   def apply(
-    own: dict,
+    params: dict,
     state: dict,
     images: jax.Array,
     *,
     train: bool,
     key: jax.Array | None = None,
   ) -> tuple[Outputs, dict]:
-    whole = equinox.combine(from_dicts(own, params), static)
+    whole = equinox.combine(from_dicts(params, held), static)
     whole = equinox.nn.inference_mode(whole, value=not train)
     keys = None
     if takes_key and train and key is not None:
@@ -61,3 +71,13 @@ def model(network: Any, begun: Any = None) -> Model:
     return as_outputs(outputs), next_state
 
   return Model(init, apply)
+
+
+def _keeps_state(network: Any) -> bool:
+  """Whether a layer of it, say a batch norm, reads a state."""
+  from equinox.nn import StateIndex
+
+  def is_index(part: Any) -> bool:
+    return isinstance(part, StateIndex)
+
+  return any(map(is_index, jax.tree.leaves(network, is_leaf=is_index)))

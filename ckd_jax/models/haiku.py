@@ -15,13 +15,13 @@ def model(network: Any) -> Model:
   Args:
     network: of a function of float[n, h, w, c], normalised, and of
       `is_training` where it takes that; it returns logits [n, classes] or
-      `Outputs`.
+      `Outputs`. `haiku.without_apply_rng` may have been applied to it.
   """
   has_state = type(network).__name__ == "TransformedWithState"
-  takes_mode = "is_training" in inspect.signature(network.apply).parameters
+  taken = inspect.signature(network.apply).parameters
 
   def mode(train: bool) -> dict[str, bool]:
-    return {"is_training": train} if takes_mode else {}
+    return {"is_training": train} if "is_training" in taken else {}
 
   def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
     made = network.init(key, images, **mode(True))
@@ -36,11 +36,12 @@ def model(network: Any) -> Model:
     train: bool,
     key: jax.Array | None = None,
   ) -> tuple[Outputs, dict]:
+    trees = (params, state) if has_state else (params,)
+    keys = (key,) if "rng" in taken else ()
+    answer = network.apply(*trees, *keys, images, **mode(train))
     if not has_state:
-      return as_outputs(
-        network.apply(params, key, images, **mode(train))
-      ), state
-    answer, after = network.apply(params, state, key, images, **mode(train))
+      return as_outputs(answer), state
+    answer, after = answer
     return as_outputs(answer), dict(after) if train else state
 
   return Model(init, apply)

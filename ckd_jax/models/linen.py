@@ -2,6 +2,7 @@
 
 import inspect
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,11 +18,12 @@ def model(
   """Wraps a module that returns `Outputs`, or logits [n, classes].
 
   Args:
-    module: called with images, and with `train` where it takes that; draws its
-      dropout from the stream "dropout".
+    module: called with images float[n, h, w, c], and with `train` where it
+      takes that; draws its dropout from the stream "dropout".
     dtype: what the images are cast to; parameters stay as the module makes
       them.
-    collection: where the module keeps its batch statistics.
+    collection: where the module keeps its batch statistics; other collections
+      are not kept.
 
   Returns:
     `init(key, images)`, which looks at the shape of the images only, and
@@ -30,16 +32,18 @@ def model(
   """
   takes_mode = "train" in inspect.signature(type(module).__call__).parameters
 
-  def mode(train: bool) -> dict[str, bool]:
+  def mode(train: bool) -> dict[str, Any]:
     return {"train": train} if takes_mode else {}
 
   # Under jit, init's unused forward pass is removed.
   @partial(jax.jit, static_argnames="shape")
-  def make(key: jax.Array, shape: tuple[int, ...]) -> tuple[dict, dict]:
-    variables = module.init(key, jnp.zeros(shape, dtype), **mode(False))
-    return variables["params"], variables.get(collection, {})
+  def make(key: jax.Array, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    variables: Any = module.init(key, jnp.zeros(shape, dtype), **mode(False))
+    # Plain arrays, without the names of axes that flax may put around them.
+    variables = nn.meta.unbox(variables)
+    return variables.get("params", {}), variables.get(collection, {})
 
-  def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
+  def init(key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
     return make(key, images.shape)
 
   def apply(
@@ -49,7 +53,8 @@ def model(
     *,
     train: bool,
     key: jax.Array | None = None,
-  ) -> tuple[Outputs, dict]:
+  ) -> tuple[Outputs, Any]:
+    updates: Any
     outputs, updates = module.apply(
       {"params": params, collection: state},
       images.astype(dtype),

@@ -14,23 +14,23 @@ def model(network: Any) -> Model:
 
   Args:
     network: called with float[n, h, w, c], normalised; returns logits
-      [n, classes] or `Outputs`. It is a part of the function, and not changed:
-      parameters are its `nnx.Param`, all other variables but random streams its
-      state. `train()` and `eval()` switch its dropout and its batch norm.
+      [n, classes] or `Outputs`. Its `nnx.Param` are the parameters; all other
+      variables but random streams and sown ones are the state. `train()` and
+      `eval()` switch its dropout and its batch norm. The object itself is
+      never changed.
   """
   from flax import nnx
 
-  graph, params, streams, rest = nnx.split(
-    network, nnx.Param, nnx.RngState, ...
-  )
+  kinds = (nnx.Param, nnx.RngState, nnx.Intermediate, ...)
+  graph, held, streams, sown, rest = nnx.split(network, *kinds)
 
   def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
     del key, images
-    copies = jax.tree.map(jnp.array, (params, rest))
-    return to_dicts(copies[0]), to_dicts(copies[1])
+    copies = jax.tree.map(jnp.array, (held, rest))
+    return _to_dicts(copies[0]), _to_dicts(copies[1])
 
   def apply(
-    own: dict,
+    params: dict,
     state: dict,
     images: jax.Array,
     *,
@@ -39,19 +39,37 @@ def model(network: Any) -> Model:
   ) -> tuple[Outputs, dict]:
     merged = nnx.merge(
       graph,
-      from_dicts(own, params),
+      _from_dicts(params, held),
       streams if key is None else _reseeded(streams, key),
-      from_dicts(state, rest),
+      sown,
+      _from_dicts(state, rest),
     )
     merged.train() if train else merged.eval()
     outputs = as_outputs(merged(images))
-    _, _, _, after = nnx.split(merged, nnx.Param, nnx.RngState, ...)
-    return outputs, to_dicts(after) if train else state
+    *_, after = nnx.split(merged, *kinds)
+    return outputs, _to_dicts(after) if train else state
 
   return Model(init, apply)
 
 
-def _reseeded(streams, key: jax.Array):
+def _to_dicts(state: Any) -> dict[str, Any]:
+  """An `nnx.State` as nested dicts; leaves have the names of variables."""
+  from flax import nnx
+
+  return to_dicts(nnx.to_pure_dict(state))
+
+
+def _from_dicts(nested: dict[str, Any], like: Any) -> Any:
+  """The `nnx.State` that `_to_dicts` made `nested` of."""
+  from flax import nnx
+
+  values = from_dicts(nested, nnx.to_pure_dict(like))
+  state = jax.tree.map(lambda leaf: leaf, like)  # a copy, to be filled
+  nnx.replace_by_pure_dict(state, values)
+  return state
+
+
+def _reseeded(streams: Any, key: jax.Array) -> Any:
   """The random streams of a network, begun anew from `key`."""
   leaves, structure = jax.tree.flatten(streams)
   fresh = [

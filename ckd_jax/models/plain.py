@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ckd_jax.methods import Model, Outputs
 
 
-def to_dicts(tree) -> dict[str, Any]:
+def to_dicts(tree: Any) -> dict[str, Any]:
   """Every leaf under its path, as nested dicts with texts for keys."""
   nested: dict[str, Any] = {}
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
@@ -21,7 +21,7 @@ def to_dicts(tree) -> dict[str, Any]:
   return nested
 
 
-def from_dicts(nested: dict[str, Any], like):
+def from_dicts(nested: dict[str, Any], like: Any) -> Any:
   """The tree that `to_dicts` made `nested` of.
 
   Args:
@@ -39,17 +39,22 @@ def from_dicts(nested: dict[str, Any], like):
 
 
 def _names(path) -> list[str]:
+  """The keys of a path of jax.tree_util as texts."""
   names = [
     jax.tree_util.keystr((key,), simple=True, separator="/") for key in path
   ]
   return names or ["value"]  # the tree is one leaf
 
 
-def is_plain(tree) -> bool:
-  """Whether a tree is nested dicts with texts for keys, and nothing else."""
+def is_plain(tree: Any) -> bool:
+  """Whether a tree is nested dicts of arrays with texts for keys.
+
+  A dict without leaves inside another is not: no file remembers it.
+  """
   if isinstance(tree, dict):
-    return all(isinstance(key, str) for key in tree) and all(
-      map(is_plain, tree.values())
+    return all(
+      isinstance(key, str) and part != {} and is_plain(part)
+      for key, part in tree.items()
     )
   return hasattr(tree, "shape")
 
@@ -66,8 +71,8 @@ def plain(model: Model) -> Model:
     return jax.eval_shape(model.init, jax.random.key(0), image)
 
   def init(key, images):
-    trees = model.init(key, images)
-    return tuple(tree if is_plain(tree) else to_dicts(tree) for tree in trees)
+    params, state = model.init(key, images)
+    return _plain_tree(params), _plain_tree(state)
 
   def apply(params, state, images, *, train, key=None):
     like_params, like_state = shapes(images)
@@ -78,12 +83,15 @@ def plain(model: Model) -> Model:
       train=train,
       key=key,
     )
-    new_state = new_state if is_plain(new_state) else to_dicts(new_state)
-    return as_outputs(outputs), new_state
+    return as_outputs(outputs), _plain_tree(new_state)
 
   return Model(init, apply)
 
 
-def as_outputs(answer) -> Outputs:
+def _plain_tree(tree) -> dict[str, Any]:
+  return tree if is_plain(tree) else to_dicts(tree)
+
+
+def as_outputs(answer: Any) -> Outputs:
   """What a network returned: `Outputs`, or its logits [n, classes] alone."""
   return answer if isinstance(answer, Outputs) else Outputs(answer)

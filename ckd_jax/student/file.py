@@ -84,7 +84,7 @@ def load(path) -> tuple[dict, dict, dict[str, str]]:
 
 def _nest(tensors) -> dict[str, dict]:
   """(name, tensor) pairs of safetensors as nested dicts of arrays."""
-  trees: dict[str, dict] = {"params": {}, "state": {}}
+  trees: dict[str, Any] = {"params": {}, "state": {}}
   for name, tensor in tensors:
     *parents, last = map(unquote, name.split("/"))
     if not parents or parents[0] not in trees or tensor["dtype"] not in _DTYPES:

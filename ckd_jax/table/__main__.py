@@ -131,7 +131,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(prog="python -m ckd_jax.table", **_text(__doc__))
+  parser = _Parser(prog="python -m ckd_jax.table", **_text(__doc__ or ""))
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
   data_flags = _Parser(add_help=False)
   flag = data_flags.add_argument

@@ -1,7 +1,7 @@
 """What a teacher said, as it said it, and as logits to learn from."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,9 +30,8 @@ class Answers(NamedTuple):
 def from_outputs(outputs: Outputs, fields: Iterable[str]) -> Answers:
   """A network's answers: its logits, and the fields of `Outputs` named."""
   kept = set(fields) - {"logits"}
-  return Answers(
-    outputs.logits, **{field: getattr(outputs, field) for field in kept}
-  )
+  values: Any = outputs.logits
+  return Answers(values, **{field: getattr(outputs, field) for field in kept})
 
 
 def to_outputs(answers: Answers, kind: str, fields: Iterable[str]) -> Outputs:
@@ -44,7 +43,7 @@ def to_outputs(answers: Answers, kind: str, fields: Iterable[str]) -> Outputs:
       log-probabilities stay as they are.
     fields: of `Outputs`; "logits" is always among them.
   """
-  logits = answers.values
+  logits: Any = answers.values
   if kind == "probs":
     logits = np.log(np.maximum(logits.astype(np.float32), _FLOOR))
   kept = set(fields) - {"logits"}

@@ -73,10 +73,10 @@ def import_file(
   info = new_info(
     subject.facts(),
     teacher=teacher or _file_name(name, data),
-    missing=np.delete(known, place),
+    missing=np.delete(known, place).tolist(),
     kind=kind,
   )
-  return append(out, info, known[place], answers, dtype=dtype)
+  return append(out, info, known[place].tolist(), answers, dtype=dtype)
 
 
 def _parse(

@@ -265,9 +265,9 @@ def _one_array(columns: dict, class_names: Sequence[str]) -> _Columns:
   if set(class_names) <= set(keys):
     keys = list(class_names)
   else:
-    numbers = {key: re.search(r"\d+$", key) for key in keys}
+    numbers = {key: re.findall(r"\d+$", key) for key in keys}
     if all(numbers.values()):  # "class_10" stands before "class_2" in a file
-      keys.sort(key=lambda key: int(numbers[key].group()))
+      keys.sort(key=lambda key: int(numbers[key][0]))
   if not keys:
     raise UserError("there is no column of answers")
   return ids | {"logits": np.stack([columns[key] for key in keys], axis=1)}

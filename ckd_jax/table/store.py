@@ -235,7 +235,7 @@ def append(
       f"the table {path} holds {', '.join(info['fields'])} and the new"
       f" answers {', '.join(sorted(arrays))}: choose another table.path"
     )
-  stored = {
+  stored: dict[str, Any] = {
     key: array.astype(dtype or storage_dtype(array, info["kind"]))
     for key, array in arrays.items()
   }
