@@ -14,7 +14,9 @@ from ckd_jax.teacher.teacher import Failures, Teacher
 
 Function = Callable[[np.ndarray], np.ndarray]
 
-# What a mistake in the user's function raises; asking again would not mend it.
+# A mistake in the user's function raises these, and asking again would not mend
+# it. OSError, TimeoutError, RuntimeError and ValueError (of a cut response) may
+# be an outage.
 BUGS = (
   ArithmeticError,
   AssertionError,
@@ -39,6 +41,9 @@ def from_callable(
   kind: str = "logits",
 ) -> Teacher:
   """Any function `uint8[n, h, w, c] -> float[n, classes]`: an API, say.
+
+  A mistake in the function (one of `BUGS`) is told at once; whatever else it
+  raises is taken for an outage, and the request is sent again.
 
   Args:
     spec: `package.module:function`.
@@ -77,10 +82,21 @@ def from_function(
   request_size: int = 1,
   kind: str = "logits",
 ) -> Teacher:
-  """A function object; arguments as `from_callable`, and a `name` for tables.
+  """A function object in place of a spec; see `from_callable`.
 
-  What looks like a mistake in the function (`BUGS`) is told at once; anything
-  else that it raises is taken for an outage, and the request is sent again.
+  Args:
+    function: uint8[n, h, w, c] -> float[n, classes].
+    name: of the teacher, by which a table knows it.
+    retries: how often a request that raised is sent again.
+    back_off: seconds before the first retry; doubled before each next one.
+    concurrency: requests under way at once, each in a thread of its own.
+    requests_per_second: at most so many are sent, retries included; None or 0
+      is no limit.
+    request_size: images per request.
+    kind: "logits", "log_probs" or "probs".
+
+  Raises:
+    UserError: a number makes no sense.
   """
   if min(concurrency, request_size, retries + 1) < 1 or back_off < 0:
     raise UserError(
@@ -88,7 +104,6 @@ def from_function(
       " teacher.retries and teacher.back_off at least 0"
     )
   wait = _limiter(requests_per_second)
-
   failures = Failures()
 
   def ask(

@@ -1,0 +1,174 @@
+"""What a run pays, when it stops paying, and what it remembers of it."""
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+
+from ckd_jax import table
+from ckd_jax.errors import UserError
+from ckd_jax.run import Given, logger, train
+from tests.helpers import runs
+from tests.helpers.runs import LINEAR, QUICK, oracle, questions, read, run
+
+CALLABLE = (
+  LINEAR,
+  "--config.teacher.source=callable",
+  "--config.teacher.path=tests.helpers.runs:oracle",
+  "--config.teacher.part_size=25",
+)
+ARG = QUICK + "method=kd,steps=2"
+
+
+@pytest.fixture(autouse=True)
+def no_questions():
+  questions.clear()
+
+
+def test_max_calls_stops_a_run_that_goes_on_when_it_is_raised(tmp_path):
+  """The callable counts: 30 calls, and then the other 50."""
+  limit = "--config.teacher.max_calls="
+  with pytest.raises(
+    UserError, match=r"call 31 was not made, teacher.max_calls is 30: raise it"
+  ):
+    run(tmp_path / "run", *CALLABLE, f"{limit}30", arg=ARG)
+  assert len(questions) == 30
+  with pytest.raises(UserError, match="call 31 was not made"):
+    run(tmp_path / "run", *CALLABLE, f"{limit}30", arg=ARG)
+  assert len(questions) == 30
+  summary = run(tmp_path / "run", *CALLABLE, f"{limit}90", arg=ARG)
+  assert len(questions) == len(set(questions)) == 80
+  assert summary["paid_calls"] == summary["teacher_calls"] == 80
+  # Another run may use what is there, and buy ten images more.
+  shared = f"--config.table.path={tmp_path / 'run' / 'table'}"
+  more = (*CALLABLE, shared, "--config.budget=120", f"{limit}90")
+  with pytest.raises(UserError, match="call 91 was not made"):
+    run(tmp_path / "more", *more, arg=ARG)
+  assert len(questions) == 90
+
+
+def test_a_bad_max_calls_is_one_line(tmp_path):
+  for value in ("0", "-3"):
+    with pytest.raises(UserError, match="max_calls"):
+      read(*CALLABLE, f"--config.teacher.max_calls={value}", arg=ARG)
+
+
+def interrupted(workdir, monkeypatch, after: int):
+  """Ctrl-C while the callable answers about the image of this number."""
+
+  def stop(images):
+    answers = oracle(images)
+    if len(questions) >= after:
+      raise KeyboardInterrupt
+    return answers
+
+  with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+    patch.setattr(runs, "oracle", stop)
+    run(workdir, *CALLABLE, arg=ARG)
+    pytest.fail("it was not interrupted")
+
+
+def test_paid_calls_survive_ctrl_c(tmp_path, monkeypatch):
+  """In the middle of a part, in the middle of another, and while training."""
+  for after in (10, 60):
+    interrupted(tmp_path, monkeypatch, after)
+    assert len(questions) == after
+
+  def stop(*_, **__):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+    patch.setattr(logger.Logger, "log", stop)
+    run(tmp_path, *CALLABLE, arg=ARG)
+    pytest.fail("it was not interrupted")
+  assert len(questions) == 82  # two were under way at a Ctrl-C
+  summary = run(tmp_path, *CALLABLE, arg=ARG)
+  assert len(questions) == 82
+  assert (summary["paid_calls"], summary["repeated_calls"]) == (80, 2)
+  ledger = json.loads((tmp_path / "calls.json").read_text())["parts"]
+  assert sum(part["rows"] for part in ledger.values()) == 80
+  # What another run pays of the same table is not ours, nor ours its.
+  shared = f"--config.table.path={tmp_path / 'table'}"
+  other = run(tmp_path / "other", *CALLABLE, shared, "--config.seed=3", arg=ARG)
+  assert (other["paid_calls"], other["repeated_calls"]) == (0, 0)
+
+
+def test_equal_answers_make_equal_tables_wherever_they_lie(tmp_path):
+  digests = {
+    run(tmp_path / name, *CALLABLE, arg=ARG)["table_digest"] for name in "ab"
+  }
+  assert len(digests) == 1
+
+
+def test_an_outside_table_with_embeddings_serves_rkd(digits, tmp_path):
+  pixels = digits.train.images.reshape(len(digits.train.labels), -1)
+  logits = 5 * np.eye(10)[digits.train.labels]
+  file = tmp_path / "answers.npz"
+  source = f"--config.teacher.path={file}"
+  arg = QUICK + "method=rkd,teacher.source=table"
+  np.savez(file, logits=logits)
+  with pytest.raises(UserError, match="needs the teacher's embedding"):
+    run(tmp_path / "run", "--config.student=cnn", source, arg=arg)
+  np.savez(file, logits=logits, embedding=pixels / 16)
+  run(tmp_path / "run", "--config.student=cnn", source, arg=arg)
+  losses = [
+    line["loss"]
+    for line in logger.read_metrics(tmp_path / "run" / "metrics.jsonl")
+    if "loss" in line
+  ]
+  assert len(losses) == 20 and losses[-1] < losses[0]
+
+
+def given(workdir, answers, **config):
+  flags = [f"--config.{key}={value}" for key, value in config.items()]
+  return train.run(
+    read(LINEAR, "--config.teacher.path=given", *flags, arg=ARG),
+    workdir,
+    given=Given(answers=answers),
+  )
+
+
+def test_an_array_a_table_and_a_file_say_the_same(digits, tmp_path):
+  logits = np.random.default_rng(0).normal(size=(len(digits.train.labels), 10))
+  logits = logits.astype(np.float16)  # as a file's table keeps it
+  ids = digits.train.ids
+  backwards = table.Table.from_arrays(logits[::-1], ids=ids[::-1])
+  np.savez(tmp_path / "answers.npz", logits=logits)
+  source = {"teacher.source": "table"}
+  summaries = [
+    given(tmp_path / "array", logits, **source),
+    given(tmp_path / "table", backwards, **source),
+    run(
+      tmp_path / "file",
+      LINEAR,
+      f"--config.teacher.path={tmp_path / 'answers.npz'}",
+      arg=ARG + ",teacher.source=table",
+    ),
+  ]
+  assert len({one["params_sha256"] for one in summaries}) == 1
+  assert [one["teacher_calls"] for one in summaries] == [80] * 3
+  assert [one["paid_calls"] for one in summaries] == [0] * 3
+
+
+def test_a_function_object_is_asked_within_the_budget(tmp_path):
+  config = {"teacher.source": "callable"}
+  summary = given(tmp_path / "run", lambda images: oracle(images), **config)
+  assert len(questions) == summary["paid_calls"] == 80
+  named = run(tmp_path / "named", *CALLABLE, arg=ARG)
+  assert named["params_sha256"] == summary["params_sha256"]
+
+
+def test_given_answers_that_do_not_fit(digits, paid, tmp_path):
+  whole = np.zeros((len(digits.train.labels), 10))
+  moved = table.read(paid[0])
+  moved.info["fingerprint"] = "beef"
+  for answers, message in (
+    (whole[:-1], "1437 answers for 1438 training images"),
+    (whole[:, :9], "9 classes and the data 10"),
+    (np.zeros(()), r"shape \(\)"),
+    (table.Table.from_arrays(whole[:3], ids=list("abc")), "80 of 80 images"),
+    (moved, "not of these digits images"),
+  ):
+    with pytest.raises(UserError, match=message):
+      given(tmp_path, answers, **{"teacher.source": "table"})

@@ -1,0 +1,162 @@
+"""What a table may cost, what a run paid of it, and what is told meanwhile."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ckd_jax import table, teacher
+from ckd_jax.errors import UserError
+from ckd_jax.teacher import Ledger, progress
+from tests.helpers.asking import Counting, answers, build
+
+
+def test_max_calls_of_a_table_whoever_asks(tmp_path, split, black_box):
+  """Bought and repeated calls count, over all runs that share the table."""
+  box = Counting(lambda images: answers(images) * np.nan)
+  with pytest.raises(UserError, match="NaN"):
+    build(black_box(box), split, range(3), tmp_path / "t")
+  box.answer = answers
+  with pytest.raises(
+    teacher.BudgetExceeded,
+    match=r"call 7 was not made, teacher.max_calls is 6.*are kept",
+  ):
+    build(black_box(box), split, range(20), tmp_path / "t", max_calls=6)
+  assert box.calls == 6  # of which one was for nothing
+  with pytest.raises(teacher.BudgetExceeded):
+    build(black_box(box), split, range(7), tmp_path / "t", max_calls=7)
+  assert box.calls == 7
+  _, paid, repeated = build(
+    black_box(box), split, range(7), tmp_path / "t", max_calls=8
+  )
+  assert (box.calls, paid, repeated) == (8, 7, 1)
+  # It limits what is bought, and not what is read.
+  build(black_box(box), split, range(7), tmp_path / "t", max_calls=1)
+  with pytest.raises(teacher.BudgetExceeded):
+    build(black_box(box), split, range(8), tmp_path / "t", max_calls=8)
+  assert box.calls == 8
+
+
+def test_what_may_still_be_bought(tmp_path, split, black_box):
+  order = teacher.Order(_subject(split), range(5))
+  asked = black_box(answers)
+  bought = teacher.build(asked, order, tmp_path / "t", budget=5)
+  assert bought.may_buy == 0
+  bought = teacher.build(asked, order, tmp_path / "t", budget=9)
+  assert bought.may_buy == 4
+  bought = teacher.build(asked, order, tmp_path / "t", budget=9, max_calls=7)
+  assert bought.may_buy == 2
+
+
+def _subject(split):
+  return table.Subject("pets", "train", split, tuple("abcd"))
+
+
+def test_a_ledger_knows_its_own_parts(tmp_path, split, black_box):
+  ours, theirs = tmp_path / "ours.json", tmp_path / "theirs.json"
+  asked = black_box(answers)
+
+  def paid(path, count):
+    found = build(
+      asked, split, range(count), tmp_path / "t", ledger=Ledger(path)
+    )
+    return found[1:]
+
+  assert paid(ours, 10) == (10, 0)
+  assert paid(theirs, 15) == (5, 0)
+  assert paid(ours, 15) == (10, 0)  # nothing new, and nothing forgotten
+  assert paid(ours, 18) == (13, 0)
+  assert paid(None, 18) == (0, 0)
+  ours.write_text(ours.read_text()[:-9])
+  with pytest.raises(UserError, match=r"ours.json is damaged: delete it"):
+    Ledger(ours)
+
+
+def test_a_part_that_no_table_names_was_not_paid(tmp_path):
+  ledger = Ledger(tmp_path / "calls.json")
+  ledger.enter({"file": "part-00000.npz", "sha256": "a", "rows": 4}, 1)
+  ledger.enter({"file": "part-00000.npz", "sha256": "b", "rows": 3}, 0)
+  again = Ledger(tmp_path / "calls.json")
+  assert again.paid([{"sha256": "a"}, {"sha256": "x"}]) == (4, 1)
+  assert again.paid([]) == (0, 0)
+  assert json.loads((tmp_path / "calls.json").read_text())["parts"].keys() == {
+    "a",
+    "b",
+  }
+
+
+@pytest.mark.parametrize(
+  "error", [AttributeError, TypeError, NameError, KeyError, AssertionError]
+)
+def test_a_bug_in_the_function_is_told_at_once(split, black_box, error):
+  def broken(images):
+    raise error("no such thing")
+
+  box = Counting(broken)
+  asked = black_box(box, retries=5, back_off=100.0)
+  with pytest.raises(
+    UserError, match=rf"mistake in .*test_limits.py, line \d+: {error.__name__}"
+  ):
+    asked.ask(split.images[:1], needs=frozenset())
+  assert box.calls == 1
+
+
+@pytest.mark.parametrize("error", [OSError, TimeoutError, ValueError])
+def test_an_outage_is_waited_for(tmp_path, split, black_box, capsys, error):
+  def flaky(images):
+    if box.requests % 2:
+      raise error("busy")
+    return answers(images)
+
+  box = Counting(flaky)
+  _, paid, _ = build(black_box(box, retries=1), split, range(3), tmp_path / "t")
+  assert (box.requests, paid) == (6, 3)
+  said = capsys.readouterr()
+  assert "about 3 images; the answers about 0 others are there" in said.out
+  (line,) = said.err.splitlines()
+  assert line.endswith(
+    "3 of 3 answered, 3 requests failed, 0 repeated, 0 s left"
+  )
+
+
+def test_progress_is_told_now_and_then(
+  tmp_path, split, black_box, monkeypatch, capsys
+):
+  now = [0.0]
+  monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+
+  def slow(images):
+    now[0] += 4.0
+    return answers(images)
+
+  build(black_box(slow), split, range(8), tmp_path / "t")
+  lines = capsys.readouterr().err.splitlines()
+  assert [line.split(": ")[-1] for line in lines] == [
+    "3 of 8 answered, 0 requests failed, 0 repeated, 20 s left",
+    "6 of 8 answered, 0 requests failed, 0 repeated, 8 s left",
+    "8 of 8 answered, 0 requests failed, 0 repeated, 0 s left",
+  ]
+
+
+def test_probabilities_for_logits_are_told_once(
+  tmp_path, split, black_box, capsys
+):
+  def softmax(images):
+    exp = np.exp(answers(images) / 99)
+    return exp / exp.sum(1, keepdims=True)
+
+  def run(function, name, **options):
+    asked = black_box(function, **options)
+    build(asked, split, range(20), tmp_path / name)
+    return capsys.readouterr().err.count("these look like probabilities; if so")
+
+  assert run(softmax, "one") == 1
+  assert run(softmax, "several", request_size=3, concurrency=2) == 1
+  assert run(softmax, "known", kind="probs") == 0
+  assert run(answers, "logits") == 0
+
+  def one_by_chance(images):
+    return softmax(images) if box.requests == 1 else answers(images)
+
+  box = Counting(one_by_chance)
+  assert run(box, "chance") == 0
