@@ -52,10 +52,9 @@ def is_plain(tree: Any) -> bool:
   A dict without leaves inside another is not: no file remembers it.
   """
   if isinstance(tree, dict):
-    return all(
-      isinstance(key, str) and part != {} and is_plain(part)
-      for key, part in tree.items()
-    )
+    hollow = any(isinstance(x, dict) and not x for x in tree.values())
+    named = all(isinstance(key, str) for key in tree)
+    return named and not hollow and all(map(is_plain, tree.values()))
   return hasattr(tree, "shape")
 
 
