@@ -149,9 +149,9 @@ def _fill(
   progress = AskingProgress(teacher, len(missing), kept)
   if len(missing) > kept:
     there = len(order.rows) - len(missing) + kept
+    others = f"; {there} others are answered already" if there else ""
     console.say(
-      f"asking {teacher.name} about {len(missing) - kept} images; the answers"
-      f" about {there} others are there"
+      f"asking {teacher.name} about {len(missing) - kept} images{others}"
     )
   asker = _Asker(teacher, order, needs, journal, budgets, progress)
   for start in range(0, len(missing), part_size):
