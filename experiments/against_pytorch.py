@@ -97,12 +97,12 @@ def pack(table_dir: str, seed: int, path: pathlib.Path) -> None:
   chosen = budget.select(
     len(dataset.train.labels), budget=2000, val_fraction=0.2, seed=seed
   )
-  answers = table.rows(table.read(table_dir), dataset.train.ids[chosen.train])
+  held = table.read(table_dir).rows(dataset.train.ids[chosen.train])
   np.savez(
     path,
     x_train=dataset.train.images[chosen.train],
     y_train=dataset.train.labels[chosen.train],
-    teacher=np.asarray(answers.logits, np.float16),
+    teacher=np.asarray(held.values, np.float16),
     x_val=dataset.train.images[chosen.validation],
     y_val=dataset.train.labels[chosen.validation],
     x_test=dataset.test.images,
