@@ -91,10 +91,9 @@ def pack(table_dir: str, seed: int, path: pathlib.Path) -> None:
   import numpy as np
 
   from ckd_jax import data, table
-  from ckd_jax.data import budget
 
   dataset = data.load("cifar100")
-  chosen = budget.select(
+  chosen = data.select(
     len(dataset.train.labels), budget=2000, val_fraction=0.2, seed=seed
   )
   held = table.read(table_dir).rows(dataset.train.ids[chosen.train])

@@ -13,7 +13,6 @@ results/busy.jsonl, results/busy-DEVICE.png is drawn.
 """
 
 import argparse
-import collections
 import datetime
 import json
 import os
@@ -122,27 +121,19 @@ def main() -> None:
   flags = parser.parse_args()
   use_every_core()
   import jax
-  from etils import epath
 
-  from ckd_jax.run import train
-  from ckd_jax.run.loop import Launcher, Watch
+  from ckd_jax.run.launcher import Launcher, Timer
 
   options = {"batch_size": flags.batch, "dtype": flags.dtype}
   options |= {"steps": 10**6, "eval_every": 10**6, "checkpoint_every": 10**6}
-  config, fit = fake.prepare(
-    flags.student, options=options, hyper={"estimator": "all"}
-  )
+  fit = fake.prepare(flags.student, options=options, hyper={"estimator": "all"})
   steps = -(-flags.steps // fit.longest) * fit.longest  # whole launches
   state = jax.tree.map(jax.numpy.copy, fit.state)
   quiet = jax.profiler.ProfileOptions()
   quiet.python_tracer_level = 0  # it would slow down what it looks at
   with tempfile.TemporaryDirectory() as folder:
-    workdir = epath.Path(folder)
-    show = train.display(config, fit, workdir, 0, bar=False)
-    rhythm = train.rhythm_of(config, fit)
-    launcher = Launcher(
-      fit, fit.launch, rhythm, show.training, Watch(collections.Counter())
-    )
+    unseen = lambda step, metrics: None  # noqa: E731
+    launcher = Launcher(fit, lambda step: step % 10 == 0, unseen, Timer())
     state = launcher.run(state, 0, fit.longest)  # compiled and warm
     jax.profiler.start_trace(folder, profiler_options=quiet)
     processor, wall = time.process_time(), time.perf_counter()

@@ -71,7 +71,7 @@ def main() -> None:
   for student in flags.students.split(","):
     for method in flags.methods.split(","):
       hyper = {"estimator": "all"} if method == "ckd" else {}
-      _, fit = fake.prepare(
+      fit = fake.prepare(
         student,
         rows=max(1000, flags.batch),
         size=flags.size,
@@ -91,7 +91,7 @@ def main() -> None:
         "bytes_sent_by_each": round(sent(found, flags.devices)),
         "parameters": cost.parameters(fit.state.params["student"]),
         "flops_an_image": cost.flops(
-          fit.model,
+          fit.plan.recipe.model,
           fit.state.params["student"],
           fit.state.model,
           (flags.size, flags.size, 3),

@@ -1,9 +1,6 @@
 """A run with random answers, on random images: what speed is measured on."""
 
-import sys
-
 import numpy as np
-import study
 
 
 def prepare(
@@ -20,7 +17,7 @@ def prepare(
   options=None,
   hyper=None,
 ):
-  """A config and its `Fit`, ready for the loop.
+  """A `RunContext`, ready for the loop.
 
   Args:
     student: the network.
@@ -31,32 +28,41 @@ def prepare(
     dataset: real images in place of `rows` random ones.
     seed: of the run.
     mesh: the devices; None is all of them.
-    like: a Fit whose programs serve.
+    like: a RunContext whose programs serve.
     options: config keys, {"batch_size": 64}.
     hyper: hyper-parameters that are not the published ones.
   """
-  from ckd_jax import data, methods
-  from ckd_jax.data import budget
-  from ckd_jax.run import assemble, plan
-  from ckd_jax.run.answers import Answers
-  from ckd_jax.step import sharding
+  from ckd_jax import config as configuration
+  from ckd_jax.run.answers import Collected
+  from ckd_jax.run.context import assemble
+  from ckd_jax.run.plan import make_plan
+  from ckd_jax.run.programs import make_programs
+  from ckd_jax.step import make_batch_sharder, make_mesh, make_step
 
-  sys.path.insert(0, str(study.HERE.parent / "configs"))
-  import cifar100
+  keys = {
+    "student": student,
+    "seed": seed,
+    "schedule": "constant",
+    "budget": rows,
+    "val_fraction": 0.0,
+    "log_every": 10,
+    **(options or {}),
+    **{f"hyper.{key}": value for key, value in (hyper or {}).items()},
+  }
+  config = configuration.get_config("cifar100", method=method, **keys)
+  dataset = dataset or noise(rows, classes, size)
+  plan = make_plan(config, dataset)
+  mesh = mesh or make_mesh(config.batch_size)
+  answers = Collected(random_answers(plan), teacher="noise")
+  step = make_step(plan.recipe, shard=make_batch_sharder(mesh))
+  programs = like.programs if like else make_programs(plan, mesh, None, step)
+  return assemble(plan, dataset, answers, programs, mesh, like=like)
 
-  config = cifar100.get_config(f"method={method}")
-  config.update_from_flattened_dict(
-    {
-      "student": student,
-      "seed": seed,
-      "schedule": "constant",
-      "budget": rows,
-      "val_fraction": 0.0,
-      "log_every": 10,
-      **(options or {}),
-    }
-  )
-  config.hyper.update(hyper or {})
+
+def noise(rows: int, classes: int, size: int):
+  """A data set of random images."""
+  from ckd_jax import data
+
   random = np.random.default_rng(0)
 
   def split(count):
@@ -65,26 +71,20 @@ def prepare(
     labels = random.permutation(np.arange(count) % classes)
     return data.make_split(pixels, labels, list(map(str, range(count))))
 
-  if dataset is None:
-    names = tuple(map(str, range(classes)))
-    dataset = data.Dataset("noise", split(rows), split(500), names)
-  chosen = budget.select(
-    len(dataset.train.labels),
-    budget=rows,
-    val_fraction=config.val_fraction,
-    seed=0,
-  )
-  classes = len(dataset.class_names)
-  logits = random.normal(size=(len(chosen.train), classes)).astype(np.float16)
-  made = methods.make(method, **config.hyper)
-  embedding = None
-  if "embedding" in made.needs:
-    embedding = random.normal(size=(len(chosen.train), 64)).astype(np.float16)
-  said = (methods.Outputs(logits, embedding),) if made.needs else ()
-  mesh = mesh or sharding.make_mesh(config.batch_size)
-  settled = plan.plan(config, dataset, chosen, made)
-  answers = Answers(said, teacher="noise")
-  fit = assemble.assemble(
-    config, dataset, chosen, settled, answers, mesh, like=like
-  )
-  return config, fit
+  names = tuple(map(str, range(classes)))
+  return data.Dataset("noise", split(rows), split(500), names)
+
+
+def random_answers(plan) -> tuple:
+  """What a teacher might have said about the images of a plan."""
+  from ckd_jax.methods import Outputs
+
+  if not plan.method.needs:
+    return ()
+  random, task = np.random.default_rng(1), plan.recipe.task
+
+  def draw(width):
+    return random.normal(size=(task.num_examples, width)).astype(np.float16)
+
+  has_embedding = "embedding" in plan.method.needs
+  return (Outputs(draw(task.num_classes), draw(64) if has_embedding else None),)

@@ -32,7 +32,7 @@ def step_milliseconds(flags, student, **options) -> float:
   import jax
   import jax.numpy as jnp
 
-  _, fit = fake.prepare(student, **options)
+  fit = fake.prepare(student, **options)
   launch = fit.launch(fit.longest)
   seconds = timed(
     lambda state: launch(state, fit.examples, fit.key)[0],

@@ -16,9 +16,11 @@ import json
 import statistics
 import tempfile
 import time
+from typing import Any, NamedTuple
 
 import fake
 import study
+from etils import epath
 
 from ckd_jax.system.devices import use_every_core
 
@@ -43,17 +45,24 @@ def bare(config, fit) -> float:
   return 1e3 * (time.perf_counter() - start) / (launches * times)
 
 
-def looped(config, fit) -> float:
-  """Milliseconds a step inside `train.loop`."""
-  import jax
-  from etils import epath
+class Timed(NamedTuple):
+  """A run for the loop."""
 
-  from ckd_jax.run import train
+  workdir: epath.Path
+  context: Any
+
+
+def looped(fit) -> float:
+  """Milliseconds a step inside the loop."""
+  import jax
+
+  from ckd_jax.run.loop import start_or_resume, train
 
   fit = fit._replace(state=jax.tree.map(jax.numpy.copy, fit.state))
   with tempfile.TemporaryDirectory() as folder:
-    _, _, record = train.loop(config, fit, epath.Path(folder))
-  return 1e3 * record["timed_seconds"] / record["timed_steps"]
+    run = Timed(epath.Path(folder), fit)
+    [(_, ended)] = train([run], [start_or_resume(run)])
+  return 1e3 * ended.record.timed_seconds / ended.record.timed_steps
 
 
 def main() -> None:
@@ -72,10 +81,8 @@ def main() -> None:
   steps = flags.steps * default_launch()  # whole launches, most of them timed
   options = {"batch_size": flags.batch_size, "steps": steps}
   options |= {"eval_every": steps, "checkpoint_every": steps}
-  config, fit = fake.prepare(flags.student, options=options)
-  pairs = [
-    (bare(config, fit), looped(config, fit)) for _ in range(flags.repeats)
-  ]
+  fit = fake.prepare(flags.student, options=options)
+  pairs = [(bare(config, fit), looped(fit)) for _ in range(flags.repeats)]
   bare_ms, loop_ms = map(statistics.median, zip(*pairs, strict=True))
   ratio = statistics.median(loop / step for step, loop in pairs)
   row = {

@@ -29,7 +29,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ckd_jax import methods, models
 from ckd_jax.methods import Batch, Method, Outputs, Task
-from ckd_jax.step import Examples, init_state, make_update, optimizer
+from ckd_jax.step import (
+  Examples,
+  Recipe,
+  init_state,
+  make_update,
+  optimizer,
+)
 from ckd_jax.system.devices import use_every_core
 
 RESULTS = study.HERE / "results" / "method_cost.jsonl"
@@ -103,18 +109,24 @@ def student_step(bench: Bench, student: str, images: int) -> dict:
   """The supervised step on one batch."""
   method, model = methods.make("supervised"), models.get(student, CLASSES)
   labels = np.arange(images, dtype=np.int32) % CLASSES
-  task = Task(images, CLASSES, images, 1, labels)
-  transform = optimizer.sgd(0.9, 5e-4)
+  recipe = Recipe(
+    method,
+    model,
+    task=Task(images, CLASSES, images, 1, labels),
+    augment=lambda key, images: images,
+    transform=optimizer.sgd(0.9, 5e-4),
+    schedule=lambda step: jnp.float32(0.1),
+  )
   examples = Examples(np.zeros((1, *SIZE), np.uint8), labels)
-  state = jax.jit(
-    lambda key: init_state(key, method, task, model, transform, examples)
-  )(jax.random.key(0))
+  state = jax.jit(lambda key: init_state(key, recipe, examples))(
+    jax.random.key(0)
+  )
   batch = Batch(
     index=labels[:, None],
     images=bench.draw((images, 1, *SIZE)),
     labels=jax.device_put(labels[:, None], bench.rows),
   )
-  update = make_update(method, model, transform, lambda step: jnp.float32(0.1))
+  update = make_update(recipe)
   return bench.measure(
     update, state, batch, list(jax.random.split(jax.random.key(0), 3))
   )

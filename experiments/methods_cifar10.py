@@ -15,7 +15,6 @@ y_train, x_test and y_test.
 
 import argparse
 import pathlib
-import sys
 
 import study
 
@@ -54,11 +53,8 @@ def ask(data_path: str, teacher_path: str, folder: pathlib.Path) -> None:
   The seed of a run does not choose its images here: seeds differ in initial
   weights, order and augmentation, and share one table.
   """
-  from ckd_jax import data, methods, teacher
-  from ckd_jax.data import budget
-
-  sys.path.insert(0, str(study.HERE.parent / "configs"))
-  import cifar10
+  from ckd_jax import data, methods, table, teacher
+  from ckd_jax.configs import cifar10
 
   config = cifar10.get_config()
   dataset = data.load("npz", path=data_path)
@@ -68,7 +64,7 @@ def ask(data_path: str, teacher_path: str, folder: pathlib.Path) -> None:
     mean=config.teacher.mean,
     std=config.teacher.std,
   )
-  chosen = budget.select(
+  chosen = data.select(
     len(dataset.train.labels), budget=2000, val_fraction=0.2, seed=1
   )
   everything = frozenset().union(
@@ -79,20 +75,15 @@ def ask(data_path: str, teacher_path: str, folder: pathlib.Path) -> None:
     ("train", chosen.train, "augmented", everything),
     ("test", every_row, "clean", frozenset({"logits"})),
   ):
-    teacher.build(
-      network,
-      getattr(dataset, split),
+    part = getattr(dataset, split)
+    order = teacher.Order(
+      table.Subject(dataset.name, split, part, dataset.class_names),
       rows,
-      table_path=folder / split,
-      dataset_name=dataset.name,
-      class_names=dataset.class_names,
-      num_classes=len(dataset.class_names),
-      budget=len(rows),
-      split_name=split,
+      needs=needs,
       view=view,
       view_seed=1,
-      needs=needs,
     )
+    teacher.build(network, order, folder / split, budget=len(rows))
 
 
 def commands(flags, seeds: tuple[int, ...], labels) -> dict:

@@ -60,7 +60,7 @@ def main() -> None:
 
   dataset = data.load(flags.dataset, image_size=flags.image_size, lazy=True)
   options = {"batch_size": flags.batch, "dataset.placement": "stream"}
-  _, fit = fake.prepare(
+  fit = fake.prepare(
     flags.student,
     dataset=dataset,
     rows=flags.rows,

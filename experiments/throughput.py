@@ -73,44 +73,83 @@ def timed(launch, carry, repeats: int, seconds: float, wait: bool):
   return statistics.median(times)
 
 
-def bare_step(config, fit):
+def bare_step(fit):
   """(state) -> state on one batch that lies there already."""
   import jax
   import jax.numpy as jnp
 
-  from ckd_jax import augment, methods
-  from ckd_jax.step import gather, make_update, seen
+  from ckd_jax import augment
+  from ckd_jax.step import gather, make_update, runtime_task
 
-  method = methods.make(config.method, **config.hyper)
-  task = methods.Task(
-    fit.num_train, fit.num_classes, config.batch_size, 1, None
-  )
-  index = method.sample(
-    fit.key, jnp.int32(0), seen(task, fit.examples), fit.state.method
-  )
+  recipe = fit.plan.recipe._replace(schedule=lambda step: jnp.float32(0.01))
+  task = runtime_task(recipe.task, fit.examples)
+  index = recipe.method.sample(fit.key, jnp.int32(0), task, fit.state.method)
   batch = gather(fit.examples, index)
-  mean, std = config.dataset.mean, config.dataset.std
-  batch = batch._replace(images=augment.normalise(batch.images, mean, std))
+  images = augment.normalise(batch.images, recipe.mean, recipe.std)
   rows = jax.NamedSharding(fit.mesh, jax.sharding.PartitionSpec("data"))
-  batch = jax.device_put(batch, rows)
-  rate = lambda step: jnp.float32(0.01)  # noqa: E731
-  update = make_update(method, fit.model, fit.transform, rate)
+  batch = jax.device_put(batch._replace(images=images), rows)
+  update = make_update(recipe)
   keys = tuple(jax.random.split(jax.random.key(0), 3))
   step = jax.jit(
     lambda state, batch: update(state, batch, keys)[0],
     donate_argnums=0,
-    out_shardings=fit.everywhere,
+    out_shardings=fit.sharding,
   )
   return lambda state: step(state, batch)
 
 
-def comparisons(config) -> int:
+def comparisons(fit) -> int:
   """Ordered pairs of images whose difference a step compares."""
-  if config.hyper.estimator == "all":
-    return config.batch_size * (config.batch_size - 1)
-  if config.hyper.estimator == "batch_groups":
-    return config.hyper.groups_per_batch
-  return config.batch_size
+  hyper, images = fit.plan.about.hyper, fit.plan.recipe.task.batch_size
+  if hyper["estimator"] == "all":
+    return images * (images - 1)
+  if hyper["estimator"] == "batch_groups":
+    return hyper["groups_per_batch"]
+  return images
+
+
+def prepared(student, images, dtype, launch, estimator, at_once, rows):
+  """Runs that differ in their seed, on one mesh."""
+  from ckd_jax.step import make_mesh
+
+  rows_a_step = images // 2 if estimator == "groups" else images
+  options = {"batch_size": rows_a_step, "dtype": dtype}
+  options |= {"steps_per_launch": launch}
+  mesh = make_mesh(rows_a_step, at_once)
+  fits, like = [], None
+  for seed in range(at_once):
+    like = fake.prepare(
+      student,
+      rows=rows,
+      seed=seed,
+      options=options,
+      hyper={"estimator": estimator},
+      mesh=mesh,
+      like=like,
+    )
+    fits.append(like)
+  return fits
+
+
+def utilisation(fit, images: int, dtype: str, step: float) -> float | None:
+  """Of the device's peak, where that is known; forward and backward."""
+  import jax
+
+  from ckd_jax.models import cost
+
+  forward = cost.flops(
+    fit.plan.recipe.model,
+    fit.state.params["student"],
+    fit.state.model,
+    fit.examples.images.shape[1:],
+  )
+  kind = jax.devices()[0].device_kind
+  peaks = (x for name, x in PEAKS.items() if kind.startswith(name))
+  peak = next(peaks, None)
+  if not peak:
+    return None
+  rate = 3 * forward * images / step / fit.mesh.size
+  return round(rate / (1e12 * peak[dtype == "float32"]), 4)
 
 
 def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
@@ -119,34 +158,19 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
   import jax
   import jax.numpy as jnp
 
-  from ckd_jax.models import cost
-  from ckd_jax.run import together
   from ckd_jax.run.programs import default_launch
-  from ckd_jax.step import sharding
+  from ckd_jax.run.together import vmapped
 
   images, at_once = int(images), int(at_once)
   launch = int(launch) or default_launch()
-  hyper = {"estimator": estimator}
-  rows_a_step = images // 2 if estimator == "groups" else images
-  options = {"batch_size": rows_a_step, "dtype": dtype}
-  options |= {"steps_per_launch": launch}
-  mesh = sharding.make_mesh(rows_a_step, at_once)
-  fits, like = [], None
-  for seed in range(at_once):
-    config, like = fake.prepare(
-      student,
-      rows=flags.rows,
-      seed=seed,
-      options=options,
-      hyper=hyper,
-      mesh=mesh,
-      like=like,
-    )
-    fits.append(like)
-  fit, state = fits[0], jax.tree.map(jnp.copy, fits[0].state)
+  fits = prepared(
+    student, images, dtype, launch, estimator, at_once, flags.rows
+  )
+  first = fits[0]
+  fit, state = first, jax.tree.map(jnp.copy, first.state)
   if at_once > 1:
-    fit = together.crew_fit(fits)
-    state = together.stack([one.state for one in fits], fit.everywhere)
+    lanes = vmapped(fits, [one.state for one in fits])
+    fit, state = lanes.launched, lanes.state
   began = time.perf_counter()
   compiled = fit.launch(launch).lower(state, fit.examples, fit.key).compile()
   compile_seconds = time.perf_counter() - began
@@ -160,28 +184,13 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
   )
   step = seconds / launch / at_once  # of one student
   bare = timed(
-    bare_step(config, fits[0]),
-    jax.tree.map(jnp.copy, fits[0].state),
+    bare_step(first),
+    jax.tree.map(jnp.copy, first.state),
     flags.repeats,
     flags.seconds,
     fit.one_at_a_time,
   )
-  first = fits[0]
-  forward = cost.flops(
-    first.model,
-    first.state.params["student"],
-    first.state.model,
-    first.examples.images.shape[1:],
-  )
   device = jax.devices()[0]
-  peak = next(
-    (x for name, x in PEAKS.items() if device.device_kind.startswith(name)),
-    None,
-  )
-  utilisation = None
-  if peak:
-    rate = 3 * forward * images / step / mesh.size
-    utilisation = rate / (1e12 * peak[dtype == "float32"])
   statistics_ = device.memory_stats() or {}
   return {
     "student": student,
@@ -193,17 +202,17 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
     "rows": flags.rows,
     "milliseconds_a_step": round(1e3 * step, 4),
     "images_per_second": round(images / step, 1),
-    "comparisons_per_second": round(comparisons(config) / step, 1),
+    "comparisons_per_second": round(comparisons(first) / step, 1),
     "bare_milliseconds": round(1e3 * bare, 4),
     "share_of_bare_step": round(bare / step, 4),
-    "model_flop_utilisation": utilisation and round(utilisation, 4),
+    "model_flop_utilisation": utilisation(first, images, dtype, step),
     "program_megabytes": round(
       (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20, 1
     ),
     "peak_megabytes": round(statistics_.get("peak_bytes_in_use", 0) / 2**20, 1)
     or None,
     "compile_seconds": round(compile_seconds, 2),
-    "device": f"{mesh.size} x {device.device_kind}",
+    "device": f"{first.mesh.size} x {device.device_kind}",
     "jax": jax.__version__,
     "date": str(datetime.date.today()),
   }

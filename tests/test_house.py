@@ -170,19 +170,20 @@ def parameters(node) -> int:
 
 
 def test_functions_and_files_are_small():
-  """A method's `make` is exempt: its keywords are the hyper-parameters."""
+  """But a config, which is a list; and the keywords of a method's `make`."""
   large = []
   for path in EVERY_FILE:
     where = path.relative_to(ROOT)
     if (lines := len(path.read_text().splitlines())) > 350:
       large.append(f"{where}: {lines} lines")
+    is_ours = PACKAGE in path.parents
     for node in functions(path):
       name = f"{where}: {node.name}"
-      if (lines := body_lines(node)) > 60:
+      is_list = place(path) == "configs" if is_ours else False
+      if not is_list and (lines := body_lines(node)) > 60:
         large.append(f"{name} has {lines} lines")
       if depth(node) > 4:
         large.append(f"{name} is nested {depth(node)} deep")
-      is_ours = PACKAGE in path.parents
       is_make = place(path) == "methods" if is_ours else False
       hyper = is_make and node.name in ("make", "mixing")
       if is_ours and not hyper and (count := parameters(node)) > 8:
