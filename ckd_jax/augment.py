@@ -1,11 +1,11 @@
-"""Images on the device: uint8 to float, random crop and flip, normalisation."""
+"""Augments and normalises images on the device."""
 
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-# The names that config.augment may take: (random crop, random flip).
+# The values of config.augment: (kind of random crop, random flip).
 CHOICES = {
   "none": (None, False),
   "crop": ("padded", False),
@@ -18,15 +18,15 @@ CHOICES = {
 def make(
   name: str, padding: int
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """The augmentation of a run: (key, images) -> images.
+  """Builds the augmentation function augment(key, images).
 
   Args:
     name: one of CHOICES.
-    padding: pixels of black border from which a crop is taken.
+    padding: pixels of black border added before a crop of the "padded" kind.
 
   Returns:
-    A pure function of a key and uint8[n, h, w, c], with a crop and a flip
-    drawn anew for every image, that returns the same shape and type.
+    A pure function of a random key and uint8[n, h, w, c]. It draws a crop and a
+    flip for every image and keeps shape and type.
   """
   crop, flip = CHOICES[name]
 
@@ -44,7 +44,16 @@ def make(
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
-  """Pads [n, h, w, c] with zeros and cuts a random h x w window per image."""
+  """Pads images with zeros and crops a random window from each.
+
+  Args:
+    key: random key.
+    images: uint8[n, h, w, c].
+    padding: pixels added on every side.
+
+  Returns:
+    uint8[n, h, w, c].
+  """
   count, height, width, channels = images.shape
   border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
   padded = jnp.pad(images, border)
@@ -58,13 +67,13 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
 
 
 def random_resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Cuts a random part of each image and resizes it to the whole.
+  """Crops a random part of each image and resizes it to the full size.
 
   A part has 8 to 100 % of the area and an aspect ratio, relative to the image,
   of 3/4 to 4/3 (Szegedy et al., arXiv 1409.4842); bilinear, with antialiasing.
 
   Args:
-    key: of all images.
+    key: random key.
     images: uint8[n, h, w, c].
 
   Returns:
@@ -94,7 +103,7 @@ def random_resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Mirrors each image of [n, h, w, c] left to right with probability 1/2."""
+  """Flips each image of [n, h, w, c] left to right with probability 1/2."""
   flip = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
   return jnp.where(flip, images[:, :, ::-1], images)
 
@@ -102,7 +111,16 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 def normalise(
   images: jax.Array, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-  """uint8[..., channels] to float32 (pixel / 255 - mean) / std."""
+  """Computes (pixel / 255 - mean) / std.
+
+  Args:
+    images: uint8[..., channels].
+    mean: mean of every channel, as a fraction of 255.
+    std: standard deviation of every channel, as a fraction of 255.
+
+  Returns:
+    float32[..., channels].
+  """
   shape = (1,) * (images.ndim - 1) + (-1,)
   # One multiplication and one addition per pixel.
   scale = 1 / (255 * jnp.asarray(std, jnp.float32).reshape(shape))
@@ -111,7 +129,16 @@ def normalise(
 
 
 def renormalise(images: jax.Array, source, target) -> jax.Array:
-  """Normalised with `source` = (mean, std) to normalised with `target`."""
+  """Changes the mean and deviation by which images are normalised.
+
+  Args:
+    images: float[..., channels], normalised with `source`.
+    source: (mean, std) of every channel, as a fraction of 255.
+    target: (mean, std) of every channel, as a fraction of 255.
+
+  Returns:
+    float[..., channels], normalised with `target`.
+  """
   shape = (1,) * (images.ndim - 1) + (-1,)
   (mean, std), (new_mean, new_std) = (
     [jnp.asarray(x, jnp.float32).reshape(shape) for x in pair]

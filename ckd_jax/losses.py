@@ -1,7 +1,8 @@
-"""Every loss function of the library: pure, and usable in any pipeline.
+"""Every loss function of the library, pure and usable in any pipeline.
 
 Point-wise losses return one value per example, relational losses one scalar per
-group; averages and vmap are the caller's. The functions live in methods/.
+group; the caller averages them and applies vmap. The functions are defined in
+the files of ckd_jax/methods; `fitted_offset` adds what comparisons leave free.
 """
 
 from ckd_jax.methods.ab import activation_boundary

@@ -1,8 +1,8 @@
-"""Who is compared with whom: pure functions of (key, step), without a sort.
+"""Samples images and groups: pure functions of (key, step), without a sort.
 
-A pass over the data is a keyed bijection of 0..size-1 that is evaluated only at
-the positions that a step needs, so the cost of a batch does not grow with the
-table, no order is stored, and `size` may be a tracer.
+A pass over the data is a keyed bijection of 0..size-1, evaluated only at the
+positions that a step needs: the cost of a batch does not grow with the table,
+no order is stored, and `size` may be a tracer.
 """
 
 import jax
@@ -11,27 +11,27 @@ import numpy as np
 from jax import lax
 
 _ROUNDS = 24
-# The step folds its own number into the run's key; no step has this number, so
-# the keys of sampling never meet the keys of augmentation.
+# A step folds its number into the run's key. No step has this number, so
+# sampling and augmentation never use the same key.
 _SAMPLING = 2**31 - 1
 
 
 def permute_index(
   key: jax.Array, position: jax.Array, size: int | jax.Array
 ) -> jax.Array:
-  """The element at `position` of a random order of 0..size-1.
+  """Returns the elements at some positions of a random order of 0..size-1.
 
   A swap-or-not shuffle: in each round every element is paired with its mirror
   image around a random point, and each pair changes places or not by one hash
   bit that both members share (Hoang, Morris and Rogaway, CRYPTO 2012).
 
   Args:
-    key: of this order.
+    key: determines the order.
     position: int32[...], each in [0, size).
-    size: how many elements the order has, below 2^30; may be traced.
+    size: number of elements, below 2^30; may be a tracer.
 
   Returns:
-    int32[...]; distinct positions give distinct elements.
+    int32[...] in [0, size); distinct positions give distinct elements.
   """
   size = jnp.asarray(size, jnp.int32)
   point_key, bit_key = jax.random.split(key)
@@ -58,10 +58,19 @@ def _hash_bit(value: jax.Array, salt: jax.Array) -> jax.Array:
 
 
 def batches(key, step, task, state=None) -> jax.Array:
-  """int32[batch, 1]: distinct images, every image once per pass.
+  """Samples distinct images, every image once per pass.
 
-  The images left over when the batch does not divide the table wait for the
-  next pass, whose order is new.
+  Images left over when the batch size does not divide the table wait for the
+  next pass, which has a new order.
+
+  Args:
+    key: the run's key, the same in every step.
+    step: int32, training steps before this one.
+    task: gives num_examples and batch_size.
+    state: ignored, so that this is a `Method.sample`.
+
+  Returns:
+    int32[batch, 1], rows of the table.
 
   Raises:
     ValueError: the batch is larger than the table (when its size is known).
@@ -80,14 +89,14 @@ def batches(key, step, task, state=None) -> jax.Array:
 
 
 def from_list(key, step, batch_size, rows, num_rows) -> jax.Array:
-  """The next `batch_size` rows of endless passes over a list, reshuffled.
+  """Takes the next rows of endless passes over a list, each in a new order.
 
   Args:
-    key: the run's key.
-    step: int32.
-    batch_size: rows to take.
+    key: the run's key, the same in every step.
+    step: int32, training steps before this one.
+    batch_size: number of rows to take.
     rows: [capacity, ...], of which the first `num_rows` are in use.
-    num_rows: int32.
+    num_rows: int32, rows in use.
 
   Returns:
     [batch_size, ...].
@@ -102,7 +111,16 @@ def from_list(key, step, batch_size, rows, num_rows) -> jax.Array:
 
 
 def distinct(key, count: int, size: int, num_examples) -> jax.Array:
-  """int32[count, size]: rows of distinct indices, uniform over all such rows.
+  """Draws rows of distinct indices, uniformly over all such rows.
+
+  Args:
+    key: random key.
+    count: number of rows.
+    size: indices in a row.
+    num_examples: indices are below it; may be a tracer.
+
+  Returns:
+    int32[count, size].
 
   Raises:
     ValueError: fewer examples than members (when the number is known).
@@ -112,7 +130,7 @@ def distinct(key, count: int, size: int, num_examples) -> jax.Array:
   columns: list[jax.Array] = []
   for member, member_key in enumerate(jax.random.split(key, size)):
     draw = jax.random.randint(member_key, (count,), 0, num_examples - member)
-    # The k-th free index: step over the ones that are taken, in rising order.
+    # The k-th free index: skip those that are taken, in rising order.
     for taken in _rising(columns):
       draw = draw + (draw >= taken)
     columns.append(draw)
@@ -128,24 +146,25 @@ def _rising(columns: list[jax.Array]) -> list[jax.Array]:
 def distinct_groups(
   key, num_examples, capacity: int, positives: int, negatives: int, limit: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Up to `limit` different groups, drawn once (arXiv 2311.02253, its sampler).
+  """Draws up to `limit` different groups (arXiv 2311.02253, its sampler).
 
   A group is a set of positives and a disjoint set of negatives; exchanging the
-  two sides gives another group, reordering one side does not. When there are
-  fewer than five times `limit` groups in all they are numbered and a random
+  two sides gives another group, reordering one side does not. If there are
+  fewer than five times `limit` groups in all, they are numbered and a random
   `limit` of the numbers is kept; otherwise groups are drawn and repetitions
-  are thrown away.
+  dropped.
 
   Args:
-    key: of the list.
-    num_examples: images to choose from; may be traced.
+    key: random key.
+    num_examples: number of images to choose from; may be a tracer.
     capacity: static upper bound of num_examples.
-    positives: members of the first side.
-    negatives: members of the second side.
+    positives: images on the first side.
+    negatives: images on the second side.
     limit: length of the list.
 
   Returns:
-    int32[limit, positives + negatives], and how many of its rows are in use.
+    int32[limit, positives + negatives], rows of the table, and the int32 number
+    of rows in use.
   """
   size = positives + negatives
   draw_key, order_key = jax.random.split(key)
@@ -179,7 +198,7 @@ def _sort_sides(groups, positives):
 
 
 def _count_groups(num_examples, positives, negatives, threshold):
-  """Whether there are fewer than `threshold` groups, and then how many."""
+  """Returns whether there are fewer than `threshold` groups, and how many."""
   total = _binomial_column(num_examples, positives, jnp.float32)
   total *= _binomial_column(num_examples - positives, negatives, jnp.float32)
   few = total < threshold
@@ -187,7 +206,7 @@ def _count_groups(num_examples, positives, negatives, threshold):
 
 
 def _binomial_column(items, chosen: int, dtype=jnp.int32):
-  """C(items, chosen); int32 results are exact where they are used (few)."""
+  """Computes C(items, chosen); int32 is exact where it is used, below 2^31."""
   value = jnp.float32(1.0)
   for k in range(chosen):
     value = value * (jnp.asarray(items, jnp.float32) - k) / (k + 1)
@@ -196,7 +215,7 @@ def _binomial_column(items, chosen: int, dtype=jnp.int32):
 
 
 def _unrank(rank, chosen: int, capacity: int):
-  """The `rank`-th subset of size `chosen`: combinatorial number system."""
+  """Finds the `rank`-th subset of `chosen` (combinatorial number system)."""
   columns = []
   for k in range(chosen, 0, -1):
     counts = np.ones(capacity + 1)

@@ -1,5 +1,7 @@
 """The shared numerics against float64, and where they must stay finite."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,16 +9,10 @@ import pytest
 from jax.test_util import check_grads
 
 from ckd_jax import numerics
+from tests.helpers import arrays
+from tests.helpers.arrays import log_softmax
 
-
-def draw(*shape, seed=0, scale=3.0):
-  return scale * np.random.default_rng(seed).normal(size=shape)
-
-
-def log_softmax(x):
-  x = np.asarray(x, np.float64)
-  x = x - x.max(-1, keepdims=True)
-  return x - np.log(np.exp(x).sum(-1, keepdims=True))
+draw = functools.partial(arrays.draw, scale=3.0)
 
 
 def kl(teacher, student):

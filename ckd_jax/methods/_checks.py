@@ -1,4 +1,4 @@
-"""The ranges of hyper-parameters: a value outside is refused in one line."""
+"""Checks the ranges of hyper-parameters; an error is one line."""
 
 import math
 

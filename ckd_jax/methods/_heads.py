@@ -15,7 +15,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def linear(key: jax.Array, inputs: int, outputs: int) -> dict[str, jax.Array]:
-  """Parameters of `apply_linear`: uniform within 1 / sqrt(inputs)."""
+  """Draws the parameters of `apply_linear`: uniform within 1 / sqrt(inputs)."""
   weight_key, bias_key = jax.random.split(key)
   bound = inputs**-0.5
   shape = (inputs, outputs)
@@ -28,7 +28,7 @@ def linear(key: jax.Array, inputs: int, outputs: int) -> dict[str, jax.Array]:
 
 
 def apply_linear(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-  """[n, inputs] -> float32[n, outputs]."""
+  """Maps [n, inputs] to float32[n, outputs]."""
   return x.astype(jnp.float32) @ params["weight"] + params["bias"][None]
 
 
@@ -36,11 +36,23 @@ def conv(
   key: jax.Array,
   inputs: int,
   outputs: int,
-  size: tuple[int, int] = (3, 3),
+  size: tuple[int, ...] = (3, 3),
   *,
   bias: bool = True,
 ) -> dict[str, jax.Array]:
-  """Parameters of `apply_conv`: uniform within 1 / sqrt(size * inputs)."""
+  """Draws the parameters of `apply_conv`.
+
+  Args:
+    key: random key.
+    inputs: channels of the input.
+    outputs: channels of the result.
+    size: (height, width) of the kernel.
+    bias: whether there is one.
+
+  Returns:
+    "weight" [*size, inputs, outputs] and "bias" [outputs], uniform within
+    1 / sqrt(height * width * inputs).
+  """
   return _uniform(key, (*size, inputs, outputs), outputs if bias else None)
 
 
@@ -48,11 +60,23 @@ def deconv(
   key: jax.Array,
   inputs: int,
   outputs: int,
-  size: tuple[int, int] = (3, 3),
+  size: tuple[int, ...] = (3, 3),
   *,
   bias: bool = True,
 ) -> dict[str, jax.Array]:
-  """Parameters of `apply_deconv`; the bound counts outputs, as PyTorch's."""
+  """Draws the parameters of `apply_deconv`.
+
+  Args:
+    key: random key.
+    inputs: channels of the input.
+    outputs: channels of the result.
+    size: (height, width) of the kernel.
+    bias: whether there is one.
+
+  Returns:
+    "weight" [*size, outputs, inputs] and "bias" [outputs], uniform within
+    1 / sqrt(height * width * outputs): PyTorch counts outputs here.
+  """
   return _uniform(key, (*size, outputs, inputs), outputs if bias else None)
 
 
@@ -67,7 +91,7 @@ def _uniform(key, shape, biases: int | None):
 
 
 def apply_conv(params, x: jax.Array, *, stride=1, padding=0) -> jax.Array:
-  """PyTorch's Conv2d: [n, h, w, inputs] -> float32[n, h', w', outputs]."""
+  """Convolves [n, h, w, inputs] to float32[n, h', w', outputs] (Conv2d)."""
   y = lax.conv_general_dilated(
     *float32(x, params["weight"]),
     window_strides=(stride, stride),
@@ -78,7 +102,7 @@ def apply_conv(params, x: jax.Array, *, stride=1, padding=0) -> jax.Array:
 
 
 def apply_deconv(params, x: jax.Array, *, stride=1, padding=0) -> jax.Array:
-  """PyTorch's ConvTranspose2d; its weight is [h, w, outputs, inputs]."""
+  """Convolves [n, h, w, inputs] to [n, h', w', outputs] (ConvTranspose2d)."""
   sides = [size - 1 - padding for size in params["weight"].shape[:2]]
   y = lax.conv_transpose(
     *float32(x, params["weight"]),
@@ -95,12 +119,15 @@ def _shift(params, y: jax.Array) -> jax.Array:
 
 
 def batch_norm(channels: int) -> dict[str, jax.Array]:
-  """Parameters of `apply_batch_norm`."""
+  """Makes the parameters of `apply_batch_norm`: scale 1, offset 0."""
   return {"scale": jnp.ones(channels), "offset": jnp.zeros(channels)}
 
 
 def apply_batch_norm(params, x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-  """By the batch's own statistics: a head is never used outside training."""
+  """Normalises [n, h, w, channels] by the statistics of the batch.
+
+  There are no running statistics: a head is never used outside training.
+  """
   centred = x - jnp.mean(x, axis=(0, 1, 2), keepdims=True)
   variance = jnp.mean(jnp.square(centred), axis=(0, 1, 2), keepdims=True)
   scaled = centred * lax.rsqrt(variance + epsilon)
@@ -111,9 +138,14 @@ def apply_batch_norm(params, x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
 def regressor(
   key: jax.Array, student: tuple[int, ...], teacher: tuple[int, ...]
 ) -> dict[str, dict]:
-  """Parameters of `regress`, between maps of these shapes, [..., h, w, c].
+  """Draws the parameters of `regress`.
 
-  The convolution has no bias: batch norm would take it out again.
+  The convolution has no bias: batch norm would remove it.
+
+  Args:
+    key: random key.
+    student: shape of the student's map, (..., h, w, c).
+    teacher: shape of the teacher's map, (..., h', w', c').
 
   Raises:
     ValueError: the teacher's map is larger, and not just twice as large.
@@ -133,7 +165,16 @@ def regressor(
 
 
 def regress(params, x: jax.Array, teacher: tuple[int, ...]) -> jax.Array:
-  """A convolution to the shape of the teacher's map, and batch norm."""
+  """Brings a map to the shape of the teacher's: convolution, batch norm.
+
+  Args:
+    params: parameters from `regressor`.
+    x: [n, h, w, c], the student's map.
+    teacher: shape of the teacher's map, (..., h', w', c').
+
+  Returns:
+    float32[n, h', w', c'].
+  """
   how = _how(x.shape[-3:-1], teacher[-3:-1])
   if how == "double":
     y = apply_deconv(params["conv"], x, stride=2, padding=1)
@@ -144,7 +185,7 @@ def regress(params, x: jax.Array, teacher: tuple[int, ...]) -> jax.Array:
   return apply_batch_norm(params["norm"], y)
 
 
-def _how(student: tuple[int, int], teacher: tuple[int, int]) -> str:
+def _how(student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
   sides = list(zip(student, teacher, strict=True))
   if all(s == 2 * t for s, t in sides):
     return "halve"

@@ -55,7 +55,7 @@ def same_size(
   return _pool(student, size), _pool(teacher, size)
 
 
-def _pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def _pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
   """Pools by adaptive averages, in PyTorch's bins.
 
   Args:

@@ -1,4 +1,4 @@
-"""Mixing the images of a group, and the loss of what was mixed."""
+"""Mixes the images of a group, and compares the answers about the mixture."""
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +13,29 @@ from ckd_jax.numerics import constant, cross_entropy, float32
 
 
 def blend(images: jax.Array, weights: jax.Array) -> jax.Array:
-  """[batch, group, h, w, c] and [batch, group] to [batch, 1, h, w, c]."""
+  """Averages the images of every group by its weights.
+
+  Args:
+    images: [batch, group, h, w, c].
+    weights: [batch, group], each row with the sum 1.
+
+  Returns:
+    [batch, 1, h, w, c].
+  """
   weights = weights[:, :, None, None, None].astype(images.dtype)
   return jnp.sum(weights * images, axis=1, keepdims=True)
 
 
 def box(key: jax.Array, shape, sides) -> jax.Array:
-  """A box around a random pixel, cut off at the border.
+  """Draws a box around a random pixel, cut off at the border.
 
   Args:
-    key: of the pixel.
+    key: draws the pixel.
     shape: (height, width) of the image.
-    sides: (height, width) of the box, int; odd ones lose a pixel.
+    sides: (height, width) of the box in pixels; odd ones lose a pixel.
 
   Returns:
-    bool[height, width], true inside; the same for the whole batch.
+    bool[height, width], true inside the box.
   """
   inside = []
   for axis_key, size, side in zip(
@@ -45,12 +53,12 @@ def box(key: jax.Array, shape, sides) -> jax.Array:
 def paste(
   key: jax.Array, images: jax.Array, lam: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """A box of about 1 - lam of the second image laid over the first.
+  """Pastes a box of about 1 - lam of the second image over the first.
 
   Args:
-    key: of the box, one for the batch.
+    key: draws the box, one for the batch.
     images: [batch, 2, h, w, c].
-    lam: share to keep, in [0, 1].
+    lam: share of the first image to keep, 0 to 1.
 
   Returns:
     [batch, 1, h, w, c], and the share of pixels that was kept.
@@ -65,11 +73,11 @@ def paste(
 def soft_cross_entropy(
   student_logits: jax.Array, teacher_logits: jax.Array
 ) -> jax.Array:
-  """-sum_c softmax(teacher)_c log softmax(student)_c, no teacher gradient.
+  """Computes -sum_c softmax(teacher)_c log softmax(student)_c.
 
   Args:
     student_logits: [..., classes].
-    teacher_logits: [..., classes]; -inf rules a class out.
+    teacher_logits: [..., classes]; -inf rules a class out. No gradient.
 
   Returns:
     float32[...], in nats.
@@ -92,24 +100,24 @@ def mixing(
   temperature: float,
   max_groups: int,
 ) -> Method:
-  """A method on mixed images, against the answers to the images before mixing.
+  """Builds a method on mixed images and the answers to the original ones.
 
   Every term but CKD is the sum over the group of batch.weights times the term
   of that member, averaged over the batch. CKD compares mixed images with each
   other; its target mixes the logits, and the labels, as the images were mixed.
-  A live teacher has seen the mixed image
-  itself: its one answer then stands for every member.
+  A live teacher sees the mixed image itself: its one answer then stands for
+  every member.
 
   Args:
-    group: images mixed into one.
-    prepare: (key, batch) -> batch, with images [batch, 1, h, w, c] and weights
-      [batch, group].
-    weight: of the cross-entropy with the teacher's probabilities.
-    cross_entropy_weight: of the cross-entropy with the labels.
-    kd_weight: of the KD term.
-    ckd_weight: of `ckd_all` over pairs of mixed images.
-    temperature: of the KD term.
-    max_groups: length of the fixed list from which groups are taken.
+    group: how many images are mixed into one.
+    prepare: mixes the images of a batch, to images [batch, 1, h, w, c] and
+      weights [batch, group].
+    weight: weight of the cross-entropy with the teacher's probabilities.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of the KD term.
+    ckd_weight: weight of `ckd_all` over pairs of mixed images.
+    temperature: softening temperature of the KD term, above 0.
+    max_groups: length of the list of groups, drawn once.
 
   Raises:
     ValueError: a value outside its range.

@@ -57,7 +57,7 @@ class Batch(NamedTuple):
     teachers: Outputs of [batch, group, ...], under stop_gradient.
   """
 
-  index: jax.Array
+  index: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
   images: jax.Array
   labels: jax.Array
   weights: jax.Array | None = None

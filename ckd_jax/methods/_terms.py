@@ -36,6 +36,20 @@ class Inputs(NamedTuple):
   key: jax.Array
   step: jax.Array
 
+  @property
+  def embeddings(self) -> tuple[jax.Array, jax.Array]:
+    """Student's and teacher's embeddings, [batch, dim] and [batch, other dim].
+
+    Raises:
+      ValueError: one of the networks gives no embedding.
+    """
+    student, teacher = self.student.embedding, self.teacher.embedding
+    if student is None or teacher is None:
+      raise ValueError(
+        "this method compares embeddings: student and teacher must give them"
+      )
+    return student[:, 0], teacher[:, 0]
+
 
 class OwnTerms(Protocol):
   """Computes a method's own terms."""

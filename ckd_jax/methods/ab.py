@@ -1,4 +1,4 @@
-"""Activation boundaries: fire where the teacher fires, by a margin."""
+"""Activation boundaries: the student fires where the teacher fires."""
 
 import chex
 import jax
@@ -8,6 +8,7 @@ from ckd_jax.methods import Method, Stage
 from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._heads import regress, regressor
 from ckd_jax.methods._maps import pairs
+from ckd_jax.methods._sum import weighted_sum
 from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant, float32
 
@@ -15,7 +16,7 @@ from ckd_jax.numerics import constant, float32
 def activation_boundary(
   student_map: jax.Array, teacher_map: jax.Array, *, margin: float = 1.0
 ) -> jax.Array:
-  """The squared hinge around the teacher's activation boundary, per example.
+  """Computes the squared hinge around the teacher's activation boundary.
 
   Where the teacher is at or below 0, (student + margin)^2 above -margin; where
   it is above 0, (student - margin)^2 below margin; summed over all positions
@@ -23,11 +24,11 @@ def activation_boundary(
 
   Args:
     student_map: [n, h, w, c], before its ReLU.
-    teacher_map: the same shape, before its ReLU. No gradient.
-    margin: from the boundary, 0 or more.
+    teacher_map: [n, h, w, c], before its ReLU. No gradient.
+    margin: distance from the boundary from which nothing is penalised.
 
   Returns:
-    float32[n].
+    float32[n], one value per example.
 
   References:
     Heo et al., arXiv 1811.03233, the alternative loss.
@@ -51,11 +52,22 @@ def make(
 ) -> Method:
   """AB (arXiv 1811.03233) with RepDistiller's weights and schedule.
 
-  In a first stage the student's trunk learns the teacher's boundaries, on every
-  map but the stem's, the last one counting 0.003 and each earlier one half as
-  much; then it learns the labels alone. Where shapes differ a convolution and
-  batch norm stand between, and are thrown away after the first stage. `weight`
-  counts in the first stage only.
+  In a first stage the student's trunk learns the teacher's boundaries on every
+  map but the stem's; the last map weighs 0.003, each earlier one half as much
+  as the next. Then the student learns the labels alone. Where shapes differ, a
+  convolution and batch norm connect them and are dropped after that stage.
+
+  Args:
+    weight: weight of the boundary loss, in the first stage only.
+    margin: distance from the boundary from which nothing is penalised.
+    stage_epochs: length of the first stage, in passes over the images.
+    stage_learning_rate: constant learning rate of the first stage.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   at_least(0, weight=weight, margin=margin, stage_epochs=stage_epochs)
   above(0, stage_learning_rate=stage_learning_rate)
@@ -83,7 +95,8 @@ def make(
         ours = regress(params[f"map{i}"], ours, theirs.shape)
       short = activation_boundary(ours, theirs, margin=margin)
       value += 0.003 * 2.0 ** (i - len(middle)) * jnp.mean(short)
-    return weight * value, (state, {"ab": jax.lax.stop_gradient(value)})
+    value, metrics = weighted_sum({"ab": (weight, value)})
+    return value, (state, metrics)
 
   def terms(inputs: Inputs):
     return {}

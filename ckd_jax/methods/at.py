@@ -1,4 +1,4 @@
-"""Attention transfer: be active where the teacher is active."""
+"""Attention transfer: the student is active where the teacher is active."""
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +13,19 @@ from ckd_jax.numerics import constant
 def attention_transfer(
   student_map: jax.Array, teacher_map: jax.Array, *, power: int = 2
 ) -> jax.Array:
-  """The mean squared difference of two attention maps, per example.
+  """Computes the mean squared difference of two attention maps.
 
   Attention is the mean over channels of x^power at every position, as one
-  vector of length 1. The larger map is averaged down first. Channels may
-  differ in number.
+  vector of length 1. The larger map is averaged down first. The numbers of
+  channels may differ.
 
   Args:
     student_map: [n, h, w, c].
     teacher_map: [n, h', w', c']. No gradient.
-    power: 1 or more; an odd one keeps the sign of what is negative.
+    power: exponent, 1 or more; an odd one keeps the sign of negative values.
 
   Returns:
-    float32[n]; an attention map of zeros stays zero.
+    float32[n], one value per example; an attention map of zeros stays zero.
 
   References:
     Zagoruyko and Komodakis, arXiv 1612.03928, equation 2, squared and as a mean
@@ -44,7 +44,18 @@ def make(
   kd_weight: float = 0.0,
   ckd_weight: float = 0.0,
 ) -> Method:
-  """AT (arXiv 1612.03928), RepDistiller's weight, all maps but the stem's."""
+  """AT (arXiv 1612.03928), RepDistiller's weight, all maps but the stem's.
+
+  Args:
+    weight: weight of the sum over maps.
+    power: exponent of the activations, 1 or more.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
+  """
   at_least(0, weight=weight)
   at_least(1, power=power)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)

@@ -1,4 +1,4 @@
-"""Correlation congruence: gaps of embeddings, multiplied along the batch."""
+"""Correlation congruence: products of neighbouring gaps between embeddings."""
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,15 @@ from ckd_jax.numerics import check_shapes, constant, float32
 
 
 def correlation_congruence(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """With d = |student - teacher|: the mean over i of d[i] . d[i + 1].
+  """Computes the mean over i of d[i] . d[i + 1], with d = |student - teacher|.
 
-  Neighbours are whoever stand side by side in the batch, so the value depends
-  on the order of the examples.
+  Neighbours are consecutive rows, so the value depends on the order of the
+  batch.
 
   Args:
-    student: [n, ...], after its head.
-    teacher: [n, ...] as student, after its head, which is trained: this
-      argument carries a gradient, the teacher's own embedding does not.
+    student: [n, ...], the student's embedding after its head.
+    teacher: the same shape, the teacher's embedding after its head. The head is
+      trained, so this argument carries a gradient.
 
   Returns:
     float32 scalar; 0 for one example, which has no neighbour.
@@ -43,8 +43,18 @@ def make(
 ) -> Method:
   """CC (arXiv 1904.01802) with RepDistiller's weights and heads.
 
-  Both heads are trained, the teacher's too; nothing but weight decay and the
-  labels speaks against heads that answer the same to everything.
+  Both heads are trained, the teacher's too; only weight decay and the labels
+  keep the heads from giving every image the same output.
+
+  Args:
+    weight: weight of the correlation loss.
+    dim: width of both heads.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   at_least(0, weight=weight)
   at_least(1, dim=dim)
@@ -59,11 +69,10 @@ def make(
     return params, {}
 
   def terms(inputs: Inputs):
+    student, teacher = inputs.embeddings
     value = correlation_congruence(
-      apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
-      apply_linear(
-        inputs.params["teacher"], *constant(inputs.teacher.embedding[:, 0])
-      ),
+      apply_linear(inputs.params["student"], student),
+      apply_linear(inputs.params["teacher"], *constant(teacher)),
     )
     return {"cc": (weight, value)}
 

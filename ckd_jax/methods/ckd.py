@@ -1,4 +1,4 @@
-"""Comparative Knowledge Distillation: match the differences between answers.
+"""Comparative Knowledge Distillation: matches differences between answers.
 
 `ckd` compares one group, as published. `ckd_all` is its mean over every group
 of a batch, in closed form. `make` offers both as estimators, and one between.
@@ -34,10 +34,9 @@ def ckd(
   divergence: str = "mse",
   temperature: float = 4.0,
 ) -> jax.Array:
-  """The comparative loss of ONE group; vmap it over groups.
+  """Computes the comparative loss of ONE group; vmap it over groups.
 
-  Both sides of the group are averaged and mixed, for the student and for the
-  teacher alike, and the two results are compared:
+  Each network's two sides are averaged and mixed, and the results compared:
   mse is mean over classes of (mix(student) - mix(teacher))^2, kl is
   T^2 KL(softmax(mix(teacher) / T) || softmax(mix(student) / T)).
 
@@ -50,13 +49,13 @@ def ckd(
     mix: "difference" of the side means, their "mean" (ckd_add), or a number
       lam for lam * positive + (1 - lam) * negative (ckd_mixup).
     divergence: "mse", or "kl" (the first version of the paper).
-    temperature: T of kl.
+    temperature: T of kl, above 0.
 
   Returns:
     float32 scalar.
 
   Raises:
-    ValueError: an unknown mix or divergence, or sides that are not alike.
+    ValueError: an unknown mix or divergence, or sides of different shapes.
 
   References:
     arXiv 2311.02253, the comparative loss; v1 for kl.
@@ -91,7 +90,7 @@ def ckd_all(
   mix: str | float = "difference",
   mean_weight: float = 0.0,
 ) -> jax.Array:
-  """The mean of `ckd` over every group of the batch, at O(n * classes).
+  """Computes the mean of `ckd` over every group of a batch, in closed form.
 
   With d = student - teacher and S2 = sum_i |d_i - mean(d)|^2 / (n - 1), the
   difference of side means has the mean square (1/p + 1/n') * S2 over all
@@ -103,15 +102,15 @@ def ckd_all(
   the factor and n/(n-1), plain logit matching at 1.
 
   Args:
-    student: [n, classes].
-    teacher: [n, classes], finite. No gradient.
-    positives: p, members of the first side.
-    negatives: n', members of the second side.
-    mix: as in `ckd`.
+    student: [n, classes], logits.
+    teacher: [n, classes], finite; logits or one-hot labels. No gradient.
+    positives: p, images on the first side.
+    negatives: n', images on the second side.
+    mix: "difference", "mean" or a number, as in `ckd`.
     mean_weight: weight of the batch mean; for mix "difference" only.
 
   Returns:
-    float32 scalar, divided by the number of classes as `ckd` is.
+    float32 scalar, a mean over classes, computed at O(n * classes).
 
   Raises:
     ValueError: the batch is smaller than one group, the shapes differ, or a
@@ -182,23 +181,23 @@ def make(
   all: the same batch, and the mean over all of its groups in closed form.
 
   Args:
-    positives: members of the first side of a group.
-    negatives: members of the second side.
+    positives: images on the first side of a group.
+    negatives: images on the second side.
     mix: "difference", "mean" (ckd_add) or "lam" (ckd_mixup: one lam per batch
       from Beta(beta, beta)).
-    beta: both parameters of that distribution.
+    beta: both parameters of that distribution, above 0.
     divergence: "mse", or "kl" (the first version of the paper).
-    temperature: of kl and of the KD term.
-    teacher_weight: of the comparison with the teacher's answers.
-    label_weight: of the same comparison with one-hot labels in their place.
-    cross_entropy_weight: of an added cross-entropy, per image.
-    kd_weight: of an added KD term, per image.
+    temperature: softening temperature of kl and of the KD term.
+    teacher_weight: weight of the comparison with the teacher's logits.
+    label_weight: weight of the comparison with one-hot labels.
+    cross_entropy_weight: weight of an added cross-entropy, per image.
+    kd_weight: weight of an added KD term, per image.
     estimator: "groups", "batch_groups" or "all".
-    max_groups: length of the list of `groups`.
-    groups_per_batch: groups drawn per step by `batch_groups`.
-    mean_weight: weight of the batch mean, which no difference sees; `all` only.
-    offset: "fit" judges the student with the class offset that the loss leaves
-      free, fitted on the training images; "none" as it is.
+    max_groups: length of the list of "groups".
+    groups_per_batch: groups that "batch_groups" draws per step.
+    mean_weight: weight of the batch mean, which no difference sees; "all" only.
+    offset: "fit" evaluates the student with the class offset that the loss
+      leaves free, fitted on the training images; "none" without it.
 
   Raises:
     ValueError: a value outside its range, or a combination without meaning.

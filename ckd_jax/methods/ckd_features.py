@@ -9,15 +9,14 @@ from ckd_jax.numerics import float32
 
 
 def difference(outputs: Outputs, positives: int) -> Outputs:
-  """Everything a network says of the first side less what it says of the other.
+  """Subtracts the second side's mean outputs from the first side's.
 
   Args:
-    outputs: of [batch, group, ...].
-    positives: members of the first side; the rest are the second.
+    outputs: a network's Outputs, of [batch, group, ...].
+    positives: images on the first side; the rest of a group is the second.
 
   Returns:
-    float32 Outputs of [batch, 1, ...]: the mean over the first side minus the
-    mean over the second.
+    float32 Outputs of [batch, 1, ...].
 
   References:
     arXiv 2311.02253, its white-box variant.
@@ -49,23 +48,25 @@ def make(
 ) -> Method:
   """CKD with a white-box loss on differences (arXiv 2311.02253, its code).
 
-  To `ckd` over groups, as published, comes the loss of `fitnet`, `cc` or `vid`
-  with its own heads and its own weight (100, 0.02 and 1), which here sees the
-  differences of the group means of the features in place of the features.
+  The loss of `fitnet`, `cc` or `vid`, with its own heads and its own weight
+  (100, 0.02 and 1), is added to `ckd` over groups, as published. In place of
+  features it sees the differences of their means over the sides of a group.
 
   Args:
-    features: "fitnet", "cc" or "vid".
-    weight: multiplies the published weight of that loss.
-    signed: leaves out the ReLU of fitnet's regressor. As published it ends in
-      one and cannot reach the negative half of a difference. cc and vid can.
-    positives: members of the first side of a group.
-    negatives: members of the second side.
-    teacher_weight: of the comparison of logits with the teacher's.
-    label_weight: of the comparison of logits with one-hot labels.
-    cross_entropy_weight: of an added cross-entropy, per image.
-    kd_weight: of an added KD term, per image.
+    features: the loss on features: "fitnet", "cc" or "vid".
+    weight: multiplies that loss's published weight.
+    signed: leaves out the ReLU of fitnet's regressor. With it, as published,
+      the regressor cannot reach the negative half of a difference. cc and vid
+      can.
+    positives: images on the first side of a group.
+    negatives: images on the second side.
+    teacher_weight: weight of the comparison with the teacher's logits.
+    label_weight: weight of the comparison with one-hot labels.
+    cross_entropy_weight: weight of an added cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
     max_groups: length of the list of groups, drawn once.
-    offset: as in `ckd`: no loss on features sees the offset of the logits.
+    offset: "none" or "fit", as in `ckd`; no loss on features sees the offset of
+      the logits.
 
   Raises:
     ValueError: unknown features, a weight below 0, or what `ckd` refuses.

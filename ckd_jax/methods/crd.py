@@ -1,4 +1,4 @@
-"""Contrastive Representation Distillation: one image against many others."""
+"""Contrastive Representation Distillation: an image against many others."""
 
 from typing import NamedTuple
 
@@ -13,16 +13,31 @@ from ckd_jax.numerics import check_shapes, constant, float32, normalise
 
 
 class CRDMemory(NamedTuple):
-  """What both networks last said about every image."""
+  """The last embeddings of every image, from both networks.
 
-  student: jax.Array  # [num_examples, dim]
-  teacher: jax.Array  # [num_examples, dim]
-  student_normalizer: jax.Array  # float32, negative until the first batch
+  Attributes:
+    student: float32[num_examples, dim], rows of the student's head.
+    teacher: float32[num_examples, dim], rows of the teacher's head.
+    student_normalizer: float32 scalar Z of the student; negative until the
+      first batch.
+    teacher_normalizer: float32 scalar Z of the teacher; negative until the
+      first batch.
+  """
+
+  student: jax.Array
+  teacher: jax.Array
+  student_normalizer: jax.Array
   teacher_normalizer: jax.Array
 
 
 def crd_memory(key: jax.Array, num_examples: int, dim: int) -> CRDMemory:
-  """The memory of the start: uniform within sqrt(3 / dim), no normalisers."""
+  """Draws the first memory: uniform within sqrt(3 / dim), no normalisers.
+
+  Args:
+    key: random key.
+    num_examples: rows, one for every image.
+    dim: width of both heads.
+  """
   student_key, teacher_key = jax.random.split(key)
   shape, bound = (num_examples, dim), (3 / dim) ** 0.5
 
@@ -44,27 +59,28 @@ def crd(
   temperature: float = 0.07,
   momentum: float = 0.5,
 ) -> tuple[jax.Array, CRDMemory]:
-  """Noise-contrastive estimation in both directions, and the memory after it.
+  """Contrasts both networks with each other's memory, and moves the memory.
 
-  Each network is held against the memory of the other. With P = exp(dot / T) /
+  Each network is compared with the memory of the other. With P = exp(dot / T) /
   Z, Z the first batch's mean of exp(dot / T) times num_examples, and c =
   negatives / num_examples: the mean over examples of -log(P+ / (P+ + c)) - sum
   over negatives of log(c / (P- + c)). Then the rows of this batch move:
   normalise(momentum * old + (1 - momentum) * new).
 
   A row that is not finite enters neither the memory nor Z, where it would stay
-  for the whole run.
+  for ever.
 
   Args:
-    student: [n, dim], after its head.
-    teacher: [n, dim], after its head, which is trained: this argument carries a
-      gradient, the teacher's own embedding does not.
-    memory: of `crd_memory`, or of the batch before. No gradient.
-    index: int[n], the examples' rows of the memory, distinct.
-    contrast_index: int[n, 1 + negatives], the positive first.
-    num_examples: images in the run; may be fewer than the memory has rows.
-    temperature: T.
-    momentum: share of the old row that stays.
+    student: [n, dim], the student's embedding after its head.
+    teacher: [n, dim], the teacher's embedding after its head. The head is
+      trained, so this argument carries a gradient.
+    memory: from `crd_memory` or from the batch before. No gradient.
+    index: int[n], distinct rows of the memory, those of the examples.
+    contrast_index: int[n, 1 + negatives], rows of the memory, the positive
+      first.
+    num_examples: training images; the memory may have more rows.
+    temperature: T, above 0.
+    momentum: share of the old row that stays, 0 to 1.
 
   Returns:
     float32 scalar, in nats, and the new memory.
@@ -139,6 +155,19 @@ def make(
   Both heads are trained. The negatives of an image are drawn anew at every
   step, with replacement, from the images of all other classes (without
   replacement in the public code where a class leaves enough of them).
+
+  Args:
+    weight: weight of the contrastive loss.
+    negatives: images that each image is contrasted with.
+    temperature: divides the similarities, above 0.
+    momentum: share of an old memory row that stays, 0 to 1.
+    dim: width of both heads.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   at_least(0, weight=weight)
   at_least(1, negatives=negatives, dim=dim)
@@ -159,15 +188,14 @@ def make(
     return params, state
 
   def terms(inputs: Inputs):
+    student, teacher = inputs.embeddings
     index, classes = inputs.batch.index[:, 0], inputs.state["classes"]
     others = _other_classes(
       inputs.key, inputs.batch.labels[:, 0], classes, negatives
     )
     value, memory = crd(
-      apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
-      apply_linear(
-        inputs.params["teacher"], *constant(inputs.teacher.embedding[:, 0])
-      ),
+      apply_linear(inputs.params["student"], student),
+      apply_linear(inputs.params["teacher"], *constant(teacher)),
       inputs.state["memory"],
       index,
       jnp.concatenate([index[:, None], others], axis=1),

@@ -9,15 +9,15 @@ from ckd_jax.methods._mixing import mixing, paste
 
 
 def cutmix(key: jax.Array, batch: Batch, *, beta: float = 1.0) -> Batch:
-  """A box of about 1 - lam of the second image laid over the first.
+  """Pastes a box of about 1 - lam of the second image over the first.
 
   lam ~ Beta(beta, beta) and the box are one per batch. The box is cut off at
   the border, and lam is then set to the share of pixels that was kept.
 
   Args:
-    key: of lam and of the box.
+    key: draws lam and the box.
     batch: images [batch, 2, h, w, c].
-    beta: both parameters of the distribution.
+    beta: both parameters of the distribution, above 0.
 
   Returns:
     The batch with images [batch, 1, h, w, c] and weights [batch, 2]; labels and
@@ -48,13 +48,17 @@ def make(
   """CutMix with a teacher, a baseline of arXiv 2311.02253 (CutMix: 1905.04899).
 
   Args:
-    weight: of the cross-entropy with the teacher's probabilities at T = 1.
-    beta: both parameters of lam's distribution.
-    cross_entropy_weight: of the cross-entropy with the labels.
-    kd_weight: of the KD term; none in the published code.
-    ckd_weight: of CKD between mixed images.
-    temperature: of the KD term.
+    weight: weight of the cross-entropy with the teacher's probabilities at
+      temperature 1.
+    beta: both parameters of lam's Beta distribution, above 0.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of the KD term; none in the published code.
+    ckd_weight: weight of the comparison between mixed images.
+    temperature: softening temperature of the KD term, above 0.
     max_groups: length of the list of pairs, drawn once.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   above(0, beta=beta)
 

@@ -1,4 +1,4 @@
-"""DIST: correlate the student's probabilities with the teacher's."""
+"""DIST: correlates the student's probabilities with the teacher's."""
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,11 @@ def dist(
   gamma: float = 1.0,
   temperature: float = 4.0,
 ) -> jax.Array:
-  """T^2 (beta (1 - mean of row correlations) + gamma (1 - same of columns)).
+  """Computes T^2 (beta (1 - r of rows) + gamma (1 - r of columns)).
 
-  Pearson's correlation of softmax(logits / T), along the classes of each
-  example and along the examples of each class. Where a side is constant it is
-  0, without a gradient; so one example leaves gamma T^2 for its columns.
+  r is Pearson's correlation of softmax(logits / T), the mean over examples
+  (rows) or over classes (columns). Where a side is constant, it is 0 without a
+  gradient; a single example therefore leaves gamma T^2 for its columns.
 
   Args:
     student_logits: [n, classes].
@@ -48,15 +48,18 @@ def dist(
 
 
 def correlation(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Pearson's, of rows [n, dim] twice -> [n]; 0 where a row is constant."""
+  """Computes Pearson's correlation of rows, [n, dim] and [n, dim] -> [n].
+
+  It is 0, without a gradient, where a row is constant.
+  """
   a, b = _centred(a), _centred(b)
   return jnp.sum(a * b, axis=1) / (_length(a) * _length(b) + _EPSILON)
 
 
 def _centred(x: jax.Array) -> jax.Array:
   gap = x - jnp.mean(x, axis=1, keepdims=True)
-  # What is left of a constant row is rounding: its direction is noise, and a
-  # division by its length makes gradients that float16 cannot hold.
+  # A constant row leaves rounding errors: their direction is noise, and
+  # division by their length makes gradients too large for float16.
   is_constant = _length(gap) <= 1e-6 * _length(x)
   return jnp.where(is_constant[:, None], 0.0, gap)
 
@@ -75,7 +78,20 @@ def make(
   kd_weight: float = 1.0,
   ckd_weight: float = 0.0,
 ) -> Method:
-  """DIST (arXiv 2205.10536) with the weights of arXiv 2311.02253's code."""
+  """DIST (arXiv 2205.10536) with the weights of arXiv 2311.02253's code.
+
+  Args:
+    weight: weight of the whole DIST term.
+    beta: weight of the relation between classes.
+    gamma: weight of the relation between examples.
+    temperature: softening temperature, above 0.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
+  """
   at_least(0, weight=weight, beta=beta, gamma=gamma)
   above(0, temperature=temperature)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)

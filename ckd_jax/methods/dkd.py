@@ -18,7 +18,7 @@ def dkd(
   beta: float = 8.0,
   temperature: float = 4.0,
 ) -> jax.Array:
-  """T^2 (alpha KL(label or not) + beta KL(among the classes but the label)).
+  """Computes T^2 (alpha KL(label or not) + beta KL(among the other classes)).
 
   Both are KL(teacher || student) of probabilities at temperature T, computed
   from logits, never from probabilities: no gap between classes is too wide.
@@ -27,13 +27,13 @@ def dkd(
   Args:
     student_logits: [n, classes].
     teacher_logits: [n, classes]; -inf rules a class out. No gradient.
-    labels: int[n].
+    labels: int[n], the classes of the examples.
     alpha: weight of the labelled class against the rest.
     beta: weight of the relation among the rest.
     temperature: T, above 0.
 
   Returns:
-    float32[n], in nats.
+    float32[n], one value per example, in nats.
 
   References:
     Zhao et al., arXiv 2203.08679, TCKD and NCKD.
@@ -79,6 +79,19 @@ def make(
   Published values of beta on CIFAR-100 are 2 (resnet110 to resnet32, resnet56
   to resnet20), 6 (wrn to wrn, vgg13 to anything) and 8. The first epoch is
   number 1, as mdistiller counts; 0 warm-up epochs mean full weight throughout.
+
+  Args:
+    weight: final weight of the DKD term.
+    alpha: weight of the labelled class against the rest.
+    beta: weight of the relation among the rest.
+    temperature: softening temperature, above 0.
+    warmup_epochs: epochs over which the weight grows; 0 for none.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   at_least(
     0, weight=weight, alpha=alpha, beta=beta, warmup_epochs=warmup_epochs

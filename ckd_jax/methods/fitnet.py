@@ -1,4 +1,4 @@
-"""FitNets: a regressor of the student's middle map is to hit the teacher's."""
+"""FitNets: predicts the teacher's middle map from the student's."""
 
 import chex
 import jax
@@ -12,11 +12,11 @@ from ckd_jax.numerics import constant, float32
 
 
 def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """The mean squared difference, per example.
+  """Computes the mean squared difference, per example.
 
   Args:
-    student: [n, ...], after its regressor.
-    teacher: the same shape. No gradient.
+    student: [n, ...], the student's map after its regressor.
+    teacher: the same shape, the teacher's map. No gradient.
 
   Returns:
     float32[n].
@@ -41,10 +41,20 @@ def make(
 ) -> Method:
   """FitNets (arXiv 1412.6550) in one stage, with RepDistiller's regressor.
 
-  A convolution, batch norm and a ReLU on the student's map number `index`,
-  counted from the stem at 0. The ReLU keeps it from anything below zero, which
-  the maps of a wide ResNet hold; `signed` leaves it out, which is not in the
-  published code.
+  A convolution, batch norm and a ReLU on the student's map number `index`, the
+  stem being number 0, predict the teacher's map. With the ReLU they cannot
+  reach the negative values that the maps of a wide ResNet hold; see `signed`.
+
+  Args:
+    weight: weight of the hint.
+    index: number of the map, the stem being 0.
+    signed: leaves out the ReLU; not in the published code.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   at_least(0, weight=weight, index=index)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)

@@ -1,4 +1,4 @@
-"""Flow of solution procedure: how the channels of two stages go together."""
+"""Flow of solution procedure: inner products of two stages' channels."""
 
 import itertools
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ckd_jax.methods import Method, Stage
 from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._maps import pairs, same_size
+from ckd_jax.methods._sum import weighted_sum
 from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import check_rows, constant, float32
 
@@ -18,20 +19,20 @@ def fsp(
   teacher_bottom: jax.Array,
   teacher_top: jax.Array,
 ) -> jax.Array:
-  """The mean squared difference of two FSP matrices, per example.
+  """Computes the mean squared difference of two FSP matrices.
 
   The matrix of a network is [i, j] = mean over positions of channel i of its
   bottom map times channel j of its top map, the larger of the two averaged down
   first.
 
   Args:
-    student_bottom: [n, h, w, c].
-    student_top: [n, h', w', c'].
-    teacher_bottom: [n, ., ., c]. No gradient.
-    teacher_top: [n, ., ., c']. No gradient.
+    student_bottom: [n, h, w, c], the student's earlier map.
+    student_top: [n, h', w', c'], its later map.
+    teacher_bottom: [n, ., ., c], the teacher's earlier map. No gradient.
+    teacher_top: [n, ., ., c'], its later map. No gradient.
 
   Returns:
-    float32[n].
+    float32[n], one value per example.
 
   Raises:
     ValueError: the two networks differ in channels.
@@ -75,8 +76,19 @@ def make(
   """FSP (Yim et al., CVPR 2017) by the schedule of arXiv 1910.10699's code.
 
   In a first stage the student's trunk learns the matrices of neighbouring maps,
-  stem included; then it learns the labels alone. `weight` counts in the first
-  stage only: RepDistiller's -b 50 is never multiplied with anything.
+  stem included; then it learns the labels alone. RepDistiller's -b 50 is
+  multiplied with nothing.
+
+  Args:
+    weight: weight of the loss on FSP matrices, in the first stage only.
+    stage_epochs: length of the first stage, in passes over the images.
+    stage_learning_rate: constant learning rate of the first stage.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   at_least(0, weight=weight, stage_epochs=stage_epochs)
   above(0, stage_learning_rate=stage_learning_rate)
@@ -96,7 +108,8 @@ def make(
       jnp.mean(fsp(bottom[0], top[0], bottom[1], top[1]))
       for bottom, top in itertools.pairwise(maps)
     )
-    return weight * value, (state, {"fsp": jax.lax.stop_gradient(value)})
+    value, metrics = weighted_sum({"fsp": (weight, value)})
+    return value, (state, metrics)
 
   def terms(inputs: Inputs):
     return {}

@@ -1,4 +1,4 @@
-"""Factor transfer: a translator of the student says what a paraphraser says."""
+"""Factor transfer: a translator of the student imitates a paraphraser."""
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from ckd_jax.methods._heads import (
   deconv,
 )
 from ckd_jax.methods._maps import attention, same_size
+from ckd_jax.methods._sum import weighted_sum
 from ckd_jax.methods._terms import Extra, Inputs, make_method
 from ckd_jax.numerics import constant
 
@@ -21,7 +22,7 @@ from ckd_jax.numerics import constant
 def factor_transfer(
   student_map: jax.Array, teacher_map: jax.Array, *, power: int = 2
 ) -> jax.Array:
-  """The mean absolute difference of two normalised factors, per example.
+  """Computes the mean absolute difference of two normalised factors.
 
   A factor is first made the mean over channels of x^power at every position, as
   one vector of length 1; the larger map is averaged down before that.
@@ -29,10 +30,10 @@ def factor_transfer(
   Args:
     student_map: [n, h, w, c], after the translator.
     teacher_map: [n, h', w', c'], after the paraphraser. No gradient.
-    power: 1 or more; an odd one keeps the sign of what is negative.
+    power: exponent, 1 or more; an odd one keeps the sign of negative values.
 
   Returns:
-    float32[n]; a factor of zeros stays zero.
+    float32[n], one value per example; a factor of zeros stays zero.
 
   References:
     Kim, Park and Kwak, arXiv 1802.04977, the factor transfer loss with p = 1,
@@ -92,10 +93,22 @@ def make(
 ) -> Method:
   """FT (arXiv 1802.04977) with RepDistiller's weight and schedule.
 
-  In a first stage the paraphraser, an auto-encoder of the teacher's last map,
-  learns to give that map back; then it is frozen, and the translator learns
-  with the student. `factor_rate` is the share of the teacher's channels that a
-  factor has.
+  In a first stage the paraphraser, an auto-encoder, learns to reconstruct the
+  teacher's last map; then it is frozen, and the translator learns with the
+  student.
+
+  Args:
+    weight: weight of the factor transfer loss.
+    power: exponent of the factors, 1 or more.
+    factor_rate: channels of a factor, as a share of the teacher's.
+    stage_epochs: length of the first stage, in passes over the images.
+    stage_learning_rate: constant learning rate of the first stage.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   at_least(0, weight=weight, stage_epochs=stage_epochs)
   at_least(1, power=power)
@@ -118,7 +131,8 @@ def make(
     factor = _paraphrase(params["paraphraser"]["encoder"], apply_conv, last)
     again = _paraphrase(params["paraphraser"]["decoder"], apply_deconv, factor)
     value = jnp.mean(jnp.square(again - last))
-    return value, (state, {"reconstruction": jax.lax.stop_gradient(value)})
+    value, metrics = weighted_sum({"reconstruction": (1.0, value)})
+    return value, (state, metrics)
 
   def freeze(params, state):
     return (
@@ -127,7 +141,7 @@ def make(
     )
 
   def terms(inputs: Inputs):
-    # Either may hold them before the first stage.
+    # Params and state exchange the two when the first stage ends.
     heads = {**inputs.state, **inputs.params}
     ours, theirs = inputs.student.maps[-1][:, 0], inputs.teacher.maps[-1][:, 0]
     value = factor_transfer(

@@ -1,4 +1,4 @@
-"""Invariant Consistency Distillation: in-batch contrast, both ways agreeing."""
+"""Invariant Consistency Distillation: in-batch contrast in both directions."""
 
 import math
 
@@ -21,7 +21,7 @@ def icd(
   alpha: float = 0.5,
   max_scale: float = 10.0,
 ) -> jax.Array:
-  """The contrastive term plus alpha times the consistency term of a batch.
+  """Computes the contrastive term plus alpha times the consistency term.
 
   With A = s u v^T + b, u and v the normalised rows of student and teacher and
   s = min(exp(log_scale), max_scale): the mean of -log softmax_row(A)[i, i], and
@@ -33,11 +33,11 @@ def icd(
   has no gradient either.
 
   Args:
-    student: [n, dim], after its head.
-    teacher: [n, dim], after its head, which is trained: this argument carries a
-      gradient, the teacher's own embedding does not.
+    student: [n, dim], the student's embedding after its head.
+    teacher: [n, dim], the teacher's embedding after its head. The head is
+      trained, so this argument carries a gradient.
     log_scale: logarithm of s, learned.
-    bias: b.
+    bias: b, which has no effect.
     alpha: weight of the consistency term.
     max_scale: upper bound of s.
 
@@ -52,7 +52,7 @@ def icd(
   log_scale = jnp.asarray(log_scale, jnp.float32)
   # Bounded before the exponential: 0 times an infinite slope is not a number.
   scale = jnp.exp(jnp.minimum(log_scale, jnp.log(max_scale)))
-  # The constant is taken out of both softmaxes: 0 in place of a rounding error.
+  # Both softmaxes ignore a constant; leaving it out avoids a rounding error.
   del bias
   scores = scale * jnp.matmul(student, teacher.T, precision="highest")
   rows = jax.nn.log_softmax(scores, axis=1)
@@ -76,6 +76,19 @@ def make(
   """ICD (arXiv 2407.11802 v1); kd_weight=1.0 is its ICD+KD.
 
   Both heads, the scale and the (inert) bias are trained with the student.
+
+  Args:
+    weight: weight of the whole ICD term.
+    alpha: weight of the consistency term inside it.
+    max_scale: upper bound of the learned scale, above 0.
+    initial_log_scale: logarithm of the scale at the start.
+    dim: width of both heads.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   at_least(0, weight=weight, alpha=alpha)
   at_least(1, dim=dim)
@@ -94,11 +107,10 @@ def make(
     return params, {}
 
   def terms(inputs: Inputs):
+    student, teacher = inputs.embeddings
     value = icd(
-      apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
-      apply_linear(
-        inputs.params["teacher"], *constant(inputs.teacher.embedding[:, 0])
-      ),
+      apply_linear(inputs.params["student"], student),
+      apply_linear(inputs.params["teacher"], *constant(teacher)),
       log_scale=inputs.params["log_scale"],
       bias=inputs.params["bias"],
       alpha=alpha,

@@ -1,4 +1,4 @@
-"""Information flow: the neighbourhoods of every layer, strongest at first."""
+"""Information flow: matches the neighbourhoods of every layer."""
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +16,19 @@ from ckd_jax.numerics import (
   safe_sqrt,
 )
 
-_ROUNDING = 1e-5  # of a square distance, relative to the squares it is made of
+_ROUNDING = 1e-5  # error of a squared distance, relative to the squared lengths
 _DIFFERENCES = 2**21  # float32 in the differences of all pairs: 8 MB
 
 
 def infoflow(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Jeffreys divergence between the neighbourhoods of one layer, two kernels.
+  """Computes the Jeffreys divergence between neighbourhoods of one layer.
 
-  The kernels are (cosine + 1) / 2 and 1 / (1 + distance), the distance being
+  Two kernels are used, (cosine + 1) / 2 and 1 / (1 + distance) with distance
   sqrt(|difference|^2 + 1e-6). Each is divided by its row sums, the diagonal
   included, and mean_ij (P_t - P_s)(log P_t - log P_s) is added for the two.
 
   Args:
-    student: [n, ...]; flattened.
+    student: [n, ...], flattened here.
     teacher: [n, ...], of any other width. No gradient.
 
   Returns:
@@ -40,11 +40,11 @@ def infoflow(student: jax.Array, teacher: jax.Array) -> jax.Array:
   (teacher,), (student,) = constant(teacher), float32(student)
   check_rows(student, teacher)
   kernels = zip(_kernels(student), _kernels(teacher), strict=True)
-  return sum(_jeffreys(*pair) for pair in kernels)
+  return sum((_jeffreys(*pair) for pair in kernels), start=jnp.float32(0.0))
 
 
 def _kernels(x):
-  """Both similarities of all rows of one layer."""
+  """Computes both similarities of all rows of one layer, each [n, n]."""
   x = x.reshape(len(x), -1)
   if len(x) * x.size <= _DIFFERENCES:
     cosine, square = gram(normalise(x)), jnp.square(distances(x))
@@ -56,10 +56,10 @@ def _kernels(x):
 
 
 def _from_products(x):
-  """Cosines and square distances of a wide layer, from one matrix product.
+  """Computes cosines and squared distances of a wide layer from one product.
 
-  The product is of what is left beside the mean; it loses the distance of
-  neighbours that lie far from the mean.
+  The mean is subtracted first. The product loses the distances of neighbours
+  that are far from the mean.
   """
   mean = jnp.mean(x, axis=0, keepdims=True)
   rest = x - mean
@@ -68,7 +68,7 @@ def _from_products(x):
   sums = length[:, None] + length[None]
   square = sums - 2 * products
   # Where two rows coincide, as every row with itself, the root is so steep that
-  # the rounding of this difference would drown every other gradient.
+  # the rounding of this difference would dominate every other gradient.
   square = jnp.where(square > _ROUNDING * sums, square, 0.0)
   along = jnp.sum(rest * mean, axis=1)
   inner = products + along[:, None] + along[None] + jnp.sum(jnp.square(mean))
@@ -108,12 +108,15 @@ def make(
   embedding is judged by retrieval. For an accuracy set cross_entropy_weight.
 
   Args:
-    weight: of the whole.
-    map_weight: of every map in the first epoch.
-    decay: factor of map_weight from one epoch to the next.
-    cross_entropy_weight: of the cross-entropy with the labels.
-    kd_weight: of the KD term.
-    ckd_weight: of the comparative term.
+    weight: weight of embedding and maps together.
+    map_weight: weight of every map in the first epoch.
+    decay: factor of map_weight from one epoch to the next, 0 to 1.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   at_least(0, weight=weight, map_weight=map_weight)
   share(decay=decay)
@@ -139,12 +142,7 @@ def make(
     )
     share = map_weight * jnp.float32(decay) ** epoch
     return {
-      "embedding": (
-        weight,
-        infoflow(
-          inputs.student.embedding[:, 0], inputs.teacher.embedding[:, 0]
-        ),
-      ),
+      "embedding": (weight, infoflow(*inputs.embeddings)),
       "maps": (weight * share, maps),
     }
 

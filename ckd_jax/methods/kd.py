@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
 from ckd_jax.methods._checks import above, at_least
+from ckd_jax.methods._sum import weighted_sum
 from ckd_jax.numerics import cross_entropy, kl_divergence, to_matching_float32
 
 
@@ -15,7 +16,7 @@ def kd(
   *,
   temperature: float = 4.0,
 ) -> jax.Array:
-  """T^2 * KL(softmax(teacher / T) || softmax(student / T)), per example.
+  """Computes T^2 * KL(softmax(teacher / T) || softmax(student / T)).
 
   The factor T^2 keeps the gradient's size independent of the temperature.
 
@@ -25,7 +26,7 @@ def kd(
     temperature: T, above 0.
 
   Returns:
-    float32[n], in nats.
+    float32[n], one value per example, in nats.
 
   References:
     Hinton, Vinyals and Dean, arXiv 1503.02531, section 2.
@@ -48,6 +49,11 @@ def make(
   default and 1 in the sweeps of other methods. With CKD it is the method `ckd`
   at a kd_weight and a cross_entropy_weight.
 
+  Args:
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of the softened divergence.
+    temperature: softening temperature, above 0.
+
   Raises:
     ValueError: a value outside its range.
   """
@@ -61,8 +67,12 @@ def make(
     teacher_term = jnp.mean(
       kd(student.logits, teacher.logits, temperature=temperature)
     )
-    value = cross_entropy_weight * label_term + kd_weight * teacher_term
-    metrics = {"cross_entropy": label_term, "kd": teacher_term}
-    return value, (state, jax.lax.stop_gradient(metrics))
+    value, metrics = weighted_sum(
+      {
+        "cross_entropy": (cross_entropy_weight, label_term),
+        "kd": (kd_weight, teacher_term),
+      }
+    )
+    return value, (state, metrics)
 
   return Method(sample=sampling.batches, init=stateless, loss=loss)

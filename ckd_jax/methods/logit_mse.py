@@ -1,4 +1,4 @@
-"""Plain logit matching: the baseline that most papers leave out."""
+"""Plain logit matching, a baseline that most papers leave out."""
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ from ckd_jax.numerics import to_matching_float32
 def logit_mse(
   student_logits: jax.Array, teacher_logits: jax.Array
 ) -> jax.Array:
-  """Mean over classes of (student - teacher)^2, per example.
+  """Computes the mean over classes of (student - teacher)^2.
 
   Args:
     student_logits: [n, classes].
     teacher_logits: [n, classes], finite. No gradient.
 
   Returns:
-    float32[n].
+    float32[n], one value per example.
 
   References:
     Ba and Caruana, "Do Deep Nets Really Need to be Deep?", arXiv 1312.6184,
@@ -37,13 +37,20 @@ def make(
   kd_weight: float = 0.0,
   ckd_weight: float = 0.0,
 ) -> Method:
-  """Regression of the teacher's logits (arXiv 1312.6184) and of the one-hots.
+  """Regression of the teacher's logits (arXiv 1312.6184) and of the labels.
 
   The label term is the one of arXiv 2311.02253 without the comparison: raw
   logits are regressed to 0 and 1.
 
+  Args:
+    teacher_weight: weight of the regression of the teacher's logits.
+    label_weight: weight of the regression of one-hot labels.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
   Raises:
-    ValueError: a weight below 0.
+    ValueError: a weight is negative or not finite.
   """
   at_least(0, teacher_weight=teacher_weight, label_weight=label_weight)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)

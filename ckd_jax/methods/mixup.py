@@ -9,12 +9,12 @@ from ckd_jax.methods._mixing import blend, mixing
 
 
 def mixup(key: jax.Array, batch: Batch, *, beta: float = 1.0) -> Batch:
-  """lam * first + (1 - lam) * second, one lam ~ Beta(beta, beta) per batch.
+  """Blends pairs by lam ~ Beta(beta, beta), one lam per batch.
 
   Args:
-    key: of lam.
+    key: draws lam.
     batch: images [batch, 2, h, w, c].
-    beta: both parameters of the distribution.
+    beta: both parameters of the distribution, above 0.
 
   Returns:
     The batch with images [batch, 1, h, w, c] and weights [batch, 2]; labels and
@@ -45,13 +45,17 @@ def make(
   with softened probabilities.
 
   Args:
-    weight: of the cross-entropy with the teacher's probabilities at T = 1.
-    beta: both parameters of lam's distribution.
-    cross_entropy_weight: of the cross-entropy with the labels.
-    kd_weight: of the KD term.
-    ckd_weight: of CKD between mixed images.
-    temperature: of the KD term.
-    max_groups: length of the list.
+    weight: weight of the cross-entropy with the teacher's probabilities at
+      temperature 1.
+    beta: both parameters of lam's Beta distribution, above 0.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of the KD term.
+    ckd_weight: weight of the comparison between mixed images.
+    temperature: softening temperature of the KD term, above 0.
+    max_groups: length of the list of pairs, drawn once.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   above(0, beta=beta)
 

@@ -8,10 +8,10 @@ from ckd_jax.methods._mixing import blend, mixing
 
 
 def mixup3(key: jax.Array, batch: Batch) -> Batch:
-  """Three images weighted by three uniform draws, divided by their sum.
+  """Blends three images by three uniform draws, divided by their sum.
 
   Args:
-    key: of the draws, one set per batch.
+    key: makes the draws, one set per batch.
     batch: images [batch, 3, h, w, c].
 
   Returns:
@@ -40,12 +40,16 @@ def make(
   """mixup of three with a teacher, a baseline of arXiv 2311.02253 v1.
 
   Args:
-    weight: of the cross-entropy with the teacher's probabilities at T = 1.
-    cross_entropy_weight: of the cross-entropy with the labels.
-    kd_weight: of the KD term.
-    ckd_weight: of CKD between mixed images.
-    temperature: of the KD term.
+    weight: weight of the cross-entropy with the teacher's probabilities at
+      temperature 1.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of the KD term.
+    ckd_weight: weight of the comparison between mixed images.
+    temperature: softening temperature of the KD term, above 0.
     max_groups: length of the list of triples, drawn once.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   return mixing(
     3,

@@ -1,4 +1,4 @@
-"""Neuron selectivity transfer: match what the set of channels responds to."""
+"""Neuron selectivity transfer: matches what the channels respond to."""
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +11,19 @@ from ckd_jax.numerics import constant, normalise
 
 
 def nst(student_map: jax.Array, teacher_map: jax.Array) -> jax.Array:
-  """The squared MMD between the channels of two maps, per example.
+  """Computes the squared maximum mean discrepancy between channels.
 
   A channel is the vector of its responses at all positions, of length 1. With
   k(a, b) = (a . b)^2 the loss is the mean of k over pairs of teacher channels,
   plus that over pairs of student channels, minus twice that over mixed pairs.
-  The larger map is averaged down first. Channels may differ in number.
+  The larger map is averaged down first. The numbers of channels may differ.
 
   Args:
     student_map: [n, h, w, c].
     teacher_map: [n, h', w', c']. No gradient.
 
   Returns:
-    float32[n]; a channel of zeros stays zero.
+    float32[n], one value per example; a channel of zeros stays zero.
 
   References:
     Huang and Wang, arXiv 1707.01219, the polynomial kernel of degree 2 and c=0.
@@ -45,7 +45,7 @@ def _channels(x: jax.Array) -> jax.Array:
 
 
 def _kernel(a: jax.Array, b: jax.Array) -> jax.Array:
-  # Three means nearly cancel: the accelerators' coarser products would show.
+  # Three means nearly cancel: the rounding of default products would show.
   products = jnp.einsum("nip,njp->nij", a, b, precision="highest")
   return jnp.mean(jnp.square(products), axis=(1, 2))
 
@@ -57,7 +57,17 @@ def make(
   kd_weight: float = 0.0,
   ckd_weight: float = 0.0,
 ) -> Method:
-  """NST (arXiv 1707.01219), RepDistiller's weight, all maps but the stem's."""
+  """NST (arXiv 1707.01219), RepDistiller's weight, all maps but the stem's.
+
+  Args:
+    weight: weight of the sum over maps.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
+  """
   at_least(0, weight=weight)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 

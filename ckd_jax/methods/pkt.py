@@ -12,9 +12,10 @@ _EPSILON = 1e-7  # added to probabilities before the logarithm, as published
 
 
 def pkt(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Divergence of the two nets' similarities, each row a distribution.
+  """Computes the divergence of two similarity matrices.
 
-  A similarity is (cosine + 1) / 2; a zero row has cosine 0 with every other.
+  A similarity is (cosine + 1) / 2, and every row is scaled to a distribution. A
+  zero row has cosine 0 with every other.
 
   Args:
     student: [n, ...].
@@ -47,12 +48,21 @@ def make(
   kd_weight: float = 0.0,
   ckd_weight: float = 0.0,
 ) -> Method:
-  """PKT (arXiv 1803.10837) on embeddings, with RepDistiller's weights."""
+  """PKT (arXiv 1803.10837) on embeddings, with RepDistiller's weights.
+
+  Args:
+    weight: weight of the divergence.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
+  """
   at_least(0, weight=weight)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def terms(inputs: Inputs):
-    value = pkt(inputs.student.embedding[:, 0], inputs.teacher.embedding[:, 0])
-    return {"pkt": (weight, value)}
+    return {"pkt": (weight, pkt(*inputs.embeddings))}
 
   return make_method(terms, extra, needs=("embedding",))

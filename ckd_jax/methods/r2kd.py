@@ -24,7 +24,7 @@ def r2kd_value(
   *,
   temperature: float = 4.0,
 ) -> jax.Array:
-  """T^2 times 1 - cosine of the probabilities, over rows and over columns.
+  """Computes T^2 times 1 - cosine of probabilities, over rows and columns.
 
   p = softmax(logits / T); the cosine is not centred, and of probabilities it is
   never negative, so the published absolute value is left out. It is 1 - mean
@@ -34,7 +34,7 @@ def r2kd_value(
   Args:
     student_logits: [n, classes].
     teacher_logits: [n, classes]; -inf rules a class out. No gradient.
-    temperature: T.
+    temperature: T, above 0.
 
   Returns:
     float32 scalar.
@@ -57,22 +57,22 @@ def r2kd_rank(
   soft: bool = False,
   softness: float = 1.0,
 ) -> jax.Array:
-  """1 - Spearman's correlation of the classes' order, mean over examples.
+  """Computes 1 - Spearman's correlation of the classes' order.
 
   As published the ranks come from a sort: THE TERM HAS NO GRADIENT and only
-  adds to the number that is logged. `soft` counts with sigmoids instead how
-  many classes a class exceeds, at O(classes^2) an example; that is not in the
-  paper. Where a student's logits are all equal the correlation is 0, without a
+  adds to the loss that is logged. `soft`, which is not in the paper, counts
+  with sigmoids how many classes a class exceeds, at O(classes^2) an example.
+  Where a student's logits are all equal the correlation is 0, without a
   gradient.
 
   Args:
     student_logits: [n, classes].
     teacher_logits: [n, classes]. No gradient.
-    soft: differentiable ranks of the student.
-    softness: of the sigmoids, in units of the logits.
+    soft: makes the ranks of the student differentiable.
+    softness: width of the sigmoids, in units of the logits.
 
   Returns:
-    float32 scalar.
+    float32 scalar, the mean over examples.
 
   References:
     arXiv 2311.13934, the rank-based correlation distance.
@@ -128,17 +128,17 @@ def make(
   The published rank term has no gradient; see `r2kd_rank` and `soft_rank`.
 
   Args:
-    value_weight: of `r2kd_value`, summed over branches.
-    rank_weight: of `r2kd_rank`, summed over branches.
-    soft_rank: differentiable ranks; not in the paper.
-    softness: of those ranks, in units of the logits.
-    temperature: of the value term.
-    pruned_weight: share of the second teacher's logits.
+    value_weight: weight of `r2kd_value`, summed over branches.
+    rank_weight: weight of `r2kd_rank`, summed over branches.
+    soft_rank: makes the ranks differentiable; not in the paper.
+    softness: width of the sigmoids behind soft ranks, in units of the logits.
+    temperature: softening temperature of the value term, above 0.
+    pruned_weight: share of the second teacher's logits in the target, 0 to 1.
     augment: "cutmix", "mixup", "cutout", or "none" for the clean branch alone.
-    hole: side of the box of cutout, in pixels.
-    cross_entropy_weight: of the cross-entropy with the labels.
-    kd_weight: of the KD term.
-    ckd_weight: of the comparative term.
+    hole: side of cutout's box, in pixels.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
 
   Raises:
     ValueError: an unknown way to augment, or a value outside its range.

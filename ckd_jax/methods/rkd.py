@@ -1,4 +1,4 @@
-"""Relational KD: match distances between examples and angles of triplets."""
+"""Relational KD: matches distances of pairs and angles of triplets."""
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,13 @@ def rkd(
   distance_weight: float = 25.0,
   angle_weight: float = 50.0,
 ) -> jax.Array:
-  """The weighted sum of `rkd_distance` and `rkd_angle`.
+  """Computes the weighted sum of `rkd_distance` and `rkd_angle`.
 
   Args:
-    student: [n, dim].
-    teacher: [n, another dim]. No gradient.
-    distance_weight: of the distances.
-    angle_weight: of the angles.
+    student: [n, dim], embeddings.
+    teacher: [n, another dim], embeddings. No gradient.
+    distance_weight: weight of `rkd_distance`.
+    angle_weight: weight of `rkd_angle`.
 
   Returns:
     float32 scalar; 0 for one example.
@@ -47,14 +47,14 @@ def rkd(
 
 
 def rkd_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Huber gap of all distances, each net's in units of its own mean.
+  """Computes the Huber loss of all distances, each in units of their mean.
 
-  The mean is over distances above 0: two equal examples count no more than an
-  example and itself.
+  Each network has its own mean, taken over distances above 0: a pair of equal
+  examples counts no more than an example and itself.
 
   Args:
-    student: [n, dim].
-    teacher: [n, another dim]. No gradient.
+    student: [n, dim], embeddings.
+    teacher: [n, another dim], embeddings. No gradient.
 
   Returns:
     float32 scalar, the mean over all n^2 ordered pairs.
@@ -68,13 +68,13 @@ def rkd_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def rkd_angle(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Huber gap of the cosines at every vertex of every triplet.
+  """Computes the Huber loss of the cosines at the vertices of all triplets.
 
-  Where two corners coincide the direction, and with it the cosine, is 0.
+  Where two corners coincide, the cosine is 0.
 
   Args:
-    student: [n, dim].
-    teacher: [n, another dim]. No gradient.
+    student: [n, dim], embeddings.
+    teacher: [n, another dim], embeddings. No gradient.
 
   Returns:
     float32 scalar, the mean over all n^3 ordered triplets.
@@ -112,7 +112,19 @@ def make(
   kd_weight: float = 0.0,
   ckd_weight: float = 0.0,
 ) -> Method:
-  """RKD (arXiv 1904.05068) on embeddings, with RepDistiller's weights."""
+  """RKD (arXiv 1904.05068) on embeddings, with RepDistiller's weights.
+
+  Args:
+    weight: weight of the whole RKD term.
+    distance_weight: weight of the distances inside it.
+    angle_weight: weight of the angles inside it.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
+  """
   at_least(
     0,
     weight=weight,
@@ -123,8 +135,7 @@ def make(
 
   def terms(inputs: Inputs):
     value = rkd(
-      inputs.student.embedding[:, 0],
-      inputs.teacher.embedding[:, 0],
+      *inputs.embeddings,
       distance_weight=distance_weight,
       angle_weight=angle_weight,
     )

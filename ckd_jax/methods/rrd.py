@@ -1,4 +1,4 @@
-"""Relational Representation Distillation: the same similarities to a queue."""
+"""Relational Representation Distillation: similarities to a queue."""
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +21,18 @@ def rrd(
   student_temperature: float = 0.04,
   teacher_temperature: float = 0.1,
 ) -> jax.Array:
-  """Cross-entropy between two distributions of similarity to the queue.
+  """Computes the cross-entropy between two distributions over a queue.
 
   With u and v the normalised rows of student and teacher and M the queue,
   -mean_i sum_k softmax(v_i . M_k / tau_t)_k log softmax(u_i . M_k / tau_s)_k.
   It is a cross-entropy, not a divergence: its least value is not 0.
 
   Args:
-    student: [n, dim], after its head.
-    teacher: [n, dim], after its head. No gradient.
-    queue: [rows, dim], used as stored. No gradient.
-    student_temperature: tau_s.
-    teacher_temperature: tau_t.
+    student: [n, dim], the student's embedding after its head.
+    teacher: [n, dim], the teacher's embedding after its head. No gradient.
+    queue: [rows, dim], not normalised again here. No gradient.
+    student_temperature: tau_s, above 0.
+    teacher_temperature: tau_t, above 0.
 
   Returns:
     float32 scalar, in nats.
@@ -60,15 +60,16 @@ def enqueue(
 
   Args:
     queue: [rows, dim].
-    pointer: int32, where the oldest row is.
-    teacher: [n, dim], after its head; n may exceed the rows.
+    pointer: int32, index of the oldest row.
+    teacher: [n, dim], the teacher's embedding after its head; n may exceed
+      rows.
 
   Returns:
     The new queue and the new pointer, int32 in [0, rows).
   """
   rows, n = len(queue), len(teacher)
   pointer = jnp.asarray(pointer, jnp.int32)
-  # Of more than fit only the last stay: no row is written twice.
+  # Keep the last rows where not all fit, so that none is written twice.
   kept = min(n, rows)
   index = (pointer + jnp.arange(n - kept, n, dtype=jnp.int32)) % rows
   (new,) = constant(normalise(teacher[n - kept :]))
@@ -92,22 +93,22 @@ def make(
 
   The teacher's head gets no gradient, since targets and queue are constants: it
   stays the random projection of the start. It lies in the state, where neither
-  the optimizer nor weight decay reaches it. The first queue is normalised over
-  its columns, as published: its rows begin at norm sqrt(dim / rows).
+  optimizer nor weight decay reaches it. The first queue is normalised over its
+  columns, as published, so its rows begin with norm sqrt(dim / rows).
 
   Args:
-    weight: of the loss.
+    weight: weight of the cross-entropy between similarities.
     temperatures: "2024" for 0.04 (student) and 0.1 (teacher), "2025" for the
       later code's 0.1 and 0.02.
-    student_temperature: replaces the pair's when it is not 0.0.
-    teacher_temperature: replaces the pair's when it is not 0.0.
-    enqueue_at: "after" the similarities (2024) or "before" them (2025): then
-      every image also meets its own answer.
+    student_temperature: replaces the student's when it is not 0.0.
+    teacher_temperature: replaces the teacher's when it is not 0.0.
+    enqueue_at: "after" the similarities are computed (2024) or "before" (2025);
+      then every image also meets its own answer.
     rows: length of the queue.
     dim: width of both heads.
-    cross_entropy_weight: of the cross-entropy with the labels.
-    kd_weight: of the KD term.
-    ckd_weight: of the comparative term.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
 
   Raises:
     ValueError: an unknown name, or a value outside its range.
@@ -142,20 +143,18 @@ def make(
     return params, state
 
   def terms(inputs: Inputs):
-    target = apply_linear(
-      inputs.state["teacher"], inputs.teacher.embedding[:, 0]
-    )
-    queue, pointer = enqueue(
-      inputs.state["queue"], inputs.state["pointer"], target
-    )
+    student, teacher = inputs.embeddings
+    before = inputs.state["queue"]
+    target = apply_linear(inputs.state["teacher"], teacher)
+    after, pointer = enqueue(before, inputs.state["pointer"], target)
     value = rrd(
-      apply_linear(inputs.params["student"], inputs.student.embedding[:, 0]),
+      apply_linear(inputs.params["student"], student),
       target,
-      queue if enqueue_at == "before" else inputs.state["queue"],
+      after if enqueue_at == "before" else before,
       student_temperature=student_temperature or student_published,
       teacher_temperature=teacher_temperature or teacher_published,
     )
-    state = {**inputs.state, "queue": queue, "pointer": pointer}
+    state = {**inputs.state, "queue": after, "pointer": pointer}
     return {"rrd": (weight, value)}, state
 
   return make_method(terms, extra, needs=("embedding",), init=init)

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: who resembles whom inside a batch."""
+"""Similarity-preserving distillation: similarities inside a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from ckd_jax.numerics import check_rows, constant, float32, gram, normalise
 
 
 def similarity_preserving(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Mean square gap of the two [n, n] similarity matrices.
+  """Computes the mean squared difference of two similarity matrices.
 
-  A similarity matrix is the inner products of all flattened examples, each of
-  its rows scaled to length 1 (a zero row stays zero).
+  A similarity matrix [n, n] holds the inner products of all flattened examples;
+  its rows are scaled to length 1 (a zero row stays zero).
 
   Args:
-    student: [n, ...], maps for instance.
+    student: [n, ...], for instance a map.
     teacher: [n, ...], of any other shape. No gradient.
 
   Returns:
@@ -42,7 +42,17 @@ def make(
   kd_weight: float = 0.0,
   ckd_weight: float = 0.0,
 ) -> Method:
-  """SP (arXiv 1907.09682) on the last map, with RepDistiller's weights."""
+  """SP (arXiv 1907.09682) on the last map, with RepDistiller's weights.
+
+  Args:
+    weight: weight of the similarity loss.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
+  """
   at_least(0, weight=weight)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 

@@ -1,4 +1,4 @@
-"""Variational information distillation: predict the teacher, with doubt."""
+"""Variational information distillation: predicts the teacher's maps."""
 
 import math
 
@@ -21,7 +21,7 @@ def vid(
   *,
   epsilon: float = 1e-5,
 ) -> jax.Array:
-  """The teacher's negative log-likelihood under a Gaussian, per example.
+  """Computes the teacher's negative log-likelihood under a Gaussian.
 
   The mean over positions and channels of (gap^2 / variance + log variance) / 2,
   with variance = softplus(log_scale) + epsilon, one for each channel. The
@@ -29,12 +29,12 @@ def vid(
 
   Args:
     predicted_mean: [n, h, w, c], the student's map after its regressor.
-    teacher_map: the same shape. No gradient.
-    log_scale: [c] or a scalar, learned.
+    teacher_map: [n, h, w, c]. No gradient.
+    log_scale: [c] or a scalar, learned; softplus gives the variance.
     epsilon: the least variance.
 
   Returns:
-    float32[n], in nats.
+    float32[n], one value per example, in nats.
 
   References:
     Ahn et al., arXiv 1904.05835, the heteroscedastic Gaussian of section 2.
@@ -62,6 +62,17 @@ def make(
 
   Each regressor is three 1x1 convolutions without bias, ReLUs between; where
   the maps differ in size the larger one is averaged down before it.
+
+  Args:
+    weight: weight of the sum over maps.
+    initial_variance: every channel's variance at the start, above epsilon.
+    epsilon: least variance, above 0.
+    cross_entropy_weight: weight of the cross-entropy with the labels.
+    kd_weight: weight of an added KD term at temperature 4.
+    ckd_weight: weight of an added comparative term, `ckd_all` over pairs.
+
+  Raises:
+    ValueError: a value outside its range.
   """
   at_least(0, weight=weight)
   above(0, epsilon=epsilon)

@@ -1,1 +1,1 @@
-"""What several tests use: cases, twins, small runs, and where data lies."""
+"""What several tests use: cases, reference code, small runs, data paths."""

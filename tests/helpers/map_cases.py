@@ -1,4 +1,4 @@
-"""What the tests of white-box losses share: recorded cases, hazards, twins."""
+"""For tests of white-box losses: recorded cases, hazards, reference code."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ HAZARDS = {
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def draw(*shape, seed=0):
+def uniform(*shape, seed=0):
   """Within +-3, so that 2e4 times it is still a float16."""
   return np.random.default_rng(seed).uniform(-3, 3, shape).astype("f4")
 
@@ -93,10 +93,10 @@ def check_hazards(loss, student, teacher):
 def outputs(shapes, seed, field="maps"):
   """Outputs of six images, [6, 1, ...], with maps of these shapes."""
   maps = tuple(
-    jnp.asarray(draw(6, 1, *shape, seed=(seed, i)))
+    jnp.asarray(uniform(6, 1, *shape, seed=(seed, i)))
     for i, shape in enumerate(shapes)
   )
-  return Outputs(jnp.asarray(draw(6, 1, 3, seed=seed)), **{field: maps})
+  return Outputs(jnp.asarray(uniform(6, 1, 3, seed=seed)), **{field: maps})
 
 
 def batch(teacher):
@@ -133,14 +133,14 @@ def reaches_all(tree):
   return bool(leaves) and not any(leaves)
 
 
-def twin_cross_entropy(student):
+def reference_cross_entropy(student):
   rows = np.asarray(student.logits[:, 0], np.float64)
   rows -= rows.max(-1, keepdims=True)
   rows -= np.log(np.exp(rows).sum(-1, keepdims=True))
   return -rows[np.arange(6), LABELS].mean()
 
 
-def twin_pool(x, size):
+def reference_pool(x, size):
   """Adaptive average pooling by loops, as PyTorch documents its bins."""
   n, h, w, c = x.shape
   y = np.zeros((n, *size, c))
@@ -152,17 +152,17 @@ def twin_pool(x, size):
   return y
 
 
-def twin_same_size(*maps):
+def reference_same_size(*maps):
   size = tuple(np.min([x.shape[1:3] for x in maps], axis=0))
-  return [twin_pool(np.asarray(x, np.float64), size) for x in maps]
+  return [reference_pool(np.asarray(x, np.float64), size) for x in maps]
 
 
-def twin_attention(x, power):
+def reference_attention(x, power):
   rows = (x**power).mean(-1).reshape(len(x), -1)
   return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def twin_conv(params, x, stride=1, padding=0):
+def reference_conv(params, x, stride=1, padding=0):
   """Conv2d by loops over the kernel's positions."""
   weight, bias = np.float64(params["weight"]), np.float64(params.get("bias", 0))
   x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
@@ -177,7 +177,7 @@ def twin_conv(params, x, stride=1, padding=0):
   return y
 
 
-def twin_deconv(params, x, stride=1, padding=0):
+def reference_deconv(params, x, stride=1, padding=0):
   """ConvTranspose2d by loops: every input pixel stamps the kernel."""
   weight, bias = np.float64(params["weight"]), np.float64(params.get("bias", 0))
   n, h, w, _ = x.shape
@@ -194,15 +194,15 @@ def twin_deconv(params, x, stride=1, padding=0):
   return y[:, inside, inside] + bias
 
 
-def twin_norm(x):
+def reference_norm(x):
   return (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
 
 
-def twin_regress(params, x, teacher):
+def reference_regress(params, x, teacher):
   """The regressor, before a ReLU, as it begins: batch norm scales by 1."""
   x = np.float64(x)
   if teacher[0] == 2 * x.shape[1]:
-    return twin_norm(twin_deconv(params["conv"], x, 2, 1))
+    return reference_norm(reference_deconv(params["conv"], x, 2, 1))
   if x.shape[1] == 2 * teacher[0]:
-    return twin_norm(twin_conv(params["conv"], x, 2, 1))
-  return twin_norm(twin_conv(params["conv"], x))
+    return reference_norm(reference_conv(params["conv"], x, 2, 1))
+  return reference_norm(reference_conv(params["conv"], x))

@@ -6,12 +6,9 @@ import numpy as np
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
+from tests.helpers.arrays import draw, log_softmax
 
 CLASSES = 4
-
-
-def draw(*shape, seed=0):
-  return np.random.default_rng(seed).normal(size=shape).astype("f4")
 
 
 def make_batch(group, rows=3, side=8) -> Batch:
@@ -19,12 +16,6 @@ def make_batch(group, rows=3, side=8) -> Batch:
   teacher = Outputs(3 * draw(rows, group, CLASSES, seed=1))
   images = draw(rows, group, side, side, 3)
   return Batch(index, images, index % CLASSES, teachers=(teacher,))
-
-
-def log_softmax(x):
-  x = np.asarray(x, np.float64)
-  x = x - x.max(-1, keepdims=True)
-  return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
 def terms(logits, batch, t=4.0):

@@ -5,15 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ckd_jax.methods import Batch, Outputs
-
-
-def draw(*shape, seed=0, scale=1.0):
-  return (scale * np.random.default_rng(seed).normal(size=shape)).astype("f4")
-
-
-def softmax(x):
-  e = np.exp(np.asarray(x, np.float64) - np.max(x, -1, keepdims=True))
-  return e / e.sum(-1, keepdims=True)
+from tests.helpers.arrays import draw
 
 
 def follows(loss, path, inputs, gradient="grad", rtol=1e-5):
@@ -37,14 +29,15 @@ def hazards():
   """(name, student, teacher) of six examples, or of one, with five features."""
   student, teacher = draw(6, 5), draw(6, 5, seed=1)
   one_student, one_teacher = student[:1].repeat(6, 0), teacher[:1].repeat(6, 0)
-  twins, zero = [0, 1, 2, 2, 0, 5], np.array([1, 0, 1, 1, 0, 1], "f4")[:, None]
+  repeated = [0, 1, 2, 2, 0, 5]
+  zero = np.array([1, 0, 1, 1, 0, 1], "f4")[:, None]
   return [
     ("plain", student, teacher),
     ("equal", student, student),
     ("opposite", student, -student),
     ("mirrored", np.concatenate([student[:3], -student[:3]]), teacher),
-    ("duplicates", student[twins], teacher[twins]),
-    ("duplicates of the student", student[twins], teacher),
+    ("duplicates", student[repeated], teacher[repeated]),
+    ("duplicates of the student", student[repeated], teacher),
     ("all identical", one_student, one_teacher),
     ("identical students", one_student, teacher),
     ("identical teachers", student, one_teacher),

@@ -10,7 +10,7 @@ from ckd_jax.methods.ab import activation_boundary
 from tests.helpers import map_cases as cases
 
 
-def twin(student, teacher, margin=1.0):
+def reference(student, teacher, margin=1.0):
   """By cases, as published, inclusive and exclusive bounds alike."""
   student, teacher = np.float64(student), np.float64(teacher)
   value = np.zeros_like(student)
@@ -35,17 +35,20 @@ def test_the_public_numbers(golden):
 
 @pytest.mark.parametrize("margin", [0.0, 0.5, 1.0, 2.0])
 def test_the_formula(margin):
-  student, teacher = cases.draw(3, 4, 4, 2), cases.draw(3, 4, 4, 2, seed=1)
+  student, teacher = (
+    cases.uniform(3, 4, 4, 2),
+    cases.uniform(3, 4, 4, 2, seed=1),
+  )
   student[0, 0, :, 0] = [margin, -margin, 0, 0]
   teacher[0, 0, :, 0] = [0, 0, 1, -1]
   value = jax.jit(lambda *x: activation_boundary(*x, margin=margin))
   np.testing.assert_allclose(
-    value(student, teacher), twin(student, teacher, margin), rtol=1e-5
+    value(student, teacher), reference(student, teacher, margin), rtol=1e-5
   )
 
 
 def test_beyond_the_margin_there_is_neither_loss_nor_gradient():
-  teacher = cases.draw(3, 4, 4, 2)
+  teacher = cases.uniform(3, 4, 4, 2)
   student = np.where(teacher > 0, 1.5, -1.5).astype("f4")
   assert not activation_boundary(student, 1e-3 * teacher).any()
   gradient = jax.jit(jax.grad(lambda s: activation_boundary(s, teacher).sum()))
@@ -54,7 +57,10 @@ def test_beyond_the_margin_there_is_neither_loss_nor_gradient():
 
 
 def test_hazards():
-  student, teacher = cases.draw(3, 4, 4, 2), cases.draw(3, 4, 4, 2, seed=1)
+  student, teacher = (
+    cases.uniform(3, 4, 4, 2),
+    cases.uniform(3, 4, 4, 2, seed=1),
+  )
   cases.check_hazards(activation_boundary, student, teacher)
   with pytest.raises(AssertionError, match="shape"):
     activation_boundary(student[:, :1, :1], teacher)
@@ -76,9 +82,9 @@ def test_the_trunk_learns_first_and_the_labels_then():
   (_, s1, s2), (_, t1, t2) = (
     [x[:, 0] for x in side.preactivations] for side in (student, teacher)
   )
-  s2 = cases.twin_regress(params["map2"], s2, t2.shape[1:])
+  s2 = cases.reference_regress(params["map2"], s2, t2.shape[1:])
   assert (s2 < 0).any(), "no ReLU in a connector"
-  expected = 0.003 * (twin(s1, t1).mean() / 2 + twin(s2, t2).mean())
+  expected = 0.003 * (reference(s1, t1).mean() / 2 + reference(s2, t2).mean())
   np.testing.assert_allclose([value, metrics["ab"]], expected, rtol=1e-4)
   assert cases.reaches_all(heads)
   assert cases.is_zero(of_student.preactivations) == (True, False, False)
@@ -89,7 +95,7 @@ def test_the_trunk_learns_first_and_the_labels_then():
     method.loss, params, state, student, teacher
   )
   np.testing.assert_allclose(
-    value, cases.twin_cross_entropy(student), rtol=1e-5
+    value, cases.reference_cross_entropy(student), rtol=1e-5
   )
   assert all(cases.is_zero(of_student.preactivations))
 

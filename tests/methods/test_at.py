@@ -10,9 +10,9 @@ from ckd_jax.methods.at import attention_transfer
 from tests.helpers import map_cases as cases
 
 
-def twin(student, teacher, power=2):
-  student, teacher = cases.twin_same_size(student, teacher)
-  gap = cases.twin_attention(student, power) - cases.twin_attention(
+def reference(student, teacher, power=2):
+  student, teacher = cases.reference_same_size(student, teacher)
+  gap = cases.reference_attention(student, power) - cases.reference_attention(
     teacher, power
   )
   return (gap**2).mean(1)
@@ -30,27 +30,33 @@ def test_the_public_numbers(golden):
 
 @pytest.mark.parametrize("power", [1, 2, 3, 4])
 def test_the_formula(power):
-  student, teacher = cases.draw(3, 4, 4, 5), cases.draw(3, 4, 4, 2, seed=1)
+  student, teacher = (
+    cases.uniform(3, 4, 4, 5),
+    cases.uniform(3, 4, 4, 2, seed=1),
+  )
   value = jax.jit(lambda *x: attention_transfer(*x, power=power))
   np.testing.assert_allclose(
-    value(student, teacher), twin(student, teacher, power), rtol=1e-4
+    value(student, teacher), reference(student, teacher, power), rtol=1e-4
   )
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(7, 3), (3, 7), (4, 1), (5, 4)])
 def test_the_larger_map_is_averaged_down(ours, theirs):
-  student = cases.draw(2, ours, ours, 3)
-  teacher = cases.draw(2, theirs, theirs, 3, seed=1)
+  student = cases.uniform(2, ours, ours, 3)
+  teacher = cases.uniform(2, theirs, theirs, 3, seed=1)
   np.testing.assert_allclose(
     jax.jit(attention_transfer)(student, teacher),
-    twin(student, teacher),
+    reference(student, teacher),
     rtol=1e-4,
     atol=1e-9,
   )
 
 
 def test_it_is_zero_at_the_teacher_and_blind_to_scale():
-  student, teacher = cases.draw(3, 4, 4, 5), cases.draw(3, 4, 4, 2, seed=1)
+  student, teacher = (
+    cases.uniform(3, 4, 4, 5),
+    cases.uniform(3, 4, 4, 2, seed=1),
+  )
   assert not attention_transfer(teacher, teacher).any()
   np.testing.assert_allclose(
     attention_transfer(50 * student, 0.02 * teacher),
@@ -60,16 +66,22 @@ def test_it_is_zero_at_the_teacher_and_blind_to_scale():
 
 
 def test_large_powers_do_not_overflow():
-  student, teacher = cases.draw(2, 3, 3, 2), cases.draw(2, 3, 3, 2, seed=1)
+  student, teacher = (
+    cases.uniform(2, 3, 3, 2),
+    cases.uniform(2, 3, 3, 2, seed=1),
+  )
   np.testing.assert_allclose(
     attention_transfer(jnp.float32(1e9) * student, teacher, power=4),
-    twin(student, teacher, 4),
+    reference(student, teacher, 4),
     rtol=1e-4,
   )
 
 
 def test_hazards():
-  student, teacher = cases.draw(3, 4, 4, 2), cases.draw(3, 4, 4, 2, seed=1)
+  student, teacher = (
+    cases.uniform(3, 4, 4, 2),
+    cases.uniform(3, 4, 4, 2, seed=1),
+  )
   cases.check_hazards(attention_transfer, student, teacher)
   dead = jnp.zeros((2, 4, 4, 2))
   np.testing.assert_allclose(
@@ -84,9 +96,9 @@ def test_the_method_sums_all_maps_but_the_stems():
     methods.make("at").loss, {}, {}, student, teacher
   )
   pairs = list(zip(student.maps, teacher.maps, strict=True))[1:]
-  expected = sum(twin(s[:, 0], t[:, 0]).mean() for s, t in pairs)
+  expected = sum(reference(s[:, 0], t[:, 0]).mean() for s, t in pairs)
   np.testing.assert_allclose(metrics["at"], expected, rtol=1e-4)
-  labels = cases.twin_cross_entropy(student)
+  labels = cases.reference_cross_entropy(student)
   np.testing.assert_allclose(value, 1000 * expected + labels, rtol=1e-4)
   assert cases.is_zero(of_student.maps) == (True, False, False)
   assert all(jax.tree.leaves(cases.is_zero(of_teacher)))

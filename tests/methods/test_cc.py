@@ -8,11 +8,16 @@ import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods.cc import correlation_congruence
+from tests.helpers.arrays import draw
 from tests.helpers.dtypes import every_dtype
-from tests.helpers.relational import batch_of, draw, follows, stays_finite
+from tests.helpers.relational import (
+  batch_of,
+  follows,
+  stays_finite,
+)
 
 
-def twin(student, teacher):
+def reference(student, teacher):
   gap = np.abs(student.astype(np.float64) - teacher)
   neighbours = itertools.pairwise(gap)
   return np.mean([np.sum(a * b) for a, b in neighbours])
@@ -29,7 +34,7 @@ def test_the_formula_and_its_gradient(shape):
   value, gradient = jax.jit(jax.value_and_grad(correlation_congruence))(
     student, teacher
   )
-  np.testing.assert_allclose(value, twin(student, teacher), rtol=1e-5)
+  np.testing.assert_allclose(value, reference(student, teacher), rtol=1e-5)
   gap = np.abs(student - teacher)
   padded = np.concatenate([0 * gap[:1], gap, 0 * gap[:1]])
   slope = np.sign(student - teacher) * (padded[:-2] + padded[2:])
@@ -79,7 +84,7 @@ def test_the_method_trains_both_heads_but_not_the_teacher():
     weight, bias = (np.asarray(params[name][k]) for k in ("weight", "bias"))
     return x @ weight + bias
 
-  own = twin(
+  own = reference(
     head("student", np.asarray(narrow.embedding[:, 0])),
     head("teacher", np.asarray(batch.teachers[0].embedding[:, 0])),
   )

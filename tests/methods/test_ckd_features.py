@@ -8,7 +8,7 @@ import pytest
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.ckd_features import difference
-from tests.helpers.map_cases import twin_regress
+from tests.helpers.map_cases import reference_regress
 
 GROUPS, CLASSES = 4, 3
 PUBLISHED = {"fitnet": 100.0, "cc": 0.02, "vid": 1.0}
@@ -110,7 +110,7 @@ def test_the_hint_of_differences_by_hand(signed):
     np.float64(x.maps[2][:, :2]).mean(1) - x.maps[2][:, 2]
     for x in (student, batch.teachers[0])
   )
-  guess = twin_regress(params["regressor"], ours, theirs.shape[1:])
+  guess = reference_regress(params["regressor"], ours, theirs.shape[1:])
   guess = guess if signed else np.maximum(guess, 0)
   np.testing.assert_allclose(
     metrics["hint"], np.square(guess - theirs).mean(), rtol=1e-5

@@ -1,14 +1,10 @@
 """What every file of ckd_jax/methods promises; a new file is tested unasked."""
 
 import ast
-import functools
 import inspect
-import math
 import pathlib
 import re
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -18,9 +14,16 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ckd_jax import methods
-from ckd_jax.methods import Batch, Method, Outputs, Task
-
-CLASSES, EXAMPLES, ROWS, BATCH = 5, 22, 24, 8
+from ckd_jax.methods import Outputs
+from tests.helpers.arrays import log_softmax
+from tests.helpers.contract import (
+  BATCH,
+  EXAMPLES,
+  Case,
+  answer,
+  begin,
+  contract_case,
+)
 
 # Methods whose hyper-parameters change the computation; others need no entry.
 VARIANTS = {
@@ -55,127 +58,13 @@ ALLOWED = (
 )
 
 
-class Case(NamedTuple):
-  name: str
-  hyper: dict[str, Any]
-  method: Method
-  task: Task
-  params: Any
-  state: Any
-  sample: Callable  # jitted: (num_examples, step, state) -> index
-  show: Callable  # jitted: index -> batch, as the step prepares it
-  batch: Batch
-  trains_student: bool
-  stage: bool
-  loss: Callable  # (params, student, batch) -> (loss, (state, metrics))
-  graded: Callable  # the same, jitted: (value, auxiliary), gradients of all
-  traces: list[None]  # one for every time that `graded` was traced
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def answer(images, seed, dtype="float32") -> Outputs:
-  """A network of random linear maps: one answer per image, of every kind."""
-  lead, flat = images.shape[:-3], images.reshape(*images.shape[:-3], -1)
-  # NumPy's generator: jax.random would be most of the compilation time.
-  draw = np.random.default_rng(seed)
-
-  def linear(*shape):
-    weight = draw.normal(size=(flat.shape[-1], math.prod(shape)))
-    out = flat @ jnp.asarray(weight, jnp.float32)
-    return out.reshape(*lead, *shape).astype(dtype)
-
-  maps = tuple(linear(size, size, 6) for size in (4, 4, 2))
-  preactivations = tuple(linear(size, size, 6) for size in (4, 4, 2))
-  return Outputs(linear(CLASSES), linear(7), maps, preactivations)
-
-
-def photographs(*lead):
-  size = (*lead, 2, 2, 3)
-  return jnp.asarray(np.random.default_rng(0).normal(size=size), jnp.float32)
-
-
-def begin(method, task):
-  """(params, state) after its stages, as the step's set-up asks for them."""
-  image = jnp.ones((1, 1, 2, 2, 3))
-  heads = method.init(
-    jax.random.key(2), task, answer(image, 5), answer(image, 6)
-  )
-  for stage in method.stages:
-    heads = stage.finish(*heads)
-  return heads
-
-
 @pytest.fixture(
   scope="module",
   params=CASES,
   ids=lambda case: "-".join(map(str, [case[0], *case[1].values(), case[2]])),
 )
 def case(request) -> Case:
-  name, hyper, number = request.param
-  method = methods.make(name, **hyper)
-  trains_student, is_stage = True, number < len(method.stages)
-  if is_stage:
-    stage = method.stages[number]
-    trains_student = stage.trains_student
-    method = method._replace(loss=stage.loss, stages=method.stages[:number])
-  labels = jnp.arange(ROWS, dtype=jnp.int32) % CLASSES
-  task = Task(EXAMPLES, CLASSES, BATCH, EXAMPLES // BATCH, labels)
-
-  chex.clear_trace_counter()  # it counts by name and line, not by function
-
-  @jax.jit
-  def start(num_examples):
-    return begin(method, task._replace(num_examples=num_examples))
-
-  @jax.jit
-  @chex.assert_max_traces(n=1)
-  def sample(num_examples, step, state):
-    run = task._replace(num_examples=num_examples)
-    return method.sample(jax.random.key(0), step, run, state)
-
-  @jax.jit
-  def show(index):
-    images = photographs(*index.shape)
-    batch = Batch(index, images, task.labels[index])
-    batch = batch._replace(teachers=(answer(images, 1),))
-    return method.prepare(jax.random.key(3), batch)
-
-  params, state = start(EXAMPLES)
-  batch = show(sample(EXAMPLES, 0, state))
-  traces = []
-
-  def loss(params, student, batch, state=state, step=0):
-    key = jax.random.key(4)
-    return method.loss(params, state, student, batch, key, jnp.int32(step))
-
-  def of_teachers(params, student, teachers, batch, state, step):
-    traces.append(None)
-    batch = batch._replace(teachers=teachers)
-    return loss(params, student, batch, state, step)
-
-  jitted = jax.jit(
-    jax.value_and_grad(of_teachers, argnums=(0, 1, 2), has_aux=True)
-  )
-
-  def graded(params, student, batch, state=state, step=0):
-    return jitted(params, student, batch.teachers, batch, state, step)
-
-  return Case(
-    name,
-    hyper,
-    method,
-    task,
-    params,
-    state,
-    sample,
-    show,
-    batch,
-    trains_student,
-    is_stage,
-    loss,
-    graded,
-    traces,
-  )
+  return contract_case(*request.param)
 
 
 @pytest.mark.slow  # without jit every operation is compiled on its own
@@ -232,19 +121,16 @@ def test_kd_and_ckd_join_by_their_weights(case):
   rest = student, case.batch, jax.random.key(4), jnp.int32(0)
   with_both, _ = jax.jit(both.loss)(case.params, case.state, *rest)
   (alone, _), _ = case.graded(case.params, student, case.batch)
-  expected = twin_kd_and_ckd(student.logits[:, 0], case.batch)
+  expected = reference_kd_and_ckd(student.logits[:, 0], case.batch)
   np.testing.assert_allclose(with_both - alone, expected, rtol=1e-3)
 
 
-def twin_kd_and_ckd(student, batch) -> float:
+def reference_kd_and_ckd(student, batch) -> float:
   """2 KD + 3 CKD over all pairs, against answers and labels, by loops."""
   student, answers = np.float64(student), np.float64(batch.teachers[0].logits)
   weights = np.eye(1, answers.shape[1]).repeat(len(student), 0)
   if batch.weights is not None:
     weights = np.float64(batch.weights)
-
-  def log_softmax(x):
-    return x - np.log(np.exp(x).sum())
 
   total, pairs = 0.0, len(student) * (len(student) - 1)
   for i, own in enumerate(student):

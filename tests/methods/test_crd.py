@@ -8,17 +8,10 @@ import pytest
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.crd import _other_classes, _sort_by_class, crd, crd_memory
+from tests.helpers.arrays import draw, unit
 from tests.helpers.dtypes import every_dtype
 
 ROWS, DIM = 10, 4
-
-
-def draw(*shape, seed=0):
-  return np.random.default_rng(seed).normal(size=shape).astype("f4")
-
-
-def unit(x):
-  return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 GRADED = jax.jit(jax.value_and_grad(crd, (0, 1), has_aux=True))
@@ -33,7 +26,7 @@ def arguments(n=3, negatives=5):
   return draw(n, DIM), draw(n, DIM, seed=1), memory, index, contrast
 
 
-def twin(student, teacher, memory, contrast, num_examples, z, t=0.07):
+def reference(student, teacher, memory, contrast, num_examples, z, t=0.07):
   total, normalizers = 0.0, []
   noise = (contrast.shape[1] - 1) / num_examples
   for x, bank, stored in (
@@ -81,7 +74,7 @@ def test_the_formula_and_the_normalisers_of_the_first_batch(n):
   student, teacher, memory, index, contrast = arguments(n)
   step = jax.jit(crd)
   value, after = step(student, teacher, memory, index, contrast, num_examples=8)
-  expected, z = twin(student, teacher, memory, contrast, 8, None)
+  expected, z = reference(student, teacher, memory, contrast, 8, None)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   np.testing.assert_allclose(after[2:], z, rtol=1e-5)
   for bank, old, x in zip(
@@ -92,7 +85,7 @@ def test_the_formula_and_the_normalisers_of_the_first_batch(n):
     np.testing.assert_allclose(bank, moved, atol=1e-6)
   # The second batch keeps them, though it would give others.
   value, last = step(teacher, student, after, index, contrast, num_examples=8)
-  expected, _ = twin(teacher, student, after, contrast, 8, z)
+  expected, _ = reference(teacher, student, after, contrast, 8, z)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   np.testing.assert_array_equal(last[2:], after[2:])
 

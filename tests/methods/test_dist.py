@@ -7,13 +7,12 @@ import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods import dist as file
+from tests.helpers.arrays import draw, softmax
 from tests.helpers.dtypes import every_dtype
 from tests.helpers.relational import (
   batch_of,
-  draw,
   follows,
   no_gradient_reaches_the_teacher,
-  softmax,
   stays_finite,
 )
 
@@ -21,7 +20,7 @@ from tests.helpers.relational import (
 dist = jax.jit(file.dist)
 
 
-def twin(student, teacher, beta=1.0, gamma=1.0, t=4.0):
+def reference(student, teacher, beta=1.0, gamma=1.0, t=4.0):
   def gap(a, b):
     rows = zip(a, b, strict=True)
     return 1 - np.mean([np.corrcoef(x, y)[0, 1] for x, y in rows])
@@ -43,14 +42,16 @@ def test_the_formula(classes, hyper):
   value = dist(
     student, teacher, beta=beta, gamma=gamma, temperature=temperature
   )
-  np.testing.assert_allclose(value, twin(student, teacher, *hyper), rtol=1e-5)
+  np.testing.assert_allclose(
+    value, reference(student, teacher, *hyper), rtol=1e-5
+  )
 
 
 def test_a_class_ruled_out_has_probability_zero():
   student, teacher = draw(6, 7), draw(6, 7, seed=1)
   teacher[0, 2] = teacher[3, 1] = -np.inf
   value, gradient = jax.jit(jax.value_and_grad(dist))(student, teacher)
-  np.testing.assert_allclose(value, twin(student, teacher), rtol=1e-5)
+  np.testing.assert_allclose(value, reference(student, teacher), rtol=1e-5)
   assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
@@ -106,7 +107,7 @@ def test_the_method_adds_labels_kd_and_twice_dist():
   student, batch = batch_of()
   method = methods.make("dist")
   value, (_, metrics) = jax.jit(method.loss)({}, {}, student, batch, None, 0)
-  own = twin(*(x.logits[:, 0] for x in (student, batch.teachers[0])))
+  own = reference(*(x.logits[:, 0] for x in (student, batch.teachers[0])))
   np.testing.assert_allclose(metrics["dist"], own, rtol=1e-5)
   total = 2 * own + metrics["cross_entropy"] + metrics["kd"]
   np.testing.assert_allclose(value, total, rtol=1e-5)

@@ -8,13 +8,12 @@ import pytest
 from ckd_jax import methods
 from ckd_jax.methods import Task
 from ckd_jax.methods import dkd as file
+from tests.helpers.arrays import draw, softmax
 from tests.helpers.dtypes import every_dtype
 from tests.helpers.relational import (
   batch_of,
-  draw,
   follows,
   no_gradient_reaches_the_teacher,
-  softmax,
   stays_finite,
 )
 
@@ -26,7 +25,7 @@ def kl(p, q):
   return sum(a * np.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
 
 
-def twin(student, teacher, labels, alpha=1.0, beta=8.0, t=4.0):
+def reference(student, teacher, labels, alpha=1.0, beta=8.0, t=4.0):
   rows = []
   for s, z, label in zip(student / t, teacher / t, labels, strict=True):
     q, p = softmax(s)[label], softmax(z)[label]
@@ -57,7 +56,9 @@ def test_the_formula(size, hyper):
     student, teacher, labels, alpha=alpha, beta=beta, temperature=temperature
   )
   assert value.shape == size[:1] and value.dtype == jnp.float32
-  exact = twin(*(x.astype("f8") for x in (student, teacher)), labels, *hyper)
+  exact = reference(
+    *(x.astype("f8") for x in (student, teacher)), labels, *hyper
+  )
   np.testing.assert_allclose(value, exact, rtol=2e-5)
 
 
@@ -91,7 +92,7 @@ def test_a_wide_gap_stays_exact(classes, dtype):
     lost = np.sum(1 - p if gap > 0 else p) * abs(gap) / 4
     others = np.sum(p - 1 if gap > 0 else p) * np.log(classes - 1)
     entropy = -np.sum(p * np.log(p) + (1 - p) * np.log(1 - p))
-    rest = twin(np.zeros((4, classes)), exact, labels, alpha=0.0).sum()
+    rest = reference(np.zeros((4, classes)), exact, labels, alpha=0.0).sum()
     np.testing.assert_allclose(
       value, 16 * (lost + others - entropy) + rest, rtol=1e-5
     )
@@ -105,10 +106,10 @@ def test_classes_ruled_out_keep_value_and_gradient():
   value, gradient = jax.jit(
     jax.value_and_grad(lambda s: dkd(s, teacher, labels).sum())
   )(student)
-  exact = twin(student[:2], teacher[:2], labels[:2]).sum()
+  exact = reference(student[:2], teacher[:2], labels[:2]).sum()
   # Nothing is said about the others where all of them are ruled out.
   certain = -16 * np.log(softmax(student[2] / 4)[labels[2]])
-  exact += certain + twin(student[3:], teacher[3:], labels[3:]).sum()
+  exact += certain + reference(student[3:], teacher[3:], labels[3:]).sum()
   np.testing.assert_allclose(value, exact, rtol=1e-5)
   assert np.isfinite(gradient).all()
   assert (np.abs(gradient).max(axis=1) > 0).all()
@@ -164,7 +165,7 @@ def test_the_weight_grows_over_the_first_epochs(warmup_epochs, step, factor):
     {}, state, student, batch, None, jnp.int32(step)
   )
   logits = (x.logits[:, 0] for x in (student, batch.teachers[0]))
-  own = twin(*logits, batch.labels[:, 0]).mean()
+  own = reference(*logits, batch.labels[:, 0]).mean()
   assert after == state
   np.testing.assert_allclose(metrics["dkd"], own, rtol=1e-5)
   total = 0.5 * factor * own + metrics["cross_entropy"]

@@ -20,7 +20,10 @@ def test_the_public_numbers(golden):
 
 
 def test_the_formula_and_hazards():
-  student, teacher = cases.draw(3, 4, 4, 2), cases.draw(3, 4, 4, 2, seed=1)
+  student, teacher = (
+    cases.uniform(3, 4, 4, 2),
+    cases.uniform(3, 4, 4, 2, seed=1),
+  )
   exact = np.square(np.float64(student) - teacher).mean((1, 2, 3))
   np.testing.assert_allclose(jax.jit(hint)(student, teacher), exact, rtol=1e-6)
   assert not hint(teacher, teacher).any()
@@ -45,9 +48,9 @@ def test_shapes_that_would_only_broadcast_are_refused():
 def test_the_regressor_reaches_the_teachers_shape(student, teacher, kernel):
   params = heads.regressor(jax.random.key(0), student, teacher)
   assert params["conv"]["weight"].shape == kernel
-  x = cases.draw(3, *student)
+  x = cases.uniform(3, *student)
   y = jax.jit(lambda *a: heads.regress(*a, teacher))(params, x)
-  expected = cases.twin_regress(params, x, teacher)
+  expected = cases.reference_regress(params, x, teacher)
   assert y.shape == expected.shape == (3, *teacher)
   np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-4)
 
@@ -71,7 +74,7 @@ def test_heads_begin_as_pytorchs():
 @pytest.mark.torch
 def test_convolutions_are_pytorchs():
   torch = pytest.importorskip("torch")
-  x = cases.draw(2, 4, 4, 3)
+  x = cases.uniform(2, 4, 4, 3)
   nchw = torch.from_numpy(np.moveaxis(x, -1, 1).copy())
   for size, stride, padding in ((4, 2, 1), (3, 1, 1)):
     head = heads.deconv(jax.random.key(0), 3, 5, (size, size))
@@ -126,13 +129,13 @@ def test_the_method_trains_the_student_and_its_regressor(index, signed):
     method.loss, params, state, student, teacher
   )
   target = teacher.maps[index][:, 0]
-  guess = cases.twin_regress(
+  guess = cases.reference_regress(
     params["regressor"], student.maps[index][:, 0], SHAPES[1][index]
   )
   guess = guess if signed else np.maximum(guess, 0)
   expected = np.square(guess - target).mean()
   np.testing.assert_allclose(metrics["hint"], expected, rtol=1e-5)
-  labels = cases.twin_cross_entropy(student)
+  labels = cases.reference_cross_entropy(student)
   np.testing.assert_allclose(value, 100 * expected + labels, rtol=1e-5)
   assert cases.reaches_all(heads)
   assert [not x for x in cases.is_zero(of_student.maps)] == [

@@ -11,9 +11,9 @@ from ckd_jax.methods.fsp import fsp
 from tests.helpers import map_cases as cases
 
 
-def twin(*maps):
+def reference(*maps):
   def matrix(bottom, top):
-    bottom, top = cases.twin_same_size(bottom, top)
+    bottom, top = cases.reference_same_size(bottom, top)
     g = np.zeros((len(top), bottom.shape[-1], top.shape[-1]))
     for i, j in np.ndindex(g.shape[1:]):
       g[:, i, j] = (bottom[..., i] * top[..., j]).mean((1, 2))
@@ -34,15 +34,18 @@ def test_the_public_numbers(golden):
 def test_the_formula(sizes):
   channels = (2, 3, 2, 3)
   maps = [
-    cases.draw(3, size, size, c, seed=i)
+    cases.uniform(3, size, size, c, seed=i)
     for i, (size, c) in enumerate(zip(sizes, channels, strict=True))
   ]
-  np.testing.assert_allclose(jax.jit(fsp)(*maps), twin(*maps), rtol=1e-4)
+  np.testing.assert_allclose(jax.jit(fsp)(*maps), reference(*maps), rtol=1e-4)
   assert not fsp(*maps[:2], *maps[:2]).any()
 
 
 def test_hazards():
-  student, teacher = cases.draw(3, 4, 4, 2), cases.draw(3, 4, 4, 2, seed=1)
+  student, teacher = (
+    cases.uniform(3, 4, 4, 2),
+    cases.uniform(3, 4, 4, 2, seed=1),
+  )
   # One map at a time: two float16 gradients of 65504 would add up to infinity.
   cases.check_hazards(
     lambda s, t: fsp(s, teacher[: len(s)], t, t), student, teacher
@@ -91,7 +94,7 @@ def test_the_trunk_learns_first_and_the_labels_then():
     stage.loss, params, state, student, teacher
   )
   expected = sum(
-    twin(*(x[:, 0] for x in (*ours, *theirs))).mean()
+    reference(*(x[:, 0] for x in (*ours, *theirs))).mean()
     for ours, theirs in zip(
       itertools.pairwise(student.maps),
       itertools.pairwise(teacher.maps),
@@ -107,6 +110,6 @@ def test_the_trunk_learns_first_and_the_labels_then():
     method.loss, params, state, student, teacher
   )
   np.testing.assert_allclose(
-    value, cases.twin_cross_entropy(student), rtol=1e-5
+    value, cases.reference_cross_entropy(student), rtol=1e-5
   )
   assert all(cases.is_zero(of_student.maps))

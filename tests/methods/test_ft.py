@@ -9,9 +9,9 @@ from ckd_jax.methods.ft import factor_transfer
 from tests.helpers import map_cases as cases
 
 
-def twin(student, teacher, power=2):
-  student, teacher = cases.twin_same_size(student, teacher)
-  gap = cases.twin_attention(student, power) - cases.twin_attention(
+def reference(student, teacher, power=2):
+  student, teacher = cases.reference_same_size(student, teacher)
+  gap = cases.reference_attention(student, power) - cases.reference_attention(
     teacher, power
   )
   return np.abs(gap).mean(1)
@@ -29,18 +29,21 @@ def test_the_public_numbers(golden):
   ("power", "ours", "theirs"), [(1, 4, 4), (2, 7, 3), (4, 3, 4)]
 )
 def test_the_formula(power, ours, theirs):
-  student = cases.draw(3, ours, ours, 5)
-  teacher = cases.draw(3, theirs, theirs, 2, seed=1)
+  student = cases.uniform(3, ours, ours, 5)
+  teacher = cases.uniform(3, theirs, theirs, 2, seed=1)
   value = jax.jit(lambda *x: factor_transfer(*x, power=power))
   np.testing.assert_allclose(
     value(student, teacher),
-    twin(student, teacher, power),
+    reference(student, teacher, power),
     rtol=1e-4,
   )
 
 
 def test_hazards():
-  student, teacher = cases.draw(3, 4, 4, 2), cases.draw(3, 4, 4, 2, seed=1)
+  student, teacher = (
+    cases.uniform(3, 4, 4, 2),
+    cases.uniform(3, 4, 4, 2, seed=1),
+  )
   cases.check_hazards(factor_transfer, student, teacher)
   assert not factor_transfer(teacher, teacher).any()
 
@@ -66,11 +69,11 @@ def test_the_paraphraser_learns_alone_and_is_frozen_then():
   last = x = np.float64(teacher.maps[-1][:, 0])
   widths = []
   for layer in params["paraphraser"]["encoder"]:
-    x = leaky(cases.twin_conv(layer, x, padding=1))
+    x = leaky(cases.reference_conv(layer, x, padding=1))
     widths.append(x.shape[-1])
   factor = x
   for layer in params["paraphraser"]["decoder"]:
-    x = leaky(cases.twin_deconv(layer, x, padding=1))
+    x = leaky(cases.reference_deconv(layer, x, padding=1))
     widths.append(x.shape[-1])
   assert widths == [4, 2, 2, 2, 4, 4]
   expected = np.square(x - last).mean()
@@ -88,11 +91,13 @@ def test_the_paraphraser_learns_alone_and_is_frozen_then():
   )
   x = np.float64(student.maps[-1][:, 0])
   for layer in params["translator"]:
-    x = leaky(cases.twin_norm(cases.twin_conv(layer["conv"], x, padding=1)))
+    x = leaky(
+      cases.reference_norm(cases.reference_conv(layer["conv"], x, padding=1))
+    )
   assert x.shape[-1] == factor.shape[-1]
-  expected = twin(x, factor).mean()
+  expected = reference(x, factor).mean()
   np.testing.assert_allclose(metrics["ft"], expected, rtol=1e-4)
-  labels = cases.twin_cross_entropy(student)
+  labels = cases.reference_cross_entropy(student)
   np.testing.assert_allclose(value, 200 * expected + labels, rtol=1e-4)
   assert cases.reaches_all(heads)
   assert cases.is_zero(of_student.maps) == (True, False)

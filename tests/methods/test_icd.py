@@ -1,4 +1,4 @@
-"""ICD: the recorded values, a twin in float64, the inert bias, the clamp."""
+"""ICD: the recorded values, float64, the inert bias, the clamp."""
 
 import json
 
@@ -12,7 +12,7 @@ from ckd_jax.methods import Batch, Outputs, Task
 from tests.helpers.dtypes import every_dtype
 
 
-def twin(student, teacher, log_scale, bias, alpha=0.5, max_scale=10.0):
+def reference(student, teacher, log_scale, bias, alpha=0.5, max_scale=10.0):
   """The definition, with loops over rows, in float64."""
   u = student / np.linalg.norm(student, axis=1, keepdims=True)
   v = teacher / np.linalg.norm(teacher, axis=1, keepdims=True)
@@ -61,7 +61,7 @@ def test_the_definition(log_scale):
   student, teacher = r.normal(size=(2, 12, 8))
   found = losses.icd(student, teacher, log_scale=log_scale, bias=0.7)
   np.testing.assert_allclose(
-    found, twin(student, teacher, log_scale, 0.7), rtol=1e-5
+    found, reference(student, teacher, log_scale, 0.7), rtol=1e-5
   )
 
 
@@ -78,14 +78,16 @@ def test_the_bias_is_inert_and_the_clamp_stops_the_scale():
 
 
 def test_the_published_formula_does_not_feel_the_bias_either():
-  # `twin` keeps the bias in both softmaxes, where `icd` leaves it out.
+  # `reference` keeps the bias in both softmaxes, where `icd` leaves it out.
   student, teacher = np.random.default_rng(1).normal(size=(2, 6, 4))
   for bias in (-20.0, 0.0, 3.0):
     high, low = (
-      twin(student, teacher, 1.0, bias + step) for step in (0.5, -0.5)
+      reference(student, teacher, 1.0, bias + step) for step in (0.5, -0.5)
     )
     assert abs(high - low) < 1e-12
-  high, low = (twin(student, teacher, 1.0 + step, 3.0) for step in (0.5, -0.5))
+  high, low = (
+    reference(student, teacher, 1.0 + step, 3.0) for step in (0.5, -0.5)
+  )
   assert abs(high - low) > 0.1  # the scale it does feel
 
 
@@ -98,13 +100,13 @@ def test_however_large_the_scale_its_gradient_is_a_number():
   )
   for log_scale in (3.0, 89.0, 100.0, 1000.0):  # exp(89) overflows
     value, slope = graded(jnp.float32(log_scale))
-    exact = twin(student, teacher, np.log(10.0), 0.0)
+    exact = reference(student, teacher, np.log(10.0), 0.0)
     np.testing.assert_allclose(value, exact, rtol=1e-5)
     assert slope == 0
   for log_scale in (-1.0, 1.0, np.log(10.0) - 1e-6):
     _, slope = graded(jnp.float32(log_scale))
     high, low = (
-      twin(student, teacher, log_scale + step, 0.0, max_scale=20.0)
+      reference(student, teacher, log_scale + step, 0.0, max_scale=20.0)
       for step in (1e-5, -1e-5)
     )
     np.testing.assert_allclose(slope, (high - low) / 2e-5, rtol=1e-4)

@@ -12,11 +12,8 @@ from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods import infoflow as file
 from ckd_jax.methods.infoflow import infoflow
+from tests.helpers.arrays import draw
 from tests.helpers.dtypes import every_dtype
-
-
-def draw(*shape, seed=0):
-  return np.random.default_rng(seed).normal(size=shape).astype("f4")
 
 
 def kernels(x):
@@ -31,7 +28,7 @@ def kernels(x):
   return cosine, near
 
 
-def twin(student, teacher):
+def reference(student, teacher):
   total = 0.0
   for s, t in zip(kernels(student), kernels(teacher), strict=True):
     s, t = (k / k.sum(1, keepdims=True) for k in (s, t))
@@ -49,20 +46,21 @@ def test_the_formula_for_layers_of_different_widths(offset, wide, monkeypatch):
   student, teacher = draw(6, 3, 3, 2) + offset, draw(6, 4, seed=1) + offset
   value = jax.jit(lambda *x: infoflow(*x))(student, teacher)
   assert value.shape == () and value.dtype == jnp.float32
-  np.testing.assert_allclose(value, twin(student, teacher), rtol=1e-4)
+  np.testing.assert_allclose(value, reference(student, teacher), rtol=1e-4)
   loss = jax.jit(lambda s: infoflow(s, teacher))
   check_grads(loss, (student - offset,), 1, ["rev"], 2e-2, 2e-2)
 
 
 def test_neighbours_in_clusters_far_apart_stay_neighbours():
-  # By inner products the distance of twins is rounded at that of the clusters.
+  # Inner products would round the distances of neighbours to nothing: they
+  # are as large as the distances of the clusters.
   student, teacher = draw(8, 64), draw(8, 64, seed=1)
   student[1::2] = student[::2]
   teacher[1::2] = teacher[::2]
   student[4:] += 1e4
   teacher[4:] += 1e4
   np.testing.assert_allclose(
-    infoflow(student, teacher), twin(student, teacher), rtol=1e-4
+    infoflow(student, teacher), reference(student, teacher), rtol=1e-4
   )
 
 
@@ -129,8 +127,8 @@ def test_maps_fade_over_epochs_and_labels_have_no_part():
   batch = Batch(labels, None, labels, teachers=(teacher,))
   task = Task(20, 3, 4, 5, jnp.zeros(20, jnp.int32))
   params, state = method.init(jax.random.key(0), task, student, teacher)
-  embedding = twin(student.embedding, teacher.embedding)
-  maps = sum(map(twin, student.maps, teacher.maps))
+  embedding = reference(student.embedding, teacher.embedding)
+  maps = sum(map(reference, student.maps, teacher.maps))
   loss = jax.jit(
     lambda student, step: method.loss(params, state, student, batch, None, step)
   )
@@ -178,7 +176,9 @@ def test_the_gradient_of_wide_layers(kind, monkeypatch):
     along /= np.linalg.norm(along)
     h = 1e-5 * np.linalg.norm(student[row])
     wide = student.astype(np.float64)
-    slope = twin(wide + h * along, teacher) - twin(wide - h * along, teacher)
+    slope = reference(wide + h * along, teacher) - reference(
+      wide - h * along, teacher
+    )
     slope /= 2 * h
     size = np.linalg.norm(gradient[row])
     assert abs(slope - np.sum(gradient * along)) < 1e-2 * size, (row, slope)

@@ -1,5 +1,7 @@
 """KD: the formula in float64, T^2, a class ruled out, and the method's sum."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,18 +10,13 @@ from jax.test_util import check_grads
 
 from ckd_jax import losses, methods
 from ckd_jax.methods import Batch, Outputs
+from tests.helpers import arrays
+from tests.helpers.arrays import softmax
+
+draw = functools.partial(arrays.draw, scale=3.0)
 
 
-def draw(*shape, seed=0, scale=3.0):
-  return (scale * np.random.default_rng(seed).normal(size=shape)).astype("f4")
-
-
-def softmax(x):
-  e = np.exp(np.asarray(x, np.float64) - np.max(x, -1, keepdims=True))
-  return e / e.sum(-1, keepdims=True)
-
-
-def twin(student, teacher, t):
+def reference(student, teacher, t):
   """T^2 sum_c p_c log(p_c / q_c), where 0 log 0 is 0."""
   rows = []
   for s, z in zip(softmax(student / t), softmax(teacher / t), strict=True):
@@ -36,7 +33,7 @@ def test_the_formula(n, classes, temperature):
   assert value.shape == (n,) and value.dtype == jnp.float32
   # The terms of the sum are of order 1 and may cancel: one rounding of 1.
   rounding = np.finfo(np.float32).eps * temperature**2
-  expected = twin(student, teacher, temperature)
+  expected = reference(student, teacher, temperature)
   np.testing.assert_allclose(value, expected, rtol=1e-5, atol=rounding)
 
 
@@ -75,7 +72,7 @@ def test_a_class_ruled_out_keeps_value_and_gradient():
     jax.value_and_grad(lambda s: losses.kd(s, teacher, temperature=2.0).sum())
   )(student)
   np.testing.assert_allclose(
-    value, twin(student, teacher, 2.0).sum(), rtol=1e-5
+    value, reference(student, teacher, 2.0).sum(), rtol=1e-5
   )
   expected = 2.0 * (softmax(student / 2) - softmax(teacher / 2))
   np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
@@ -87,7 +84,9 @@ def test_a_small_divergence_of_bfloat16_logits_is_not_rounded_away():
   noise = jnp.asarray(draw(64, 100, seed=1, scale=0.1), jnp.bfloat16)
   student = teacher + noise
   value = losses.kd(student, teacher, temperature=1.0)
-  exact = twin(*(np.asarray(x, np.float64) for x in (student, teacher)), 1.0)
+  exact = reference(
+    *(np.asarray(x, np.float64) for x in (student, teacher)), 1.0
+  )
   assert 0.003 < exact.mean() < 0.007
   np.testing.assert_allclose(value, exact, rtol=2e-3)
   np.testing.assert_allclose(value.mean(), exact.mean(), rtol=1e-4)
@@ -105,7 +104,7 @@ def test_the_method_adds_its_two_weighted_terms():
   )
   rows = softmax(student[:, 0])
   label_term = -np.log(rows[np.arange(6), labels[:, 0]]).mean()
-  teacher_term = twin(student[:, 0], teacher[:, 0], 2.0).mean()
+  teacher_term = reference(student[:, 0], teacher[:, 0], 2.0).mean()
   assert state == {}
   np.testing.assert_allclose(metrics["cross_entropy"], label_term, rtol=1e-5)
   np.testing.assert_allclose(metrics["kd"], teacher_term, rtol=1e-5)

@@ -1,5 +1,7 @@
 """Plain logit matching: loops in float64, and the method's two terms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,13 +10,12 @@ from jax.test_util import check_grads
 
 from ckd_jax import losses, methods
 from ckd_jax.methods import Batch, Outputs
+from tests.helpers import arrays
+
+draw = functools.partial(arrays.draw, scale=3.0)
 
 
-def draw(*shape, seed=0):
-  return (3 * np.random.default_rng(seed).normal(size=shape)).astype("f4")
-
-
-def twin(student, teacher):
+def reference(student, teacher):
   return [
     sum((float(a) - float(b)) ** 2 for a, b in zip(s, t, strict=True)) / len(s)
     for s, t in zip(student, teacher, strict=True)
@@ -26,7 +27,7 @@ def test_the_formula(n, classes):
   student, teacher = draw(n, classes), draw(n, classes, seed=1)
   value = jax.jit(losses.logit_mse)(student, teacher)
   assert value.shape == (n,) and value.dtype == jnp.float32
-  np.testing.assert_allclose(value, twin(student, teacher), rtol=1e-5)
+  np.testing.assert_allclose(value, reference(student, teacher), rtol=1e-5)
 
 
 def test_the_gradient_is_twice_the_gap():
@@ -48,8 +49,8 @@ def test_the_method_adds_teacher_and_labels():
   value, (_, metrics) = method.loss(
     {}, {}, Outputs(jnp.asarray(student)), batch, None, 0
   )
-  teacher_term = np.mean(twin(student[:, 0], teacher[:, 0]))
-  label_term = np.mean(twin(student[:, 0], np.eye(5)[labels[:, 0]]))
+  teacher_term = np.mean(reference(student[:, 0], teacher[:, 0]))
+  label_term = np.mean(reference(student[:, 0], np.eye(5)[labels[:, 0]]))
   np.testing.assert_allclose(metrics["teacher"], teacher_term, rtol=1e-5)
   np.testing.assert_allclose(metrics["label"], label_term, rtol=1e-5)
   np.testing.assert_allclose(

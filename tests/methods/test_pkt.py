@@ -7,10 +7,10 @@ import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods import pkt as file
+from tests.helpers.arrays import draw
 from tests.helpers.dtypes import every_dtype
 from tests.helpers.relational import (
   batch_of,
-  draw,
   follows,
   no_gradient_reaches_the_teacher,
   stays_finite,
@@ -20,7 +20,7 @@ from tests.helpers.relational import (
 pkt = jax.jit(file.pkt)
 
 
-def twin(student, teacher):
+def reference(student, teacher):
   def probabilities(x):
     x = np.asarray(x, np.float64).reshape(len(x), -1)
     x = x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-30)
@@ -42,7 +42,7 @@ def test_it_follows_the_public_implementation(golden):
 def test_the_formula(student, teacher):
   student, teacher = draw(*student), draw(*teacher, seed=1)
   np.testing.assert_allclose(
-    pkt(student, teacher), twin(student, teacher), rtol=1e-5
+    pkt(student, teacher), reference(student, teacher), rtol=1e-5
   )
 
 
@@ -51,7 +51,7 @@ def test_a_zero_row_of_the_student_has_a_finite_gradient():
   student, teacher = draw(6, 5), draw(6, 5, seed=1)
   student[2] = 0
   value, gradient = jax.jit(jax.value_and_grad(pkt))(student, teacher)
-  np.testing.assert_allclose(value, twin(student, teacher), rtol=1e-5)
+  np.testing.assert_allclose(value, reference(student, teacher), rtol=1e-5)
   assert np.isfinite(gradient).all()
   assert not gradient[2].any() and np.abs(gradient).max() > 0
 
@@ -95,7 +95,7 @@ def test_the_method_compares_embeddings():
   student, batch = batch_of()
   method = methods.make("pkt")
   value, (_, metrics) = jax.jit(method.loss)({}, {}, student, batch, None, 0)
-  own = twin(*(x.embedding[:, 0] for x in (student, batch.teachers[0])))
+  own = reference(*(x.embedding[:, 0] for x in (student, batch.teachers[0])))
   assert "embedding" in method.needs
   np.testing.assert_allclose(metrics["pkt"], own, rtol=1e-5)
   np.testing.assert_allclose(

@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.r2kd import r2kd_rank, r2kd_value
+from tests.helpers.arrays import draw, softmax
 from tests.helpers.dtypes import every_dtype
 
 GRADED = [
@@ -19,28 +20,18 @@ GRADED = [
 ]
 
 
-def draw(*shape, seed=0):
-  return np.random.default_rng(seed).normal(size=shape).astype("f4")
-
-
-def softmax(x):
-  x = np.asarray(x, np.float64)
-  e = np.exp(x - x.max(-1, keepdims=True))
-  return e / e.sum(-1, keepdims=True)
-
-
 def cosine(a, b):
   return abs(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-8)
 
 
-def value_twin(student, teacher, t=4.0):
+def reference_value(student, teacher, t=4.0):
   s, z = softmax(student / t), softmax(teacher / t)
   rows = [cosine(a, b) for a, b in zip(s, z, strict=True)]
   columns = [cosine(a, b) for a, b in zip(s.T, z.T, strict=True)]
   return t**2 * (2 - np.mean(rows) - np.mean(columns))
 
 
-def rank_twin(student, teacher):
+def reference_rank(student, teacher):
   correlations = []
   for s, z in zip(student, teacher, strict=True):
     ranks = [[np.sum(x < y) for y in x] for x in (s, z)]
@@ -53,13 +44,13 @@ def test_the_formulas(n, classes):
   student, teacher = 3 * draw(n, classes), 3 * draw(n, classes, seed=1)
   np.testing.assert_allclose(
     jax.jit(r2kd_value)(student, teacher),
-    value_twin(student, teacher),
+    reference_value(student, teacher),
     rtol=1e-4,
     atol=1e-5,
   )
   np.testing.assert_allclose(
     jax.jit(r2kd_rank)(student, teacher),
-    rank_twin(student, teacher),
+    reference_rank(student, teacher),
     rtol=1e-5,
     atol=1e-6,
   )
@@ -80,7 +71,7 @@ def test_soft_ranks_become_the_ranks():
   student, teacher = 3 * draw(5, 6), 3 * draw(5, 6, seed=1)
   np.testing.assert_allclose(
     r2kd_rank(student, teacher, soft=True, softness=1e-4),
-    rank_twin(student, teacher),
+    reference_rank(student, teacher),
     rtol=1e-4,
   )
 
@@ -205,8 +196,11 @@ def test_the_sum_of_the_method(teachers):
   answers = [np.asarray(x.logits, np.float64) for x in batch.teachers]
   target = 0.7 * answers[0] + 0.3 * answers[1] if teachers == 2 else answers[0]
   expected = {
-    name: sum(twin(student[:, b], target[:, b]) for b in range(2))
-    for name, twin in (("value", value_twin), ("rank", rank_twin))
+    name: sum(reference(student[:, b], target[:, b]) for b in range(2))
+    for name, reference in (
+      ("value", reference_value),
+      ("rank", reference_rank),
+    )
   }
   rows = np.log(softmax(student[:, 0]))[np.arange(4), batch.labels[:, 0]]
   expected["cross_entropy"] = -rows.mean()

@@ -8,10 +8,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ckd_jax import methods, numerics
 from ckd_jax.methods import rkd as file
+from tests.helpers.arrays import draw
 from tests.helpers.dtypes import every_dtype
 from tests.helpers.relational import (
   batch_of,
-  draw,
   follows,
   no_gradient_reaches_the_teacher,
   stays_finite,
@@ -28,7 +28,7 @@ def smooth_l1(gap):
   return 0.5 * gap**2 if gap < 1 else gap - 0.5
 
 
-def twin_distance(student, teacher):
+def reference_distance(student, teacher):
   def relative(x):
     rows = np.array([[np.linalg.norm(a - b) for b in x] for a in x])
     positive = [d for d in rows.ravel() if d > 0]
@@ -38,7 +38,7 @@ def twin_distance(student, teacher):
   return np.mean([smooth_l1(s - t) for s, t in pairs])
 
 
-def twin_angle(student, teacher):
+def reference_angle(student, teacher):
   def cosine(x, i, j, k):
     a, b = x[j] - x[i], x[k] - x[i]
     size = np.linalg.norm(a) * np.linalg.norm(b)
@@ -60,14 +60,14 @@ def test_it_follows_the_public_implementation(golden):
   follows(rkd, golden / "losses/rkd.npz", inputs)
 
 
-@pytest.mark.parametrize("twins", [False, True])
-def test_the_formula(twins):
+@pytest.mark.parametrize("repeated", [False, True])
+def test_the_formula(repeated):
   student, teacher = pair()
   student[0] *= 40  # far enough for the linear part of the distances
-  if twins:
+  if repeated:
     student[3] = student[2]
   exact = [x.astype(np.float64) for x in (student, teacher)]
-  distance, angle = twin_distance(*exact), twin_angle(*exact)
+  distance, angle = reference_distance(*exact), reference_angle(*exact)
   np.testing.assert_allclose(
     rkd_distance(student, teacher), distance, rtol=1e-5
   )
@@ -81,7 +81,7 @@ def test_the_gradient_is_that_of_the_formula():
 
   def exact(flat):
     student = flat.reshape(5, -1)
-    return 25 * twin_distance(student, teacher) + 50 * twin_angle(
+    return 25 * reference_distance(student, teacher) + 50 * reference_angle(
       student, teacher
     )
 
@@ -115,13 +115,13 @@ def test_motions_scale_and_order_change_nothing():
 
 
 def test_far_from_the_origin_the_distances_stay_exact():
-  # By the Gram matrix the distance of twins would be above 1 here.
+  # By the Gram matrix the distance of repeated would be above 1 here.
   student, teacher = pair()
   student = student + 50
   student[3] = student[2]
   exact = [x.astype(np.float64) for x in (student, teacher)]
   np.testing.assert_allclose(
-    rkd_distance(student, teacher), twin_distance(*exact), rtol=1e-4
+    rkd_distance(student, teacher), reference_distance(*exact), rtol=1e-4
   )
 
 

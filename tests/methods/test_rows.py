@@ -7,11 +7,7 @@ import pytest
 
 from ckd_jax import losses
 from ckd_jax.methods.crd import crd_memory
-
-
-def draw(*shape):
-  return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
-
+from tests.helpers.arrays import draw
 
 CASES = {
   "similarity_preserving": lambda f, n, m: f(draw(n, 5), draw(m, 7)),

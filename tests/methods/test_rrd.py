@@ -8,26 +8,13 @@ import pytest
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.methods.rrd import enqueue, rrd
+from tests.helpers.arrays import draw, softmax, unit
 from tests.helpers.dtypes import every_dtype
 
 TASK = Task(8, 3, 4, 2, jnp.arange(8, dtype=jnp.int32) % 3)
 
 
-def draw(*shape, seed=0):
-  return np.random.default_rng(seed).normal(size=shape).astype("f4")
-
-
-def unit(x):
-  x = np.asarray(x, np.float64)
-  return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def softmax(x):
-  e = np.exp(x - x.max(-1, keepdims=True))
-  return e / e.sum(-1, keepdims=True)
-
-
-def twin(student, teacher, queue, ts=0.04, tt=0.1):
+def reference(student, teacher, queue, ts=0.04, tt=0.1):
   p = softmax(unit(teacher) @ queue.T.astype(np.float64) / tt)
   q = softmax(unit(student) @ queue.T.astype(np.float64) / ts)
   return -(p * np.log(q)).sum(-1).mean()
@@ -64,7 +51,7 @@ def test_the_formula_uses_the_queue_as_stored(n):
   value = jax.jit(rrd)(student, teacher, 0.3 * queue)
   assert value.shape == () and value.dtype == jnp.float32
   np.testing.assert_allclose(
-    value, twin(student, teacher, 0.3 * queue), rtol=1e-5
+    value, reference(student, teacher, 0.3 * queue), rtol=1e-5
   )
 
 
@@ -144,7 +131,7 @@ def test_the_published_orders_and_temperatures(hyper, temperatures, first):
   value, embeddings, (_, state, after), _ = run(**hyper)
   queue = np.asarray((after if first else state)["queue"])
   np.testing.assert_allclose(
-    value, twin(*embeddings, queue, *temperatures), rtol=1e-4
+    value, reference(*embeddings, queue, *temperatures), rtol=1e-4
   )
   np.testing.assert_allclose(after["queue"][:4], unit(embeddings[1]), atol=1e-5)
 

@@ -6,10 +6,10 @@ import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods import sp as file
+from tests.helpers.arrays import draw
 from tests.helpers.dtypes import every_dtype
 from tests.helpers.relational import (
   batch_of,
-  draw,
   follows,
   no_gradient_reaches_the_teacher,
   stays_finite,
@@ -19,7 +19,7 @@ from tests.helpers.relational import (
 similarity_preserving = jax.jit(file.similarity_preserving)
 
 
-def twin(student, teacher):
+def reference(student, teacher):
   def similarities(x):
     rows = np.asarray(x, np.float64).reshape(len(x), -1)
     table = np.array([[a @ b for b in rows] for a in rows])
@@ -43,7 +43,7 @@ def test_the_formula(student, teacher):
   student, teacher = draw(*student), draw(*teacher, seed=1)
   np.testing.assert_allclose(
     similarity_preserving(student, teacher),
-    twin(student, teacher),
+    reference(student, teacher),
     rtol=1e-5,
     atol=1e-12,
   )
@@ -53,7 +53,9 @@ def test_a_zero_row_is_like_nobody():
   student, teacher = draw(5, 7), draw(5, 3, seed=1)
   student[2] = 0
   np.testing.assert_allclose(
-    similarity_preserving(student, teacher), twin(student, teacher), rtol=1e-5
+    similarity_preserving(student, teacher),
+    reference(student, teacher),
+    rtol=1e-5,
   )
 
 
@@ -84,7 +86,7 @@ def test_the_method_compares_the_last_maps():
   student, batch = batch_of()
   method = methods.make("sp")
   value, (_, metrics) = jax.jit(method.loss)({}, {}, student, batch, None, 0)
-  own = twin(*(x.maps[-1] for x in (student, batch.teachers[0])))
+  own = reference(*(x.maps[-1] for x in (student, batch.teachers[0])))
   assert method.needs == {"logits", "maps"}
   np.testing.assert_allclose(metrics["sp"], own, rtol=1e-5)
   np.testing.assert_allclose(

@@ -10,7 +10,7 @@ from ckd_jax.methods.vid import vid
 from tests.helpers import map_cases as cases
 
 
-def twin(mean, teacher, log_scale, epsilon=1e-5):
+def reference(mean, teacher, log_scale, epsilon=1e-5):
   """The Gaussian's negative log-density, less its constant."""
   variance = np.log1p(np.exp(np.float64(log_scale))) + epsilon
   density = np.exp(-((np.float64(mean) - teacher) ** 2) / (2 * variance))
@@ -67,16 +67,19 @@ def test_the_methods_regressor_is_the_recorded_one(golden):
 
 
 def test_the_formula_and_hazards():
-  student, teacher = cases.draw(3, 4, 4, 2), cases.draw(3, 4, 4, 2, seed=1)
+  student, teacher = (
+    cases.uniform(3, 4, 4, 2),
+    cases.uniform(3, 4, 4, 2, seed=1),
+  )
   scale = np.array([5.0, -1.0], "f4")
   np.testing.assert_allclose(
     jax.jit(vid)(student, teacher, scale),
-    twin(student, teacher, scale),
+    reference(student, teacher, scale),
     rtol=1e-5,
   )
   np.testing.assert_allclose(
     vid(student, teacher, 2.0, epsilon=0.5),
-    twin(student, teacher, 2.0, epsilon=0.5),
+    reference(student, teacher, 2.0, epsilon=0.5),
     rtol=1e-5,
   )
   cases.check_hazards(lambda s, t: vid(s, t, scale), student, teacher)
@@ -84,7 +87,10 @@ def test_the_formula_and_hazards():
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_any_learned_scale_is_finite(dtype):
-  student, teacher = cases.draw(3, 2, 2, 2), cases.draw(3, 2, 2, 2, seed=1)
+  student, teacher = (
+    cases.uniform(3, 2, 2, 2),
+    cases.uniform(3, 2, 2, 2, seed=1),
+  )
   graded = jax.jit(jax.value_and_grad(lambda a: vid(student, teacher, a).sum()))
   for scale in (-1e4, -100.0, 0.0, 100.0, 1e4):
     value, gradient = graded(jnp.full(2, scale, dtype))
@@ -92,7 +98,10 @@ def test_any_learned_scale_is_finite(dtype):
 
 
 def test_the_best_variance_is_the_mean_square():
-  student, teacher = cases.draw(3, 2, 2, 1), cases.draw(3, 2, 2, 1, seed=1)
+  student, teacher = (
+    cases.uniform(3, 2, 2, 1),
+    cases.uniform(3, 2, 2, 1, seed=1),
+  )
   best = np.log(np.expm1(np.square(student - teacher).mean() - 1e-5))
   gradient = jax.jit(jax.grad(lambda a: vid(student, teacher, a).mean()))
   np.testing.assert_allclose(gradient(best[None]), 0, atol=1e-6)
@@ -123,14 +132,14 @@ def test_the_method_trains_every_regressor_and_scale():
       np.log1p(np.exp(head["log_scale"])) + 1e-5, 5, rtol=1e-6
     )
     # Pooled before the regressor, which is not linear.
-    ours, theirs = cases.twin_same_size(*(x[:, 0] for x in pair))
+    ours, theirs = cases.reference_same_size(*(x[:, 0] for x in pair))
     weights = [
       np.transpose(layer["weight"], (3, 2, 0, 1)) for layer in head["layers"]
     ]
     guess = predict(weights, ours.astype("f4"))
-    expected += twin(guess, theirs, head["log_scale"]).mean()
+    expected += reference(guess, theirs, head["log_scale"]).mean()
   np.testing.assert_allclose(metrics["vid"], expected, rtol=1e-4)
-  labels = cases.twin_cross_entropy(student)
+  labels = cases.reference_cross_entropy(student)
   np.testing.assert_allclose(value, expected + labels, rtol=1e-5)
   assert cases.reaches_all(heads)
   assert cases.is_zero(of_student.maps) == (True, False, False)
