@@ -124,6 +124,31 @@ def time_to(workdir: pathlib.Path, accuracy: float):
   return None, None
 
 
+def train_ours(flags, seed: int, workdir: pathlib.Path) -> dict:
+  """Runs the command on the budget of a seed; returns its summary."""
+  if workdir.exists():
+    sys.exit(f"{workdir} is there: its time is of another moment")
+  options = {
+    "seed": seed,
+    "budget_seed": seed,
+    "student": "resnet8",
+    "teacher.source": "table",
+    "teacher.path": flags.table,
+    "schedule": "cosine",
+    "steps": flags.our_steps,
+    "eval_every": flags.our_steps // 10,
+    "batch_size": flags.our_batch,
+    "optimizer.learning_rate": flags.our_rate,
+    "hyper.estimator": "all",
+    "hyper.offset": "fit",
+  }
+  command = study.main_command("cifar100.py:budget=2000", options)
+  subprocess.run(
+    [*command, f"--workdir={workdir}"], check=True, stdout=subprocess.DEVNULL
+  )
+  return json.loads((workdir / "summary.json").read_text())
+
+
 def compare_accuracy(flags) -> None:
   """Wall time to the accuracy of `published`, seed by seed."""
   runs = flags.runs
@@ -136,31 +161,7 @@ def compare_accuracy(flags) -> None:
     theirs = peer("published", data=data, seed=seed, steps=2500)
     keep(theirs)
     workdir = runs / f"ours-{seed}"
-    if workdir.exists():
-      sys.exit(f"{workdir} is there: its time is of another moment")
-    options = {
-      "seed": seed,
-      "budget_seed": seed,
-      "student": "resnet8",
-      "teacher.source": "table",
-      "teacher.path": flags.table,
-      "schedule": "cosine",
-      "steps": flags.our_steps,
-      "eval_every": flags.our_steps // 10,
-      "batch_size": flags.our_batch,
-      "optimizer.learning_rate": flags.our_rate,
-      "hyper.estimator": "all",
-      "hyper.offset": "fit",
-    }
-    subprocess.run(
-      [
-        *study.main_command("cifar100.py:budget=2000", options),
-        f"--workdir={workdir}",
-      ],
-      check=True,
-      stdout=subprocess.DEVNULL,
-    )
-    summary = json.loads((workdir / "summary.json").read_text())
+    summary = train_ours(flags, seed, workdir)
     step, seconds = time_to(workdir, theirs["val_accuracy"])
     ratio = summary["train_seconds"] / theirs["train_seconds"]
     hit = summary["test_accuracy"] >= theirs["test_accuracy"]

@@ -27,7 +27,7 @@ from ckd_jax.system.devices import use_every_core
 RESULTS = study.HERE / "results" / "loop_cost.jsonl"
 
 
-def bare(config, fit) -> float:
+def bare(fit) -> float:
   """Milliseconds a step, launched as the loop launches them."""
   import jax
 
@@ -36,7 +36,7 @@ def bare(config, fit) -> float:
   state, _ = launch(state, fit.examples, fit.key)
   jax.block_until_ready(state)
   start = time.perf_counter()
-  launches = config.steps // times
+  launches = fit.plan.intervals.steps // times
   for _ in range(launches):
     state, _ = launch(state, fit.examples, fit.key)
     if fit.one_at_a_time:
@@ -82,7 +82,7 @@ def main() -> None:
   options = {"batch_size": flags.batch_size, "steps": steps}
   options |= {"eval_every": steps, "checkpoint_every": steps}
   fit = fake.prepare(flags.student, options=options)
-  pairs = [(bare(config, fit), looped(fit)) for _ in range(flags.repeats)]
+  pairs = [(bare(fit), looped(fit)) for _ in range(flags.repeats)]
   bare_ms, loop_ms = map(statistics.median, zip(*pairs, strict=True))
   ratio = statistics.median(loop / step for step, loop in pairs)
   row = {

@@ -152,6 +152,14 @@ def utilisation(fit, images: int, dtype: str, step: float) -> float | None:
   return round(rate / (1e12 * peak[dtype == "float32"]), 4)
 
 
+def peak_megabytes() -> float | None:
+  """What the device held at most so far; None where it does not say."""
+  import jax
+
+  found = jax.devices()[0].memory_stats() or {}
+  return round(found.get("peak_bytes_in_use", 0) / 2**20, 1) or None
+
+
 def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
   """One line of the results; every axis as in the command line."""
   use_every_core()
@@ -190,8 +198,6 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
     flags.seconds,
     fit.one_at_a_time,
   )
-  device = jax.devices()[0]
-  statistics_ = device.memory_stats() or {}
   return {
     "student": student,
     "images_a_step": images,
@@ -209,10 +215,9 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
     "program_megabytes": round(
       (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20, 1
     ),
-    "peak_megabytes": round(statistics_.get("peak_bytes_in_use", 0) / 2**20, 1)
-    or None,
+    "peak_megabytes": peak_megabytes(),
     "compile_seconds": round(compile_seconds, 2),
-    "device": f"{first.mesh.size} x {device.device_kind}",
+    "device": f"{first.mesh.size} x {jax.devices()[0].device_kind}",
     "jax": jax.__version__,
     "date": str(datetime.date.today()),
   }

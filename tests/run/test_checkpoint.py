@@ -1,13 +1,8 @@
 """A checkpoint comes back bit for bit, or an older one does."""
 
 import logging
-import pathlib
 import shutil
-import subprocess
-import sys
-import textwrap
 import time
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,55 +12,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ckd_jax.errors import UserError
 from ckd_jax.run import checkpoint
-from tests.helpers.paths import ROOT
-
-
-class State(NamedTuple):
-  step: jax.Array
-  params: dict
-  key: jax.Array
-  extra: tuple
-
-
-def make_state(seed: int = 0) -> State:
-  key = jax.random.key(seed)
-  params = {
-    "conv": {"kernel": jax.random.normal(key, (3, 3, 4, 5))},
-    "a/b.c~": jax.random.normal(key, (7,), jnp.bfloat16),
-    "flag": jnp.array([True, False]),
-    "half": jnp.float16(1.5),
-  }
-  keys = jax.random.split(jax.random.key(seed, impl="rbg"), 3)
-  extra = ((), None, {}, [jnp.zeros((0, 2)), jnp.array(jnp.nan)], keys)
-  return State(jnp.int32(seed), params, key, extra)
-
-
-def raw(leaf) -> tuple:
-  """Everything that must come back."""
-  data = leaf
-  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-    data = jax.random.key_data(leaf)
-  data = np.asarray(data)
-  return str(leaf.dtype), leaf.shape, data.tobytes()
-
-
-def assert_same(found, wanted):
-  assert jax.tree.structure(found) == jax.tree.structure(wanted)
-  assert jax.tree.map(raw, found) == jax.tree.map(raw, wanted)
-
-
-def bits(folder: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
-  return [
-    (path, 8 * path.stat().st_size)
-    for path in sorted(folder.rglob("*"))
-    if path.is_file() and path.stat().st_size
-  ]
-
-
-def flip(path: pathlib.Path, bit: int) -> None:
-  data = bytearray(path.read_bytes())
-  data[bit // 8] ^= 1 << bit % 8
-  path.write_bytes(data)
+from tests.helpers.checkpoints import (
+  assert_same,
+  bits,
+  flip,
+  make_state,
+)
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -271,132 +223,6 @@ def test_is_fast_enough_to_be_used_often(tmp_path):
     restore_seconds.append(time.perf_counter() - begin)
   print(f"save {min(save_seconds):.3f} s, restore {min(restore_seconds):.3f} s")
   assert max(min(save_seconds), min(restore_seconds)) < 1.0  # 0.1 when quiet
-
-
-# Forks a child that resumes and saves without a pause, kills it, and so on; a
-# step is reported once it was saved, and every later child must find it.
-KILLER = """
-import os, random, select, signal, sys, time
-import jax, numpy as np
-from ckd_jax.run import checkpoint
-
-def child(directory, reported, pipe):
-  like = {"w": np.zeros(20_000), "step": np.int32(0)}
-  found = checkpoint.restore(directory, like)
-  step, state, notes = found or (0, like, {})
-  assert step >= reported, (step, reported)
-  assert (state["w"] == step).all() and state["step"] == step
-  assert notes.get("step", 0) == step
-  while True:
-    step += 1
-    state = {"w": np.full(20_000, float(step)), "step": np.int32(step)}
-    checkpoint.save(directory, step, state, {"step": step}, keep=1)
-    os.write(pipe, b"%d\\n" % step)
-
-directory, kills = sys.argv[1], int(sys.argv[2])
-rng = random.Random(0)
-reported = 0
-for _ in range(kills):
-  reader, writer = os.pipe()
-  pid = os.fork()
-  if not pid:
-    try:
-      child(directory, reported, writer)
-    finally:
-      os._exit(1)
-  os.close(writer)
-  select.select([reader], [], [], 60)  # until its first save
-  time.sleep(rng.uniform(0.0, 0.15))
-  os.kill(pid, signal.SIGKILL)
-  _, status = os.waitpid(pid, 0)
-  assert os.WIFSIGNALED(status), "the child failed by itself"
-  with os.fdopen(reader) as lines:
-    reported = max(map(int, lines.read().split()))
-  print(reported, flush=True)
-"""
-
-
-def test_killed_while_saving_never_loses_what_was_saved(tmp_path):
-  kills = 10
-  result = subprocess.run(
-    [sys.executable, "-c", KILLER, str(tmp_path), str(kills)],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=240,
-    check=False,
-  )
-  assert result.returncode == 0, result.stderr
-  reported = list(map(int, result.stdout.split()))
-  assert len(reported) == kills
-  like = {"w": np.zeros(20_000), "step": np.int32(0)}
-  step, state, notes = checkpoint.restore(tmp_path, like)
-  assert step >= reported[-1] >= kills
-  assert notes == {"step": step} and (state["w"] == step).all()
-  assert not list(tmp_path.glob("*.corrupt"))  # unfinished is not damaged
-
-
-TWO_PROCESSES = """
-import sys
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-directory, port, process = sys.argv[1], sys.argv[2], int(sys.argv[3])
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.config.update("jax_num_cpu_devices", 2)
-jax.distributed.initialize(
-  f"127.0.0.1:{port}", num_processes=2, process_id=process
-)
-from ckd_jax.run import checkpoint
-mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-whole = NamedSharding(mesh, PartitionSpec())
-make = jax.jit(
-  lambda x: {"w": jnp.arange(6.0) + x, "k": jax.random.key(3)},
-  out_shardings=whole,
-)
-state = make(np.float32(1))
-for step in (1, 2):
-  checkpoint.save(directory, step, state, {"step": step})
-step, found, notes = checkpoint.restore(directory, make(np.float32(5)))
-assert step == 2 and notes == {"step": 2}
-assert found["w"].sharding == whole and len(found["k"].sharding.device_set) == 4
-same = jax.jit(lambda a, b: (a["w"] == b["w"]).all())(found, state)
-assert same.addressable_data(0)
-print("ok", process)
-"""
-
-
-@pytest.mark.slow
-def test_two_processes(tmp_path):
-  import socket
-
-  with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    port = probe.getsockname()[1]
-  runs = [
-    subprocess.Popen(
-      [
-        sys.executable,
-        "-c",
-        textwrap.dedent(TWO_PROCESSES),
-        str(tmp_path),
-        str(port),
-        str(process),
-      ],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for process in range(2)
-  ]
-  try:
-    for process, run in enumerate(runs):
-      output, _ = run.communicate(timeout=180)
-      assert run.returncode == 0 and f"ok {process}" in output, output
-  finally:
-    for run in runs:
-      run.kill()
 
 
 def test_a_relative_directory(tmp_path, monkeypatch):

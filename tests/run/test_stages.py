@@ -10,7 +10,7 @@ from ckd_jax import data, models
 from ckd_jax.configs import digits
 from ckd_jax.methods import Model, Outputs
 from ckd_jax.run import logger, stages
-from ckd_jax.run.answers import Answers
+from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import assemble
 from ckd_jax.run.plan import make_plan
 from ckd_jax.run.programs import make_programs
@@ -61,7 +61,7 @@ def prepare(name, student="cnn"):
 
   outputs = answer(images)
   said = Outputs(*jax.device_get(tuple(outputs)))
-  answers = Answers((said,), teacher="noise")
+  answers = Collected((said,), teacher="noise")
   mesh = make_mesh(8)
   programs = make_programs(plan, mesh, None, make_step(plan.recipe))
   return assemble(plan, dataset, answers, programs, mesh)

@@ -66,16 +66,8 @@ def test_six_steps_follow_pytorch(golden, name):
   )
   method = methods.make(name)
   transform = optimizer.sgd(0.9, 5e-4)
-  update = make_update(
-    Recipe(
-      method,
-      model,
-      task=None,
-      augment=None,
-      transform=transform,
-      schedule=lambda step: jnp.float32(0.05),
-    )
-  )
+  rate = lambda step: jnp.float32(0.05)  # noqa: E731
+  update = make_update(Recipe(method, model, None, None, transform, rate))
   state = State(
     jnp.int32(0),
     {"student": params, "method": {}},
