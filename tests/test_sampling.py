@@ -1,4 +1,4 @@
-"""Orders and groups, against enumeration and against chance."""
+"""Orders and groups, against enumeration and expected frequencies."""
 
 import itertools
 import math

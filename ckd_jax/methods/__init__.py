@@ -1,8 +1,9 @@
-"""The two seams, and the methods: every file beside this one is a method.
+"""Distillation methods: every file of this folder is one.
 
-A method is a `Method`: pure functions, compare optax.GradientTransformation.
-A network is a `Model`: the only thing that a method or the step knows of Linen,
-NNX, Equinox or Haiku. A file whose name begins with `_` is no method.
+A file whose name begins with `_` is no method; what methods share is there. A
+method is a `Method`, pure functions like an optax.GradientTransformation. A
+network is a `Model`, all that a method or the step knows of Linen, NNX, Equinox
+or Haiku.
 """
 
 import difflib
@@ -61,7 +62,7 @@ __all__ = [
 
 
 def names() -> list[str]:
-  """The names of all methods: the files of this folder."""
+  """Lists the names of all methods: the files of this folder."""
   return sorted(
     module.name
     for module in pkgutil.iter_modules(__path__)
@@ -70,7 +71,7 @@ def names() -> list[str]:
 
 
 def get(name: str) -> ModuleType:
-  """The module of a method.
+  """Imports the module of a method.
 
   Raises:
     ValueError: no file has this name; the message suggests the nearest one.
@@ -85,13 +86,13 @@ def get(name: str) -> ModuleType:
 
 
 def defaults(name: str) -> dict[str, Any]:
-  """The hyper-parameters of a method, read from the signature of its `make`."""
+  """Reads a method's hyper-parameters from the signature of its `make`."""
   signature = inspect.signature(get(name).make)
   return {key: value.default for key, value in signature.parameters.items()}
 
 
 def working_with(fields: frozenset[str]) -> list[str]:
-  """The methods that, at their defaults, need no more than these fields."""
+  """Lists the methods that, at their defaults, need only these fields."""
   return [name for name in names() if make(name).needs <= fields]
 
 

@@ -1,4 +1,4 @@
-"""The two seams: `Method`, who compares, and `Model`, who answers.
+"""The two seams: `Method` compares answers, `Model` gives them.
 
 Compare optax.GradientTransformation: pure functions in a NamedTuple. Every
 array of a `Batch`, and every array of the student's `Outputs` that a method's
@@ -11,13 +11,13 @@ import jax
 
 
 class Outputs(NamedTuple):
-  """What a network says about images; a black box fills logits only.
+  """What a network outputs for images; a black box fills logits only.
 
   Attributes:
-    logits: [..., classes].
-    embedding: [..., dim], pooled, before the classifier.
-    maps: of [..., h, w, c], stage outputs in RepDistiller's order.
-    preactivations: of [..., h, w, c], the same before their ReLU.
+    logits: float[..., classes].
+    embedding: float[..., dim], pooled features before the classifier.
+    maps: stage outputs, float[..., h, w, c] each, in RepDistiller's order.
+    preactivations: the same maps before their ReLU.
   """
 
   logits: jax.Array
@@ -30,13 +30,13 @@ class Task(NamedTuple):
   """What a method may know about a run.
 
   Attributes:
-    num_examples: training images. It may be a tracer: arithmetic only, never a
-      shape. Where a method needs a shape it takes `labels.shape[0]`, the rows
-      of the (padded) table.
+    num_examples: number of training images. It may be a tracer: arithmetic
+      only, never a shape. A method that needs a shape takes `labels.shape[0]`,
+      the rows of the (padded) table.
     num_classes: length of the logits.
-    batch_size: rows of `Method.sample`.
+    batch_size: number of rows that `Method.sample` returns.
     steps_per_epoch: steps in one pass over the images; it may be a tracer.
-    labels: int32[rows].
+    labels: int32[rows], the class of every row of the table.
   """
 
   num_examples: int | jax.Array
@@ -52,9 +52,11 @@ class Batch(NamedTuple):
   Attributes:
     index: int32[batch, group], rows of the table.
     images: float[batch, group, h, w, c], normalised.
-    labels: int32[batch, group].
-    weights: float[batch, group], how images were mixed; None if they were not.
-    teachers: Outputs of [batch, group, ...], under stop_gradient.
+    labels: int32[batch, group], classes.
+    weights: float[batch, group], the share of each image in a mixture; None if
+      images are not mixed.
+    teachers: Outputs of [batch, group, ...], one for each teacher, under
+      stop_gradient.
   """
 
   index: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -65,7 +67,7 @@ class Batch(NamedTuple):
 
 
 class Sample(Protocol):
-  """Says who is compared with whom in a step."""
+  """Samples the images that are compared in a step."""
 
   def __call__(
     self, key: jax.Array, step: jax.Array, task: Task, state: Any
@@ -73,10 +75,10 @@ class Sample(Protocol):
     """Returns int32[batch, group], rows of the table, none twice in a group.
 
     Args:
-      key: the same in every step.
-      step: int32, how many steps are done.
-      task: sizes, and labels.
-      state: of the method.
+      key: the run's random key, the same in every step.
+      step: int32, training steps before this one.
+      task: sizes and labels.
+      state: the method's memories, from `Init` or from the step before.
     """
     ...
 
@@ -87,13 +89,13 @@ class Init(Protocol):
   def __call__(
     self, key: jax.Array, task: Task, student: Outputs, teacher: Outputs
   ) -> tuple[Any, Any]:
-    """Returns (params, state): what is trained, and what is remembered.
+    """Returns (params, state), pytrees: what is trained, and what is not.
 
     Args:
-      key: draws initial values.
-      task: sizes, and labels.
-      student: for shapes, [1, 1, ...].
-      teacher: for shapes, [1, 1, ...].
+      key: random key for initial values.
+      task: sizes and labels.
+      student: the student's Outputs, whose shapes count, [n, 1, ...].
+      teacher: the teacher's Outputs, whose shapes count, [n, 1, ...].
     """
     ...
 
@@ -110,38 +112,54 @@ class Loss(Protocol):
     key: jax.Array,
     step: jax.Array,
   ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-    """Returns (scalar, (the method's next state, metrics by name)).
+    """Returns (float32 scalar, (next state, {name: scalar to log})).
 
     Args:
-      params: of the method's heads.
-      state: of the method's memories.
-      student: of [batch, group, ...].
-      batch: with the teacher's answers.
-      key: of this step.
-      step: int32, how many steps were done before.
+      params: the method's heads, from `Init`.
+      state: the method's memories, from `Init` or from the step before.
+      student: the student's Outputs, of [batch, group, ...].
+      batch: labels and the teachers' Outputs, of [batch, group, ...].
+      key: random key of this step.
+      step: int32, training steps before this one.
     """
     ...
 
 
 class Prepare(Protocol):
-  """Changes a batch before the student sees it: mixes images, say."""
+  """Changes a batch before the student's forward pass; may mix images."""
 
-  def __call__(self, key: jax.Array, batch: Batch) -> Batch: ...
+  def __call__(self, key: jax.Array, batch: Batch) -> Batch:
+    """Returns the batch that student, live teacher and loss see.
+
+    Args:
+      key: random key of this step.
+      batch: with augmented images and the table's answers.
+    """
+    ...
 
 
 class OffsetTarget(Protocol):
   """What the student's logits are compared with, up to an offset."""
 
   def __call__(self, batch: Batch) -> jax.Array | None:
-    """Returns [..., classes]; None where the loss fixes the offset itself."""
+    """Returns float32[..., classes]; None where the loss fixes the offset.
+
+    Args:
+      batch: labels and teachers' Outputs; other fields may be None.
+    """
     ...
 
 
 class Finish(Protocol):
-  """Hands a method's heads and memories on, after a stage."""
+  """Passes a method's heads and memories on after a stage."""
 
   def __call__(self, params: Any, state: Any) -> tuple[Any, Any]:
-    """Returns (params, state); what moves to the state is frozen there."""
+    """Returns (params, state); what moves to the state is frozen there.
+
+    Args:
+      params: the method's heads at the end of the stage.
+      state: the method's memories at the end of the stage.
+    """
     ...
 
 
@@ -163,7 +181,7 @@ def no_offset(batch: Batch) -> None:
 
 
 def as_they_are(params, state):
-  """`Stage.finish` of a stage whose heads simply go on."""
+  """`Stage.finish` of a stage whose heads are trained further."""
   return params, state
 
 
@@ -171,11 +189,12 @@ class Stage(NamedTuple):
   """A stretch of training before the main one (FT, AB, FSP).
 
   Attributes:
-    epochs: passes over the table.
-    learning_rate: constant.
-    loss: in place of the method's.
-    trains_student: whether those of its parameters move that the loss reaches.
-    finish: what comes of heads and memories.
+    epochs: length, in passes over the training images.
+    learning_rate: constant learning rate.
+    loss: replaces the method's loss.
+    trains_student: whether the student's parameters that the loss reaches are
+      trained.
+    finish: gives the heads and memories of what comes next.
   """
 
   epochs: int
@@ -189,16 +208,16 @@ class Method(NamedTuple):
   """A distillation method as pure functions.
 
   Attributes:
-    sample: who is compared with whom.
-    init: heads and memories.
-    loss: the comparison.
-    prepare: what happens to a batch before the forward pass.
+    sample: chooses the images that are compared.
+    init: makes heads and memories.
+    loss: compares student and teachers.
+    prepare: changes a batch before the forward pass.
     needs: fields of `Outputs` that the teacher must provide.
-    offset_target: what a fitted offset aims at.
+    offset_target: gives what a fitted class offset aims at.
     passes: sizes into which the group axis is cut for separate train-mode
-      passes; () is one pass over everything.
-    stages: before the main one, in order.
-    max_teachers: r2kd mixes in a second one where there is one.
+      forward passes; () is one pass over everything.
+    stages: training before the main part, in order.
+    max_teachers: how many teachers the loss can use.
   """
 
   sample: Sample
@@ -219,7 +238,7 @@ class ModelInit(Protocol):
     """Returns (params, state): what is trained, and batch statistics.
 
     Args:
-      key: draws initial values.
+      key: random key for initial values.
       images: float[n, h, w, c]; only the shape counts.
     """
     ...
@@ -240,11 +259,11 @@ class ModelApply(Protocol):
     """Returns Outputs of [n, ...] and the next batch statistics.
 
     Args:
-      params: of `ModelInit`.
-      state: of `ModelInit`; it comes back unchanged where `train` is false.
+      params: the network's parameters, from `ModelInit`.
+      state: its batch statistics; returned unchanged if `train` is false.
       images: float[n, h, w, c], normalised.
-      train: whether batch statistics move and dropout drops.
-      key: for dropout; None where nothing is dropped.
+      train: whether to update batch statistics and apply dropout.
+      key: random key for dropout; None without dropout.
     """
     ...
 
@@ -253,8 +272,10 @@ class Model(NamedTuple):
   """A network as pure functions over nested dicts of arrays.
 
   Attributes:
-    init: (key, images) -> (params, state).
-    apply: (params, state, images, *, train, key=None) -> (Outputs, state).
+    init: makes parameters and batch statistics: (key, images) -> (params,
+      state).
+    apply: runs the network: (params, state, images, *, train, key=None) ->
+      (Outputs, state).
   """
 
   init: ModelInit

@@ -1,4 +1,4 @@
-"""The types in which losses are looked at, each of which is compiled anew."""
+"""The precisions in which losses are tested; each is compiled separately."""
 
 import pytest
 

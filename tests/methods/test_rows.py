@@ -1,4 +1,4 @@
-"""Losses of a batch refuse a teacher that speaks of other examples."""
+"""Losses of a batch refuse a teacher with other examples."""
 
 import jax
 import jax.numpy as jnp
