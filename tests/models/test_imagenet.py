@@ -47,7 +47,7 @@ def test_sizes(name):
   assert shapes == [x.shape for x in outputs.maps]
 
 
-def twin(name, classes):
+def reference(name, classes):
   """The network in PyTorch, from its paper, with torchvision's names."""
   from torch import nn
 
@@ -142,7 +142,7 @@ def test_the_answers_of_pytorch(name, train):
   torch = pytest.importorskip("torch")
 
   torch.manual_seed(0)
-  network = twin(name, 10)
+  network = reference(name, 10)
   for buffer in (*network.parameters(), *network.buffers()):
     if buffer.ndim == 1 and buffer.dtype == torch.float32:
       buffer.data = torch.rand_like(buffer) + 0.5
