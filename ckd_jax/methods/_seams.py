@@ -94,8 +94,8 @@ class Init(Protocol):
     Args:
       key: random key for initial values.
       task: sizes and labels.
-      student: the student's Outputs, whose shapes count, [n, 1, ...].
-      teacher: the teacher's Outputs, whose shapes count, [n, 1, ...].
+      student: the student's Outputs, whose shapes count, [1, 1, ...].
+      teacher: the teacher's Outputs, whose shapes count, [1, 1, ...].
     """
     ...
 
