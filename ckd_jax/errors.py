@@ -37,7 +37,8 @@ def command(main: Callable[[list[str]], None], argv: Sequence[str]) -> int:
     message = " ".join(str(error).split())
     print(f"ckd_jax: error: {message}", file=sys.stderr)
     return 2
-  except KeyboardInterrupt:
-    print("ckd_jax: stopped; the same command resumes", file=sys.stderr)
+  except KeyboardInterrupt as stop:
+    message = str(stop) or "the same command resumes"
+    print(f"ckd_jax: stopped; {message}", file=sys.stderr)
     return 130
   return 0

@@ -10,7 +10,6 @@ silently and never falls back to an older step.
 import hashlib
 import json
 import logging
-import os
 import re
 from typing import Any
 
@@ -177,6 +176,12 @@ def _steps(directory) -> list[int]:
   return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{8,}", name))
 
 
+def latest(directory) -> int | None:
+  """The step of the newest finished checkpoint, its bytes not yet checked."""
+  finished = [step for step in _steps(directory) if _finished(directory, step)]
+  return max(finished, default=None)
+
+
 def _finished(directory, step: int) -> bool:
   return (_folder(directory, step) / _MANIFEST).exists()
 
@@ -232,9 +237,9 @@ def _digests(folder: epath.Path) -> dict[str, str]:
   digests = {}
   for parent, _, names in folder.walk():
     for path in (parent / name for name in names):
-      _sync(path)
+      files.sync(path)
       digests[str(path.relative_to(folder))] = _sha256(path.read_bytes())
-    _sync(parent)
+    files.sync(parent)
   return digests
 
 
@@ -244,16 +249,6 @@ def _seal(body: bytes) -> bytes:
 
 def _sha256(data: bytes) -> str:
   return hashlib.sha256(data).hexdigest()
-
-
-def _sync(path: epath.Path) -> None:
-  """Forces a file, or the entries of a folder, on to the disk."""
-  if files.is_local(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-      os.fsync(descriptor)
-    finally:
-      os.close(descriptor)
 
 
 def _remove(folder: epath.Path) -> None:

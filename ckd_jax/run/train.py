@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ckd_jax import config as configuration
 from ckd_jax.data import Dataset, load
 from ckd_jax.errors import UserError
-from ckd_jax.run import logger, selection, summary
+from ckd_jax.run import checkpoint, logger, selection, summary
 from ckd_jax.run.answers import Collected, collect
 from ckd_jax.run.context import RunContext, assemble
 from ckd_jax.run.given import NOTHING, Given
@@ -73,10 +73,24 @@ def run(
       console.say(logger.header(summary.result(finished)))
       return finished
     ready = prepare(config, workdir, given=given)
-    [(_, ended)] = train([ready], [start_or_resume(ready)])
+    try:
+      [(_, ended)] = train([ready], [start_or_resume(ready)])
+    except KeyboardInterrupt as stop:
+      raise KeyboardInterrupt(where_it_stands(workdir)) from stop
     if isinstance(ended, logger.Diverged):
       raise ended
     return conclude(ready, ended)
+
+
+def where_it_stands(workdir: epath.Path) -> str:
+  """What the same command will do, after a run was stopped."""
+  step = checkpoint.latest(workdir / "checkpoints")
+  if step is None:
+    return (
+      "there is no checkpoint yet: the same command trains from the beginning, "
+      "and asks nothing again"
+    )
+  return f"the same command resumes at step {step}"
 
 
 def prepare(

@@ -34,7 +34,7 @@ def folder() -> pathlib.Path:
 
 
 def _processor() -> str:
-  """What programs may rely on: a home can be seen by many machines."""
+  """CPU features, part of the key: a shared home may serve many machines."""
   with contextlib.suppress(OSError):
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
       if line.startswith(("flags", "Features")):

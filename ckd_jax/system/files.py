@@ -46,11 +46,7 @@ def write(path: epath.PathLike, data: bytes) -> None:
       os.replace(temporary, path)
     finally:
       temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-      os.fsync(folder)  # the rename itself must survive a power cut
-    finally:
-      os.close(folder)
+    sync(path.parent)  # the rename itself must survive a power cut
 
 
 def append(path: epath.PathLike, line: str) -> None:
@@ -67,6 +63,17 @@ def append(path: epath.PathLike, line: str) -> None:
   with _explained(path), open(path, "a", encoding="utf-8") as file:
     file.write(f"{line}\n")
     _sync(file)
+
+
+def sync(path: epath.PathLike) -> None:
+  """Forces a local file, or the entries of a folder, on to the disk."""
+  if not is_local(path):
+    return
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 def _sync(file) -> None:
