@@ -10,31 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from ckd_jax import data, errors, main, table
+from ckd_jax import errors, main
+from tests.helpers.commands import refused
 from tests.helpers.paths import DIGITS, ROOT
-
-
-def refused(capfd, *argv) -> str:
-  """Runs the command as a shell would; returns its one line on stderr."""
-  code = errors.command(main.main, list(argv))
-  captured = capfd.readouterr()
-  assert "Traceback" not in captured.out + captured.err
-  assert code == 2, captured
-  (line,) = captured.err.splitlines()
-  assert line.startswith("ckd_jax: error: ")
-  return line
-
-
-@pytest.fixture(scope="module")
-def digits():
-  return data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def answers(digits) -> np.ndarray:
-  """float32[1438, 10], right about every image and never sure."""
-  noise = np.random.default_rng(0).normal(size=(len(digits.train.labels), 10))
-  return (noise + 5 * np.eye(10)[digits.train.labels]).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +160,7 @@ def test_a_mistake_is_one_line(name, good, capfd, tmp_path):
     f"--config={DIGITS}:{','.join(colon)}",
     "--config.teacher.source=table",
     f"--config.teacher.path={good}",
-    "--config.student=tests.test_main:linear",
+    "--config.student=tests.helpers.runs:linear",
     f"--workdir={tmp_path / 'run'}",
     *flags,
   )
@@ -190,129 +168,6 @@ def test_a_mistake_is_one_line(name, good, capfd, tmp_path):
     assert words in line
   # Nothing that a later run would take for its own.
   assert not list(tmp_path.rglob("config.json"))
-
-
-def _npz(path, **arrays):
-  np.savez(path, **arrays)
-
-
-TABLES = {
-  "cut": lambda file, x, ids: file.write_bytes(_bytes(file, x)[:-500]),
-  "empty": lambda file, x, ids: file.write_bytes(b""),
-  "no archive": lambda file, x, ids: file.write_bytes(b"hello" * 99),
-  "pickled": lambda file, x, ids: file.write_bytes(pickle.dumps(x)),
-  "of objects": lambda file, x, ids: _npz(file, logits=x.astype(object)),
-  "of text": lambda file, x, ids: _npz(file, logits=x.astype(str)),
-  "of another array": lambda file, x, ids: _npz(file, answers=x),
-  "of one row": lambda file, x, ids: _npz(file, logits=x[0]),
-  "too short": lambda file, x, ids: _npz(file, logits=x[:-1]),
-  "too few classes": lambda file, x, ids: _npz(file, logits=x[:, :9]),
-  "with NaN": lambda file, x, ids: _npz(
-    file, logits=np.where(np.arange(10) == 3, np.nan, x)
-  ),
-  "with +inf": lambda file, x, ids: _npz(
-    file, logits=np.where(np.arange(10) == 3, np.inf, x)
-  ),
-  "without the ids it needs": lambda file, x, ids: _npz(
-    file, logits=x[:700], ids=ids[:700]
-  ),
-  "with an id twice": lambda file, x, ids: _npz(
-    file, logits=x, ids=np.r_[ids[1:2], ids[1:]]
-  ),
-  "of another data set": lambda file, x, ids: _npz(
-    file, logits=x, ids=np.array([f"train_x{i}" for i in range(len(x))])
-  ),
-}
-SAYS = {
-  "cut": "cut",
-  "empty": "empty",
-  "no archive": "npz",
-  "pickled": "pickle",
-  "of objects": "objects",
-  "of text": "numbers",
-  "of another array": "answers",
-  "of one row": "shape",
-  "too short": "1437",
-  "too few classes": "9 classes",
-  "with NaN": "NaN",
-  "with +inf": "inf",
-  "without the ids it needs": "no answer",
-  "with an id twice": "twice",
-  "of another data set": "another data set",
-}
-
-
-def _bytes(file, x) -> bytes:
-  _npz(file, logits=x)
-  return file.read_bytes()
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_a_bad_table_is_one_line(name, answers, digits, capfd, tmp_path):
-  file = tmp_path / "answers.npz"
-  TABLES[name](file, answers, np.asarray(digits.train.ids, str))
-  before = file.read_bytes()
-  workdir = tmp_path / "run"
-  line = refused(
-    capfd,
-    f"--config={DIGITS}:teacher.source=table",
-    f"--config.teacher.path={file}",
-    "--config.student=tests.test_main:linear",
-    f"--workdir={workdir}",
-  )
-  assert SAYS[name] in line
-  assert str(file) in line or str(workdir / "table") in line or "table" in line
-  assert file.read_bytes() == before
-  assert not (workdir / "config.json").exists()
-  assert not list(workdir.rglob("*.tmp"))
-
-
-def test_a_mended_file_is_read_again(answers, digits, capfd, tmp_path):
-  """What a failed run imported must not hide the file that replaced it."""
-  file = tmp_path / "answers.npz"
-  flags = [
-    f"--config={DIGITS}:teacher.source=table,steps=1,batch_size=16",
-    f"--config.teacher.path={file}",
-    "--config.student=tests.test_main:linear",
-    f"--workdir={tmp_path / 'run'}",
-  ]
-  _npz(file, logits=answers[:700], ids=np.asarray(digits.train.ids, str)[:700])
-  assert "no answer" in refused(capfd, *flags)
-  _npz(file, logits=answers)
-  assert errors.command(main.main, flags) == 0, capfd.readouterr().err
-
-
-def linear(num_classes):
-  """A student that compiles in no time."""
-  from ckd_jax.methods import Model, Outputs
-
-  def init(key, images):
-    size = images[0].size
-    weight = jax.random.normal(key, (size, num_classes)) / size
-    return {"weight": weight, "bias": jax.numpy.zeros(num_classes)}, {}
-
-  def apply(params, state, images, *, train, key=None):
-    flat = images.reshape(len(images), -1)
-    return Outputs(flat @ params["weight"] + params["bias"][None]), state
-
-  return Model(init, apply)
-
-
-def test_the_table_of_another_data_set(capfd, digits, answers, tmp_path):
-  file, folder = tmp_path / "answers.npz", tmp_path / "table"
-  _npz(file, logits=answers)
-  moved = digits.train._replace(fingerprint="0" * 64)
-  subject = table.Subject("other", "train", moved, digits.class_names)
-  table.import_file(file, subject, folder)
-  before = {path: path.read_bytes() for path in folder.iterdir()}
-  line = refused(
-    capfd,
-    f"--config={DIGITS}:teacher.source=table",
-    f"--config.teacher.path={folder}",
-    f"--workdir={tmp_path / 'run'}",
-  )
-  assert "other" in line and "digits" in line
-  assert before == {path: path.read_bytes() for path in folder.iterdir()}
 
 
 class Bomb:
