@@ -40,8 +40,8 @@ def run(run_dir, out) -> str:
   known = {name: _from_json(text) for name, text in metadata.items()}
   try:
     labels = _labels(run_dir, known)
-    image_size = _image_size(run_dir, known)
-  except (AttributeError, LookupError, TypeError) as error:
+    shape = _image_shape(run_dir, known)
+  except (AttributeError, LookupError, TypeError, ValueError) as error:
     raise UserError(
       f"{run_dir} is damaged, its classes or the size of its images cannot be "
       f"told ({error}): run it again"
@@ -52,7 +52,9 @@ def run(run_dir, out) -> str:
     "class_names": labels,
     "mean": known.get("mean"),
     "std": known.get("std"),
-    "image_size": image_size,
+    # One number is enough for square images alone.
+    "image_size": shape[0] if shape and shape[0] == shape[1] else None,
+    "image_shape": shape,
     "params_sha256": wanted,
   }
   try:
@@ -87,10 +89,14 @@ def _labels(run_dir, known: dict[str, Any]) -> list[str]:
   return [str(label) for label in names or range(known.get("classes", 0))]
 
 
-def _image_size(run_dir, known: dict[str, Any]) -> int | None:
+def _image_shape(run_dir, known: dict[str, Any]) -> list[int] | None:
+  """(height, width, channels); of the config where only that is known."""
   if "image_shape" in known:
-    return known["image_shape"][0]
-  return _read(run_dir / "config.json").get("dataset", {}).get("image_size")
+    height, width, channels = known["image_shape"]
+    return [height, width, channels]
+  size = _read(run_dir / "config.json").get("dataset", {}).get("image_size")
+  channels = len(known.get("mean") or ())
+  return [size, size, channels] if size and channels else None
 
 
 def _read(path) -> dict[str, Any]:

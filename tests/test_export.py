@@ -221,6 +221,7 @@ def test_exports_the_student_alone(run_dir, tmp_path, capsys):
     "mean": [0.5, 0.25, 0.125],
     "std": [1.0, 1.0, 1.0],
     "image_size": 8,
+    "image_shape": [8, 8, 3],
     "params_sha256": digest,
   }
   assert (out / "labels.txt").read_text() == "cat\ndog\neel\n"

@@ -183,3 +183,22 @@ def test_command_line(tmp_path):
     assert bad.returncode == 2 and bad.stdout == ""
     assert bad.stderr.startswith("ckd_jax: error: ")
     assert bad.stderr.count("\n") == 1
+
+
+def test_unlike_runs_are_not_averaged(tmp_path, capsys):
+  """Configs that differ in more than the seed, or in what the run is for."""
+  for number, (steps, path) in enumerate(
+    [(600, "a.npz"), (600, "a.npz"), (6000, "a.npz"), (600, "b.npz")]
+  ):
+    folder = tmp_path / "runs" / str(number)
+    write(folder, seed=number, test_accuracy=30.0 + number)
+    config = {"seed": number, "steps": steps, "dataset": {"path": path}}
+    config["table"] = {"path": f"elsewhere-{number}"}
+    (folder / "config.json").write_text(json.dumps(config))
+  report.main([str(tmp_path / "runs"), f"--out={tmp_path / 'r.csv'}"])
+  printed = capsys.readouterr().out
+  assert "30.50" in printed and "(2)" in printed
+  assert "dataset.path=a.npz steps=6000" in printed
+  assert "dataset.path=b.npz steps=600" in printed
+  lines = (tmp_path / "r.csv").read_text().splitlines()
+  assert len(lines) == 4 and not any("elsewhere" in line for line in lines)

@@ -218,3 +218,27 @@ def test_the_parts_of_a_stack():
   np.testing.assert_array_equal(together.take(stacked, 2)["a"], trees[2]["a"])
   changed = together.replace(stacked, 1, {"a": np.full((2, 3), 9.0)})
   assert changed["a"][:, 0, 0].tolist() == [0, 9, 2, 3]
+
+
+def test_a_method_comes_with_its_own_hyper_parameters(tmp_path):
+  runs, _, _ = sweep.read(
+    [
+      f"--config={DIGITS}:{QUICK}method=kd,teacher.source=none",
+      "--config.teacher.source=table",
+      "--config.teacher.path=answers",
+      f"--workdir={tmp_path}",
+      "--over=method=kd,ckd,dkd",
+      "--over=seed=1,2",
+    ]
+  )
+  found = {(one.method, one.seed): one for one in runs.values()}
+  assert len(found) == 6
+  assert found["ckd", 1].hyper.estimator == "all"  # as configs/digits.py has it
+  assert found["dkd", 2].hyper.beta == 8.0
+  assert set(found["kd", 1].hyper) == {
+    "cross_entropy_weight",
+    "kd_weight",
+    "temperature",
+  }
+  for one in runs.values():  # the report tells methods and seeds apart
+    assert (one.label, one.steps, one.budget) == ("", 20, 100)

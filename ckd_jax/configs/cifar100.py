@@ -107,6 +107,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.teacher.request_size = 1
   config.teacher.concurrency = 1
   config.teacher.requests_per_second = 0.0
+  # May be left out: config.teacher.max_calls, how many calls the table may ever
+  # cost, repeated ones included; without it every image of the budget is asked
+  # about.
   config.teacher.retries = 5
   config.teacher.back_off = 1.0
 
@@ -133,6 +136,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
   config.optimizer = ConfigDict()  # SGD as PyTorch's, decay on every parameter
   config.optimizer.learning_rate = 0.1
+  # May be left out: config.optimizer.name = "sgd", as PyTorch has it, or
+  # "adamw", whose first moment decays by `momentum`.
   config.optimizer.momentum = 0.9
   config.optimizer.weight_decay = 5e-4
 

@@ -26,6 +26,7 @@ from ckd_jax.step import (
   Recipe,
   optimizer,
 )
+from ckd_jax.system import console, hosts
 from ckd_jax.teacher import Asking
 
 
@@ -228,3 +229,20 @@ def _check_channels(config, dataset: Dataset) -> None:
           f"{owner}.{key} has {found} numbers, the images of {dataset.name} "
           f"have {channels} channels"
         )
+  if dataset.name in ("folder", "npz") and hosts.first():
+    _note_normalisation(config, dataset)
+
+
+def _note_normalisation(config, dataset: Dataset) -> None:
+  """Says so where one's own images are normalised as if they were others."""
+  some = np.asarray(dataset.train.images[:1000], np.float32) / 255
+  mean, std = some.mean((0, 1, 2)), some.std((0, 1, 2))
+  off = np.abs(mean - config.dataset.mean) > 0.1
+  stretched = np.abs(std / config.dataset.std - 1) > 0.5
+  if (off | stretched).any():
+    measured = [tuple(round(float(x), 3) for x in y) for y in (mean, std)]
+    console.note(
+      f"dataset.mean {tuple(config.dataset.mean)} and dataset.std "
+      f"{tuple(config.dataset.std)} are not those of these images: about "
+      f"{measured[0]} and {measured[1]}"
+    )

@@ -5,6 +5,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ckd_jax.step import optimizer
@@ -127,3 +128,21 @@ def test_cosine_without_warm_up_starts_at_the_top(steps):
 def test_cosine_of_one_step_has_a_rate():
   (only,) = rates("cosine", 1, [0], warmup_fraction=0.05)
   np.testing.assert_allclose(only, 0.05, rtol=1e-6)
+
+
+def test_adamw_is_that_of_optax():
+  """Whose rate is inside; ours is applied after, to the same steps."""
+  params = {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(3)}
+  ours = optimizer.make("adamw", 0.8, 0.01)
+  theirs = optax.adamw(0.05, b1=0.8, weight_decay=0.01)
+  own, other = params, params
+  own_state, other_state = ours.init(own), theirs.init(other)
+  for turn in range(4):
+    gradient = jax.tree.map(lambda x, turn=turn: jnp.cos(x + turn), params)
+    direction, own_state = ours.update(gradient, own_state, own)
+    own = optimizer.apply(own, direction, jnp.float32(0.05))
+    change, other_state = theirs.update(gradient, other_state, other)
+    other = optax.apply_updates(other, change)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), own, other
+  )
