@@ -105,6 +105,32 @@ def test_no_circle_of_rooms():
     visit(name, [])
 
 
+def module_files(path):
+  """The files of the package that a file imports from, as they are named."""
+  for rest, name in imports(path):
+    for parts in ([*rest, name or ""], rest):
+      file = PACKAGE.joinpath(*filter(None, parts)).with_suffix(".py")
+      if parts and file.is_file():
+        yield file
+        break
+
+
+def test_no_circle_of_files():
+  arrows = {path: set(module_files(path)) - {path} for path in FILES}
+  done = set()
+
+  def visit(path, above):
+    names = [x.relative_to(ROOT).as_posix() for x in (*above, path)]
+    assert path not in above, " > ".join(names)
+    if path not in done:
+      for used in arrows[path]:
+        visit(used, [*above, path])
+      done.add(path)
+
+  for path in FILES:
+    visit(path, [])
+
+
 def test_other_rooms_import_the_names_of_a_room():
   inside = []
   for path in FILES:

@@ -15,9 +15,9 @@ from ckd_jax.data import Dataset, subset
 from ckd_jax.errors import UserError
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.feed import make_feed, student_images
+from ckd_jax.run.phase import Phase
 from ckd_jax.run.plan import Plan
 from ckd_jax.run.programs import Programs, default_launch, make_phases
-from ckd_jax.run.stages import Phase
 from ckd_jax.step import (
   Examples,
   Images,

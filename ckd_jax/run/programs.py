@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from ckd_jax.run.phase import Phase
 from ckd_jax.run.plan import Plan
-from ckd_jax.run.stages import Phase
 from ckd_jax.step import (
   KEEP_GRADIENT,
   Examples,

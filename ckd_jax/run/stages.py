@@ -1,39 +1,18 @@
 """What a method trains before the main part: an adapter, or the trunk alone."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
-
 import jax
 
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Stage
 from ckd_jax.run import checkpoint, logger
+from ckd_jax.run.context import RunContext
 from ckd_jax.run.intervals import Intervals
 from ckd_jax.run.launcher import Launcher, Timer
-from ckd_jax.step import State, Step, finish_stage
+from ckd_jax.run.phase import Phase
+from ckd_jax.step import State, finish_stage
 from ckd_jax.system import hosts
 
-if TYPE_CHECKING:
-  from ckd_jax.run.context import RunContext
 
-
-class Phase(NamedTuple):
-  """A stage of a method, compiled for one run.
-
-  Attributes:
-    stage: of the method.
-    launch: (times) -> a jitted Step of so many steps of this stage.
-    steps: how many it has.
-    begin: the state before its first step, if nothing comes before it.
-  """
-
-  stage: Stage
-  launch: Callable[[int], Step]
-  steps: int
-  begin: State
-
-
-def check_origin(context: "RunContext", notes: dict, workdir) -> None:
+def check_origin(context: RunContext, notes: dict, workdir) -> None:
   """Refuses to go on with other images or answers than a run began with."""
   before = notes.get("origin", context.origin)
   for what, digest in context.origin.items():
@@ -44,7 +23,7 @@ def check_origin(context: "RunContext", notes: dict, workdir) -> None:
       )
 
 
-def run_stages(context: "RunContext", workdir) -> State:
+def run_stages(context: RunContext, workdir) -> State:
   """Runs or resumes every stage; returns what the main part begins with."""
   state = context.stages[0].begin if context.stages else context.state
   for number, phase in enumerate(context.stages):
@@ -55,7 +34,7 @@ def run_stages(context: "RunContext", workdir) -> State:
 
 
 def _run_stage(
-  context: "RunContext", workdir, number: int, phase: Phase, state: State
+  context: RunContext, workdir, number: int, phase: Phase, state: State
 ) -> State:
   """The state after the last step of a stage."""
   folder = workdir / "checkpoints" / f"stage_{number}"

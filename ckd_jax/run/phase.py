@@ -1,0 +1,23 @@
+"""A stage of a method, compiled for one run."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ckd_jax.methods import Stage
+from ckd_jax.step import State, Step
+
+
+class Phase(NamedTuple):
+  """A stage of a method, compiled for one run.
+
+  Attributes:
+    stage: of the method.
+    launch: (times) -> a jitted Step of so many steps of this stage.
+    steps: how many it has.
+    begin: the state before its first step, if nothing comes before it.
+  """
+
+  stage: Stage
+  launch: Callable[[int], Step]
+  steps: int
+  begin: State
