@@ -54,7 +54,7 @@ def distill(
   the same `workdir` resumes an unfinished run.
 
   Args:
-    config: of the run, from `get_config`, or the name of one; None where `data`
+    config: from `get_config`, or the name of one; None where `data`
       is given, whose defaults are those of configs/digits.py.
     workdir: folder for everything that the run makes; None is a new temporary
       one.

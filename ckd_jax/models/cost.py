@@ -19,7 +19,7 @@ def flops(model: Model, params, state, image_shape) -> float:
   Args:
     model: the network.
     params: its parameters, arrays or shapes.
-    state: its batch statistics, likewise.
+    state: its batch statistics, arrays or shapes.
     image_shape: (height, width, channels).
   """
 

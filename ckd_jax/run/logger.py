@@ -84,7 +84,7 @@ class Progress:
   """One line that overwrites itself, or a plain line now and then.
 
   Args:
-    steps: the last step of the run.
+    steps: the number of the last step.
     images_per_step: student images, for the rate.
     first: the step that the run resumes from.
     stream: a terminal gets the overwriting line; anything else a plain line
@@ -151,7 +151,7 @@ class Display:
 
   Args:
     path: of the metrics file.
-    steps: the last step of the run.
+    steps: the number of the last step.
     images_per_step: student images, for the rate.
     first: the step that the run resumes from.
     log: whether numbers are written.

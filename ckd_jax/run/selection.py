@@ -93,7 +93,7 @@ def validate(
   """Validates, and keeps in `best` a copy of what is now at its best.
 
   Args:
-    context: of the run.
+    context: the splits and the programs that look at them.
     logits: from `predict_splits`.
     step: how many steps the weights have seen.
     record: changed in place.

@@ -67,7 +67,7 @@ def schedule(
   Args:
     name: one of SCHEDULES.
     learning_rate: the highest rate.
-    steps: length of the run.
+    steps: how many the training has.
     hyper: warmup_fraction of cosine; epochs, milestones and factor of step,
       whose milestones are epochs out of `epochs`, scaled to `steps`.
 
