@@ -2,8 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from ckd_jax import offset as offsets
 from ckd_jax.data import Dataset, subset
 from ckd_jax.errors import UserError
 from ckd_jax.run.answers import Collected
-from ckd_jax.run.feed import make_feed, student_images
+from ckd_jax.run.feed import Feed, make_feed, student_images
 from ckd_jax.run.phase import Phase
 from ckd_jax.run.plan import Plan
 from ckd_jax.run.programs import Programs, default_launch, make_phases
@@ -32,8 +31,6 @@ from ckd_jax.step import (
   streams,
 )
 from ckd_jax.system import hosts
-
-Feed = Callable[[jax.Array, Any, int], Iterator[Examples]]
 
 
 class RunContext(NamedTuple):

@@ -1,7 +1,8 @@
 """Images that the host decodes for each coming step."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -12,6 +13,22 @@ from ckd_jax.run.answers import Collected
 from ckd_jax.run.plan import Plan
 from ckd_jax.step import Examples, host_device, replicated, stream_batches
 from ckd_jax.teacher import augmented
+
+
+class Feed(Protocol):
+  """The examples of each coming step, in order."""
+
+  def __call__(
+    self, key: jax.Array, method_state: Any, first: int
+  ) -> Iterator[Examples]:
+    """Begins at a step.
+
+    Args:
+      key: of all steps.
+      method_state: the method's memories; who is compared may follow from it.
+      first: how many steps are done.
+    """
+    ...
 
 
 def student_images(
@@ -36,8 +53,8 @@ def make_feed(
   answers: Collected,
   examples: Examples,
   mesh: Mesh,
-) -> Callable:
-  """(key, state of the method, step) -> the Examples of each coming step.
+) -> Feed:
+  """Makes the feed of a run whose images stay with the host.
 
   Args:
     plan: whose method says who is compared in a step.

@@ -13,7 +13,9 @@ from ckd_jax.run.plan import Plan
 from ckd_jax.step import (
   KEEP_GRADIENT,
   Examples,
+  Forward,
   Live,
+  Predict,
   State,
   Step,
   finish_stage,
@@ -45,8 +47,8 @@ class Programs(NamedTuple):
   begin: Callable[[jax.Array, Examples], State]
   step: Step
   launch: Callable[[int], Step]
-  forward: Callable
-  predict: Callable
+  forward: Forward
+  predict: Predict
   learning_rate: float
 
 

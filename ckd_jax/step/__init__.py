@@ -7,7 +7,9 @@ and `Examples` what it reads.
 from ckd_jax.step import optimizer
 from ckd_jax.step.begin import init_state
 from ckd_jax.step.evaluate import (
+  Forward,
   Images,
+  Predict,
   make_forward,
   make_predict,
   measures,
@@ -46,8 +48,10 @@ from ckd_jax.step.students import replace, shard_vmap, stack, take
 __all__ = [
   "KEEP_GRADIENT",
   "Examples",
+  "Forward",
   "Images",
   "Live",
+  "Predict",
   "Recipe",
   "State",
   "Step",

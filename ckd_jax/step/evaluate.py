@@ -1,7 +1,7 @@
 """What a student knows: every image once, and the measures of its answers."""
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,26 @@ class Images(NamedTuple):
   count: int  # how many of them are images; the rest is padding
 
 
+class Forward(Protocol):
+  """The logits of images, not jitted; the network is in evaluation mode."""
+
+  def __call__(self, params: Any, state: Any, images: jax.Array) -> jax.Array:
+    """Returns float32[n, classes] for uint8[n, h, w, c]."""
+    ...
+
+
+class Predict(Protocol):
+  """The logits of every image exactly once, on every host."""
+
+  def __call__(self, params: Any, state: Any, images: Images) -> np.ndarray:
+    """Returns float32[images.count, classes]."""
+    ...
+
+
 class _Streamed(NamedTuple):
   """Batches that are decoded anew for every evaluation."""
 
-  put: Callable  # start -> uint8[batch, h, w, c]
+  put: Callable[[int], jax.Array]  # start -> uint8[batch, h, w, c]
   starts: range
 
   def __iter__(self):
@@ -51,10 +67,15 @@ def place(
   return Images(batches, len(images))
 
 
-def make_forward(model: Model, *, mean, std) -> Callable:
-  """(params, state, uint8[n, h, w, c]) -> float32[n, classes].
+def make_forward(
+  model: Model, *, mean: Sequence[float], std: Sequence[float]
+) -> Forward:
+  """Makes the function that runs a network in evaluation mode.
 
-  The network runs in evaluation mode.
+  Args:
+    model: the network.
+    mean: of its training images, per channel, in units of pixel / 255.
+    std: standard deviation of these, in the same units.
   """
 
   def forward(params, state, images):
@@ -65,21 +86,20 @@ def make_forward(model: Model, *, mean, std) -> Callable:
   return forward
 
 
-def make_predict(forward: Callable, everywhere=None) -> Callable:
-  """(params, state, Images) -> float32[count, classes], on every host.
+def make_predict(
+  forward: Forward, everywhere: NamedSharding | None = None
+) -> Predict:
+  """Makes the function that answers about all images of a split.
 
   Args:
     forward: from `make_forward`.
     everywhere: the sharding of a copy on every device, if there are many.
-
-  Returns:
-    A function that answers every image exactly once.
   """
-  forward = jax.jit(forward, out_shardings=everywhere)
+  jitted = jax.jit(forward, out_shardings=everywhere)
 
   def predict(params, state, images: Images) -> np.ndarray:
     # All launched before the first is read: the devices never wait.
-    parts = [forward(params, state, batch) for batch in images.batches]
+    parts = [jitted(params, state, batch) for batch in images.batches]
     return np.concatenate([np.asarray(part) for part in parts])[: images.count]
 
   return predict

@@ -1,6 +1,6 @@
 """One step of every method on 1, 2, 4 and 8 devices, in a process of its own.
 
-  python tests/on_devices.py [METHOD ...]
+  python -m tests.helpers.on_devices [METHOD ...]
 
 Prints {method: {mesh: largest deviation from one device}} as JSON: relative to
 the largest number of each leaf of what the step returns. A mesh is S x D: S
