@@ -243,6 +243,13 @@ def progress_line(
   return "  ".join(parts)
 
 
+# Accuracies in the other mode of `ckd_jax.offset`, as a reader would call them.
+_LABELS = {
+  "offset_none_val_accuracy": "val accuracy, no offset",
+  "offset_fit_val_accuracy": "val accuracy, offset fitted",
+}
+
+
 def curves(path_png, metrics_path) -> None:
   """Draws a metrics file: losses and learning rate, and accuracies, by step.
 
@@ -256,7 +263,7 @@ def curves(path_png, metrics_path) -> None:
 
   lines = read_metrics(metrics_path)
   names = list(dict.fromkeys(name for line in lines for name in line))
-  figure = Figure(figsize=(11, 4), layout="constrained")
+  figure = Figure(figsize=(11, 4.4), layout="constrained")
   FigureCanvasAgg(figure)
   left, right = figure.subplots(1, 2)
 
@@ -267,7 +274,7 @@ def curves(path_png, metrics_path) -> None:
     if points:
       # a line needs two points: mark them while there are few
       style.setdefault("marker", "o" if len(points) <= 30 else None)
-      label = name.replace("_", " ")
+      label = _LABELS.get(name, name.replace("_", " "))
       axes.plot(*zip(*points, strict=True), ms=3.5, label=label, **style)
 
   for name in (name for name in names if "loss" in name):
@@ -280,10 +287,11 @@ def curves(path_png, metrics_path) -> None:
     draw(rates, "learning_rate", color="0.55", lw=1.2, drawstyle="steps-post")
     rates.set(ylabel="learning rate", ylim=(0, None))
     drawn = [*drawn, *rates.get_lines()]
+  below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3}
   if drawn:
-    left.legend(handles=drawn, frameon=False)
+    left.legend(handles=drawn, frameon=False, **below)
   if right.get_lines():
-    right.legend(loc="lower right", frameon=False)
+    right.legend(frameon=False, **below)
   left.set(title="Loss", ylabel="loss")
   right.set(title="Accuracy", ylabel="accuracy (%)")
   for axes in (left, right):
