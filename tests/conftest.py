@@ -34,7 +34,7 @@ def shared() -> pathlib.Path:
   """Real data, checkpoints and tables, beside the checkout; not committed."""
   folder = SHARED
   if not folder.is_dir():
-    pytest.skip("needs the real data in ../shared, which is not here")
+    pytest.skip("needs the real data of CONTRIBUTING.md in ../shared")
   return folder
 
 
