@@ -113,7 +113,7 @@ def by_mode(
   Returns:
     {mode: float32[classes]}; "fit" only where there is a target.
   """
-  offsets = {NONE: np.zeros(classes, np.float32)}
+  offsets: dict[str, np.ndarray] = {NONE: np.zeros(classes, np.float32)}
   if target is not None and train_logits is not None:
     offsets[FIT] = target - train_logits.mean(0)
   return offsets
