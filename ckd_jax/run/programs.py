@@ -63,29 +63,29 @@ def make_programs(
     live: teachers that answer inside the step.
     step: of the plan, from `make_step`.
   """
-  everywhere = replicated(mesh)
+  replicas = replicated(mesh)
   recipe = plan.recipe
   forward = make_forward(recipe.model, mean=recipe.mean, std=recipe.std)
   return Programs(
     begin=jax.jit(
       lambda key, examples: init_state(key, recipe, examples, live=live),
-      out_shardings=everywhere,
+      out_shardings=replicas,
     ),
     step=step,
-    launch=make_launch(step, everywhere),
+    launch=make_launch(step, replicas),
     forward=forward,
-    predict=make_predict(forward, everywhere),
+    predict=make_predict(forward, replicas),
     learning_rate=plan.learning_rate,
   )
 
 
-def make_launch(step: Step, everywhere: NamedSharding) -> Callable[[int], Step]:
+def make_launch(step: Step, replicas: NamedSharding) -> Callable[[int], Step]:
   """(times) -> `step` so many times in one launch, jitted once for each."""
 
   @functools.cache
   def launch(times: int):
     return jax.jit(
-      repeat(step, times), donate_argnums=0, out_shardings=everywhere
+      repeat(step, times), donate_argnums=0, out_shardings=replicas
     )
 
   return launch

@@ -87,15 +87,15 @@ def make_forward(
 
 
 def make_predict(
-  forward: Forward, everywhere: NamedSharding | None = None
+  forward: Forward, replicas: NamedSharding | None = None
 ) -> Predict:
   """Makes the function that answers about all images of a split.
 
   Args:
     forward: from `make_forward`.
-    everywhere: the sharding of a copy on every device, if there are many.
+    replicas: the sharding of a copy on every device, if there are many.
   """
-  jitted = jax.jit(forward, out_shardings=everywhere)
+  jitted = jax.jit(forward, out_shardings=replicas)
 
   def predict(params, state, images: Images) -> np.ndarray:
     # All launched before the first is read: the devices never wait.

@@ -46,7 +46,7 @@ def stream_batches(
   index_of: Callable[[int], np.ndarray],
   fetch: Callable[[np.ndarray], np.ndarray],
   sharding,
-  everywhere,
+  replicas,
 ) -> Iterator[Examples]:
   """The examples of each step from `first` on.
 
@@ -56,7 +56,7 @@ def stream_batches(
     index_of: step -> int32[batch, group], who is compared in it.
     fetch: int[n] rows of the table -> uint8[n, h, w, c].
     sharding: of a batch, over its first axis.
-    everywhere: a copy on every device.
+    replicas: a copy on every device.
 
   Returns:
     An iterator of Examples with `index` and the images of that batch alone, in
@@ -83,7 +83,7 @@ def stream_batches(
 
       shape = (batch_size, *images.shape[1:])
       yield examples._replace(
-        index=jax.make_array_from_process_local_data(everywhere, index),
+        index=jax.make_array_from_process_local_data(replicas, index),
         images=jax.make_array_from_callback(shape, sharding, of_device),
       )
 

@@ -216,7 +216,7 @@ def append(
 
   Args:
     path: the table's folder.
-    info: what table.json is to say, the new part apart.
+    info: contents of table.json, without the new part.
     ids: str[rows].
     answers: arrays [rows, ...].
     dtype: of the stored arrays; default: as precise as needed.
