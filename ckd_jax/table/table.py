@@ -74,6 +74,7 @@ class Table(NamedTuple):
         f"answers are {values.dtype} of shape {values.shape}, not numbers "
         "[images, classes]"
       )
+    values = _half_or_single(values)
     names = range(values.shape[1]) if class_names is None else class_names
     validate(values.astype(np.float32), kind, len(names))
     if ids is None:
@@ -81,7 +82,7 @@ class Table(NamedTuple):
     if len(ids) != len(values) or len(set(map(str, ids))) < len(ids):
       raise UserError(f"{len(values)} answers need as many different ids")
     if embedding is not None:
-      embedding = np.asarray(embedding)
+      embedding = _half_or_single(np.asarray(embedding))
       if embedding.ndim != 2 or len(embedding) != len(values):
         raise UserError(
           f"embedding has shape {embedding.shape}, not"
@@ -137,6 +138,11 @@ class Table(NamedTuple):
       )
     index = np.asarray([position[str(name)] for name in ids], np.int64)
     return jax.tree.map(lambda array: array[index], self.answers)
+
+
+def _half_or_single(values: np.ndarray) -> np.ndarray:
+  """float16 as it is and anything else in float32: devices hold no float64."""
+  return values if values.dtype == np.float16 else values.astype(np.float32)
 
 
 def read(path: epath.PathLike) -> Table:

@@ -38,6 +38,17 @@ def test_ids_are_rows_unless_told(values):
 
 
 @pytest.mark.parametrize(
+  ("dtype", "held"),
+  [("f8", "f4"), ("i8", "f4"), ("f4", "f4"), ("f2", "f2")],
+)
+def test_devices_hold_no_wide_numbers(dtype, held):
+  values = np.arange(6).reshape(2, 3).astype(dtype)
+  made = Table.from_arrays(values, embedding=values)
+  assert made.answers.values.dtype == made.answers.embedding.dtype == held
+  np.testing.assert_array_equal(made.answers.values, values)
+
+
+@pytest.mark.parametrize(
   ("change", "message"),
   [
     ({"values": np.zeros(3)}, r"shape \(3,\)"),
