@@ -29,9 +29,6 @@ flags
 """
 
 
-use_every_core = devices.use_every_core
-
-
 def main(argv: list[str]) -> None:
   """Flags in, `run(config, workdir)` out."""
   if {"-h", "--help"} & set(argv):

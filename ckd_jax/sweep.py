@@ -65,10 +65,9 @@ def main(argv: list[str]) -> None:
 
     print(HELP + names(), end="")
     return
-  from ckd_jax.main import use_every_core
-  from ckd_jax.system import compile_cache, hosts
+  from ckd_jax.system import compile_cache, devices, hosts
 
-  use_every_core()
+  devices.use_every_core()
   argv = hosts.join(argv)
   with hosts.together(), compile_cache.persistent_cache():
     run(*read(argv))

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "ckd_jax"
 # From the ground up: what stands on a floor imports from lower floors, and from
 # its own room. Names are rooms, or files of the top folder.
 FLOORS = (
-  ("errors", "numerics", "augment", "sampling"),
+  ("cores", "errors", "numerics", "augment", "sampling"),
   ("methods", "system"),
   ("offset", "models", "data"),
   ("losses",),

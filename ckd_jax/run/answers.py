@@ -160,6 +160,9 @@ def _bought(
   asked = all_asked[0]
   path = epath.Path(asking.table_path or workdir / "table")
   places = [path, path.parent / f"{path.name}-pruned"]
+  ledger = Ledger(workdir / "calls.json")
+  if not asking.table_path and table.exists(path):
+    ledger.adopt(table.read_info(path))
   built = [
     teacher.build(
       one,
@@ -169,7 +172,7 @@ def _bought(
       max_calls=asking.max_calls if one is asked else None,
       part_size=asking.part_size,
       # A pruned copy is asked for nothing.
-      ledger=Ledger(workdir / "calls.json") if one is asked else None,
+      ledger=ledger if one is asked else None,
     )
     for one, place in zip(all_asked, places, strict=False)
   ]
@@ -207,7 +210,7 @@ def _from_table(
     work = ", ".join(methods.working_with(fields))
     place = f"the table {path}" if path else "answers"
     raise UserError(
-      f"method {plan.method_name!r} needs the teacher's {lacking}, which "
+      f"method {plan.about.method!r} needs the teacher's {lacking}, which "
       f"{place} does not hold: of the methods {work} work without"
     )
   _say_kind(held)

@@ -100,10 +100,6 @@ class Plan(NamedTuple):
   def method(self) -> Method:
     return self.recipe.method
 
-  @property
-  def method_name(self) -> str:
-    return self.about.method
-
 
 def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
   """Settles the run.

@@ -72,18 +72,23 @@ def run(
       console.say(f"{workdir} is finished")
       console.say(logger.header(summary.result(finished)))
       return finished
-    ready = prepare(config, workdir, given=given)
     try:
+      ready = prepare(config, workdir, given=given)
       [(_, ended)] = train([ready], [start_or_resume(ready)])
     except KeyboardInterrupt as stop:
-      raise KeyboardInterrupt(where_it_stands(workdir)) from stop
+      where = str(stop) or where_it_stands(workdir)
+      raise KeyboardInterrupt(where) from stop
     if isinstance(ended, logger.Diverged):
       raise ended
     return conclude(ready, ended)
 
 
 def where_it_stands(workdir: epath.Path) -> str:
-  """What the same command will do, after a run was stopped."""
+  """What the same command will do, after a run was stopped.
+
+  Args:
+    workdir: the folder of the run.
+  """
   step = checkpoint.latest(workdir / "checkpoints")
   if step is None:
     return (
