@@ -87,7 +87,7 @@ def distill(
     _name_teacher(settled, answers)
   if is_ours and callable(answers) and "budget" not in keys:
     raise UserError(
-      f"give budget=: without it all {settled.budget} images would be asked about"
+      f"give budget=: without it all {settled.budget} images are asked about"
     )
   for key, value in keys.items():
     configuration.set_value(settled, key, value)

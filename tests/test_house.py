@@ -14,9 +14,10 @@ PACKAGE = ROOT / "ckd_jax"
 # From the ground up: what stands on a floor imports from lower floors, and from
 # its own room. Names are rooms, or files of the top folder.
 FLOORS = (
-  ("cores", "errors", "numerics", "augment", "sampling"),
+  ("cores", "errors"),
+  ("numerics", "augment", "offset", "sampling"),
   ("methods", "system"),
-  ("offset", "models", "data"),
+  ("models", "data"),
   ("losses",),
   ("step", "student", "torch_weights"),
   ("configs", "config", "table"),

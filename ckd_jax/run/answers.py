@@ -24,8 +24,8 @@ class Collected(NamedTuple):
   """What the teacher said about the training rows, and what it cost.
 
   Attributes:
-    outputs: NumPy arrays [train, ...], of the teacher and then of its pruned
-      copy, if there is one.
+    teachers: NumPy arrays [train, ...], of the teacher and then of its pruned
+      copy, if there is one; `Batch.teachers` are rows of them.
     live: teachers that answer inside the step instead.
     teacher: who answered; "none" where nobody is asked.
     calls: answers that this run learns from.
@@ -47,7 +47,7 @@ class Collected(NamedTuple):
     flops: of a local teacher, for one image.
   """
 
-  outputs: tuple[Outputs, ...] = ()
+  teachers: tuple[Outputs, ...] = ()
   live: Live | None = None
   teacher: str = "none"
   calls: int = 0
@@ -94,7 +94,7 @@ def collect(
   if asking.source == "table":
     collected = _from_table(asking, dataset, rows, plan, workdir)
     with refusing(plan):
-      rehearse(plan, _shapes(collected.outputs[0]))
+      rehearse(plan, _shapes(collected.teachers[0]))
     return collected
   asked = _open(asking, dataset, plan.method.needs, mesh)
   known = Collected(teacher=asked.name)
@@ -179,7 +179,7 @@ def _bought(
   first = built[0]
   _say_kind(first.table)
   return known._replace(
-    outputs=tuple(_usable(one.table, ids, needs) for one in built),
+    teachers=tuple(_usable(one.table, ids, needs) for one in built),
     **_view(first.table.info),
     calls=len(rows),
     paid=first.paid,
@@ -219,7 +219,7 @@ def _from_table(
     test, _ = read_table(asking, "test", dataset, workdir)
     tested = _tested(_usable(test, dataset.test.ids), dataset)
   return Collected(
-    outputs=(_usable(held, dataset.train.ids[rows], needs),),
+    teachers=(_usable(held, dataset.train.ids[rows], needs),),
     teacher=held.info["teacher"],
     **_view(held.info),
     calls=len(rows),
