@@ -31,7 +31,8 @@ Makes a table of answers that another tool wrote: .npz, .npy, .parquet,
     --dataset_path=set.npz --out=table
 
 Arrays of the file, or columns:
-  logits, SPLIT_logits        [images, classes], answers of any --kind
+  logits, SPLIT_logits, values
+                              [images, classes], answers of any --kind
   ids, SPLIT_ids              names of the images, or the numbers in them;
                               without ids rows are in the data set's own order
   embedding, SPLIT_embedding  [images, dim], optional, for icd, rkd and the like
