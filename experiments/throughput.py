@@ -120,9 +120,8 @@ def prepared(student, images, dtype, launch, estimator, at_once, rows):
   for seed in range(at_once):
     like = fake.prepare(
       student,
-      rows=rows,
-      seed=seed,
-      options=options,
+      fake.Noise(rows),
+      options=options | {"seed": seed},
       hyper={"estimator": estimator},
       mesh=mesh,
       like=like,
