@@ -2,24 +2,29 @@
 
   python experiments/throughput.py [--students=resnet8,resnet32] [--batches=128]
     [--dtypes=float32,bfloat16] [--launches=1,32] [--estimators=all,groups]
-    [--at_once=1,8] [--rows=2000] [--repeats=5] [--seconds=1.0]
+    [--at_once=1,8] [--methods=ckd] [--rows=2000] [--repeats=5] [--seconds=1.0]
 
 `batches` are images through one student in a step; `launches` steps in one
 program; `at_once` students trained together. Every combination is compiled,
 warmed up and timed, several launches in a row with one wait at their end; the
 median of the repeats counts. The bare step is forward, backward and update on
 one batch that lies on the device, without choosing, gathering or augmenting.
-Each is a process of its own, or its peak of memory would be another's. One line
-each is appended to results/throughput.jsonl.
+Each is a process of its own, or its peak of memory would be another's. They
+start side by side, --start_at_once at a time, and compile and are timed one
+after the other: XLA's autotuning measures on the device. One line each is
+appended to results/throughput.jsonl.
 """
 
 import argparse
 import datetime
 import itertools
 import json
+import os
+import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import fake
@@ -29,6 +34,7 @@ from ckd_jax.system.devices import use_every_core
 
 RESULTS = study.HERE / "results" / "throughput.jsonl"
 AXES = ("students", "batches", "dtypes", "launches", "estimators", "at_once")
+AXES += ("methods",)
 # Dense peak of one device, in 1e12 operations a second: bfloat16, and float32
 # as JAX multiplies it by default (TensorFloat-32 on an NVIDIA device).
 PEAKS = {
@@ -63,7 +69,6 @@ def timed(launch, carry, repeats: int, seconds: float, wait: bool):
     jax.block_until_ready(carry)
     return carry, (time.perf_counter() - start) / count
 
-  carry, _ = several(carry, 1)  # compiled and warm
   carry, once = several(carry, 2)
   count = max(1, round(seconds / once))
   times = []
@@ -73,8 +78,8 @@ def timed(launch, carry, repeats: int, seconds: float, wait: bool):
   return statistics.median(times)
 
 
-def bare_step(fit):
-  """(state) -> state on one batch that lies there already."""
+def bare_step(fit, state):
+  """(state) -> state on one batch that lies there already, compiled."""
   import jax
   import jax.numpy as jnp
 
@@ -95,12 +100,15 @@ def bare_step(fit):
     donate_argnums=0,
     out_shardings=fit.sharding,
   )
-  return lambda state: step(state, batch)
+  compiled = step.lower(state, batch).compile()
+  return lambda state: compiled(state, batch)
 
 
 def comparisons(fit) -> int:
   """Ordered pairs of images whose difference a step compares."""
   hyper, images = fit.plan.about.hyper, fit.plan.recipe.task.batch_size
+  if "estimator" not in hyper:
+    return 0
   if hyper["estimator"] == "all":
     return images * (images - 1)
   if hyper["estimator"] == "batch_groups":
@@ -108,7 +116,7 @@ def comparisons(fit) -> int:
   return images
 
 
-def prepared(student, images, dtype, launch, estimator, at_once, rows):
+def prepared(student, images, dtype, launch, estimator, at_once, method, rows):
   """Runs that differ in their seed, on one mesh."""
   from ckd_jax.step import make_mesh
 
@@ -121,8 +129,9 @@ def prepared(student, images, dtype, launch, estimator, at_once, rows):
     like = fake.prepare(
       student,
       fake.Noise(rows),
+      method=method,
       options=options | {"seed": seed},
-      hyper={"estimator": estimator},
+      hyper={"estimator": estimator} if method == "ckd" else {},
       mesh=mesh,
       like=like,
     )
@@ -159,7 +168,19 @@ def peak_megabytes() -> float | None:
   return round(found.get("peak_bytes_in_use", 0) / 2**20, 1) or None
 
 
-def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
+def take_turn(folder: str) -> None:
+  """Says that all is prepared, and waits until the others are done."""
+  if not folder:
+    return
+  place = pathlib.Path(folder)
+  (place / "ready").touch()
+  while not (place / "go").exists():
+    time.sleep(0.05)
+
+
+def measure(
+  student, images, dtype, launch, estimator, at_once, method, flags
+) -> dict:
   """One line of the results; every axis as in the command line."""
   use_every_core()
   import jax
@@ -171,34 +192,33 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
   images, at_once = int(images), int(at_once)
   launch = int(launch) or default_launch()
   fits = prepared(
-    student, images, dtype, launch, estimator, at_once, flags.rows
+    student, images, dtype, launch, estimator, at_once, method, flags.rows
   )
   first = fits[0]
   fit, state = first, jax.tree.map(jnp.copy, first.state)
   if at_once > 1:
     lanes = vmapped(fits, [one.state for one in fits])
     fit, state = lanes.launched, lanes.state
+  take_turn(flags.turn)
   began = time.perf_counter()
   compiled = fit.launch(launch).lower(state, fit.examples, fit.key).compile()
   compile_seconds = time.perf_counter() - began
   memory = compiled.memory_analysis()
+  bare_state = jax.tree.map(jnp.copy, first.state)
+  bare_launch = bare_step(first, bare_state)
+  wait = fit.one_at_a_time
   seconds = timed(
     lambda state: compiled(state, fit.examples, fit.key)[0],
     state,
     flags.repeats,
     flags.seconds,
-    fit.one_at_a_time,
+    wait,
   )
+  bare = timed(bare_launch, bare_state, flags.repeats, flags.seconds, wait)
   step = seconds / launch / at_once  # of one student
-  bare = timed(
-    bare_step(first),
-    jax.tree.map(jnp.copy, first.state),
-    flags.repeats,
-    flags.seconds,
-    fit.one_at_a_time,
-  )
   return {
     "student": student,
+    "method": method,
     "images_a_step": images,
     "dtype": dtype,
     "steps_a_launch": launch,
@@ -222,6 +242,38 @@ def measure(student, images, dtype, launch, estimator, at_once, flags) -> dict:
   }
 
 
+def side_by_side(cases: list[dict], flags) -> list[dict]:
+  """Prepares all cases at once; compiles and times them one by one."""
+  # Together they would each take most of an accelerator's memory.
+  environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+  numbers = {key: getattr(flags, key) for key in ("rows", "repeats", "seconds")}
+  rows = []
+  with tempfile.TemporaryDirectory() as folder:
+    begun = []
+    for number, case in enumerate(cases):
+      place = pathlib.Path(folder, str(number))
+      place.mkdir()
+      options = {**case, **numbers, "turn": place}
+      command = [sys.executable, __file__]
+      command += [f"--{key}={value}" for key, value in options.items()]
+      process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment
+      )
+      begun.append((place, process))
+    for place, process in begun:
+      while process.poll() is None and not (place / "ready").exists():
+        time.sleep(0.05)
+    for place, process in begun:
+      (place / "go").touch()
+      said, _ = process.communicate()
+      if process.returncode:
+        print(f"failed: {process.args}", file=sys.stderr)
+        continue
+      rows.append(json.loads(said.splitlines()[-1]))
+      keep(rows[-1])
+  return rows
+
+
 def keep(row: dict) -> None:
   """Prints and appends one line."""
   print(json.dumps(row), flush=True)
@@ -234,6 +286,7 @@ def table(rows) -> str:
   """Markdown of measured lines."""
   columns = {
     "student": "student",
+    "method": "method",
     "images_a_step": "images",
     "dtype": "dtype",
     "steps_a_launch": "steps a launch",
@@ -263,9 +316,12 @@ def main() -> None:
   parser.add_argument("--launches", default="0", help="0: as a run chooses")
   parser.add_argument("--estimators", default="all,batch_groups,groups")
   parser.add_argument("--at_once", default="1")
+  parser.add_argument("--methods", default="ckd")
   parser.add_argument("--rows", type=int, default=2000)
   parser.add_argument("--repeats", type=int, default=5)
   parser.add_argument("--seconds", type=float, default=1.0)
+  parser.add_argument("--start_at_once", type=int, default=1)
+  parser.add_argument("--turn", default="", help=argparse.SUPPRESS)
   flags = parser.parse_args()
   cases = [
     dict(zip(AXES, values, strict=True))
@@ -273,21 +329,12 @@ def main() -> None:
       *(getattr(flags, axis).split(",") for axis in AXES)
     )
   ]
-  if len(cases) == 1:
-    keep(measure(*cases[0].values(), flags))
+  if flags.turn:
+    print(json.dumps(measure(*cases[0].values(), flags)))
     return
   rows = []
-  for case in cases:
-    command = [sys.executable, __file__]
-    numbers = {
-      key: getattr(flags, key) for key in ("rows", "repeats", "seconds")
-    }
-    command += [f"--{key}={value}" for key, value in (case | numbers).items()]
-    said = subprocess.run(
-      command, check=True, stdout=subprocess.PIPE, text=True
-    )
-    print(said.stdout, end="", flush=True)
-    rows.append(json.loads(said.stdout.splitlines()[-1]))
+  for start in range(0, len(cases), flags.start_at_once):
+    rows += side_by_side(cases[start : start + flags.start_at_once], flags)
   print(table(rows))
 
 

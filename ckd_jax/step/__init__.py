@@ -16,6 +16,7 @@ from ckd_jax.step.evaluate import (
   percent,
   place,
 )
+from ckd_jax.step.rows import Rows, take_rows
 from ckd_jax.step.sharding import (
   host_device,
   make_batch_sharder,
@@ -53,6 +54,7 @@ __all__ = [
   "Live",
   "Predict",
   "Recipe",
+  "Rows",
   "State",
   "Step",
   "Update",
@@ -84,4 +86,5 @@ __all__ = [
   "stream_batches",
   "streams",
   "take",
+  "take_rows",
 ]

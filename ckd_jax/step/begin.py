@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ckd_jax.methods import Outputs
+from ckd_jax.step.rows import take_rows
 from ckd_jax.step.state import Examples, Live, State, runtime_task
 from ckd_jax.step.step import Recipe
 
@@ -48,7 +49,8 @@ def init_state(
   if live is not None:
     teacher = sample_of(live.model, *examples.live[0])
   elif examples.teachers:
-    teacher = jax.tree.map(lambda x: x[:1][None], examples.teachers[0])
+    first = jnp.zeros((1, 1), jnp.int32)
+    teacher = take_rows(examples.teachers[0], first)
   else:
     teacher = Outputs(jnp.zeros_like(student.logits))
   method_params, method_state = recipe.method.init(

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from ckd_jax.methods import Batch, Model, Outputs, Task
+from ckd_jax.step.rows import Rows, take_rows
 
 _ROWS = 4096  # a table takes up a multiple of it
 
@@ -34,17 +35,17 @@ class Examples(NamedTuple):
   """The budgeted images and the teacher's answers: one table on the device.
 
   Attributes:
-    images: uint8[rows, h, w, c]; where the host streams, those of one batch,
+    images: Rows of uint8[h, w, c]; where the host streams, those of one batch,
       uint8[batch, group, h, w, c].
     labels: int32[rows].
-    teachers: Outputs of [rows, ...], one for each teacher.
+    teachers: Outputs of [rows, dim] and Rows of maps, one for each teacher.
     live: weights of the teachers that answer inside the step.
     count: int32, rows in use, the others are padding; None: all of them.
     index: int32[batch, group], who is compared in this step, where the host
       streams; None: the step draws it.
   """
 
-  images: jax.Array
+  images: jax.Array | Rows
   labels: jax.Array
   teachers: tuple[Outputs, ...] = ()
   live: tuple = ()
@@ -74,16 +75,17 @@ def capacity(count: int) -> int:
 
 
 def pad(examples: Examples, rows: int) -> Examples:
-  """Adds empty rows at the end of the table, and sets `count`.
+  """Adds empty rows at the end of the table, flattens it, and sets `count`.
 
   Args:
-    examples: of NumPy arrays.
+    examples: of NumPy arrays [n, ...].
     rows: how many the table shall have.
   """
 
   def extend(array):
     widths = [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1)
-    return np.pad(array, widths)
+    padded = np.pad(array, widths)
+    return padded if padded.ndim < 3 else Rows.of(padded)
 
   streamed = len(examples.images) < len(examples.labels)
   return examples._replace(
@@ -115,5 +117,5 @@ def gather(examples: Examples, index: jax.Array) -> Batch:
     index=index,
     images=examples.images if streamed else examples.images[index],
     labels=examples.labels[index],
-    teachers=jax.tree.map(lambda x: x[index], examples.teachers),
+    teachers=take_rows(examples.teachers, index),
   )
