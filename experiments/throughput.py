@@ -160,6 +160,13 @@ def utilisation(fit, images: int, dtype: str, step: float) -> float | None:
   return round(rate / (1e12 * peak[dtype == "float32"]), 4)
 
 
+def program_megabytes(compiled) -> float:
+  """Arguments and temporaries of a program, as its compiler counts them."""
+  memory = compiled.memory_analysis()
+  held = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+  return round(held / 2**20, 1)
+
+
 def peak_megabytes() -> float | None:
   """What the device held at most so far; None where it does not say."""
   import jax
@@ -203,7 +210,6 @@ def measure(
   began = time.perf_counter()
   compiled = fit.launch(launch).lower(state, fit.examples, fit.key).compile()
   compile_seconds = time.perf_counter() - began
-  memory = compiled.memory_analysis()
   bare_state = jax.tree.map(jnp.copy, first.state)
   bare_launch = bare_step(first, bare_state)
   wait = fit.one_at_a_time
@@ -231,9 +237,7 @@ def measure(
     "bare_milliseconds": round(1e3 * bare, 4),
     "share_of_bare_step": round(bare / step, 4),
     "model_flop_utilisation": utilisation(first, images, dtype, step),
-    "program_megabytes": round(
-      (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20, 1
-    ),
+    "program_megabytes": program_megabytes(compiled),
     "peak_megabytes": peak_megabytes(),
     "compile_seconds": round(compile_seconds, 2),
     "device": f"{first.mesh.size} x {jax.devices()[0].device_kind}",
