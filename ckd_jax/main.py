@@ -1,4 +1,4 @@
-"""The command: `python -m ckd_jax.main --config=configs/digits.py`."""
+"""The command `ckd-jax train`, or `python -m ckd_jax.main`."""
 
 import sys
 
@@ -30,14 +30,14 @@ flags
 
 
 def main(argv: list[str]) -> None:
-  """Flags in, `run(config, workdir)` out."""
+  """Trains one student, as the flags say."""
   if {"-h", "--help"} & set(argv):
     from ckd_jax import config
 
     print(HELP, config.keys(), config.epilog(), sep="\n", end="")
     return
   devices.use_every_core()
-  # Only now that the devices are settled.
+  # Imported only after the number of devices is set.
   from ckd_jax import config
   from ckd_jax.run import run
   from ckd_jax.system import compile_cache, hosts
