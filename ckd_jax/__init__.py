@@ -7,13 +7,18 @@
   )
   logits = result.student(images)
 
-Nothing is imported before it is used: `import ckd_jax` does not start JAX.
+Nothing is imported before it is used: `import ckd_jax` does not start JAX. It
+asks for one CPU device per core (JAX_NUM_CPU_DEVICES) where nothing else did.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
+from ckd_jax import cores as _cores
+
 __version__ = "0.1.0"
+
+_cores.choose()
 
 if TYPE_CHECKING:
   from ckd_jax import losses, methods, models

@@ -1,5 +1,6 @@
 """Distillation from Python: what the command does, with objects for names."""
 
+import contextlib
 import math
 import pathlib
 import tempfile
@@ -7,13 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
+from etils import epath
 
 from ckd_jax import config as configuration
 from ckd_jax import models
 from ckd_jax.data import Dataset, read_arrays
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model
-from ckd_jax.run import Given, run
+from ckd_jax.run import Given, remove_empty, run
 from ckd_jax.student import Student, load_student
 from ckd_jax.system import compile_cache, console, devices
 
@@ -50,26 +52,27 @@ def distill(
     distill(get_config("cifar100", method="kd"), "runs/kd")
     distill(student="cnn", data=(images, labels), answers=logits, method="ckd")
 
-  Every core and every device is used, as from the command. The same call with
-  the same `workdir` resumes an unfinished run.
+  Every core and every device is used, as from the command, if ckd_jax was
+  imported before JAX started. The same call with the same `workdir` resumes an
+  unfinished run.
 
   Args:
     config: from `get_config`, or the name of one; None where `data`
       is given, whose defaults are those of configs/digits.py.
     workdir: folder for everything that the run makes; None is a new temporary
-      one.
+      one, which remains.
     student: a name of `models.names()`, a `Model`, or a Linen, NNX, Equinox or
       Haiku network; None is the one that the config names.
     data: (images, labels), or ((images, labels), (test images, test labels)),
       or a `Dataset`; images are uint8[n, h, w, c] and labels int[n].
     answers: of the teacher: float[n, classes], logits about the n training
       images in their order; a `Table`; or a function uint8[n, h, w, c] ->
-      float[n, classes], which is asked about the images of the `budget` only,
-      each of them once.
+      float[n, classes], which needs `budget=`: it is asked about the training
+      part of so many images, each of them once.
     method: a name of `methods.names()`; its hyper-parameters are keys like
       `**{"hyper.temperature": 2.0}`.
     progress: called with (step, numbers by name) after logged steps and
-      evaluations. Nothing is printed.
+      evaluations. Nothing is printed; likely mistakes are a UserWarning.
     **keys: of the config, `steps=1000` or `**{"optimizer.learning_rate": 0.1}`.
 
   Raises:
@@ -82,6 +85,10 @@ def distill(
   with settled.unlocked():
     model = _name_student(settled, student)
     _name_teacher(settled, answers)
+  if is_ours and callable(answers) and "budget" not in keys:
+    raise UserError(
+      f"give budget=: without it all {settled.budget} images are asked about"
+    )
   for key, value in keys.items():
     configuration.set_value(settled, key, value)
   if "batch_size" not in keys and is_ours:
@@ -90,11 +97,15 @@ def distill(
     batch_size = min(settled.batch_size, max(learned, 1))
     configuration.set_value(settled, "batch_size", batch_size)
   configuration.check(settled)
-  if workdir is None:
-    workdir = tempfile.mkdtemp(prefix="ckd_jax-")
-  path = pathlib.Path(workdir)
   given = Given(dataset, model, answers)
-  with console.silenced(progress), compile_cache.persistent_cache():
+  with contextlib.ExitStack() as stack:
+    if workdir is None:
+      workdir = tempfile.mkdtemp(prefix="ckd_jax-")
+      made = [epath.Path(workdir)]
+      stack.callback(remove_empty, made[0], made)
+    path = pathlib.Path(workdir)
+    stack.enter_context(console.silenced(progress))
+    stack.enter_context(compile_cache.persistent_cache())
     summary = run(settled.lock(), path, given=given, flag_name="workdir")
   network = None if model is None else student
   return Result(path, summary, load_student(path, network=network))

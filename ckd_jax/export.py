@@ -1,25 +1,36 @@
-"""`python -m ckd_jax.export RUN_DIR --out=DIR`: the student alone.
+"""The command `ckd-jax export RUN_DIR --out=DIR`: the student alone."""
 
-Writes student.safetensors, config.json (what its user must know) and
-labels.txt, one class a line.
-"""
-
-import argparse
 import json
 import sys
 from typing import Any
 
 from etils import epath
 
+from ckd_jax.config import Parser
 from ckd_jax.errors import UserError, command
 from ckd_jax.student import STUDENT, load, params_sha256, save
 from ckd_jax.system import files
 
+DESCRIPTION = f"""\
+Copies the best student of a finished run into a folder of its own:
+{STUDENT}, config.json (what its user must know) and
+labels.txt, one class a line. It needs neither the teacher nor the run.
 
-def run(run_dir, out) -> str:
+  ckd-jax export runs/NAME --out=student
+  python -c "import ckd_jax; print(ckd_jax.load_student('student'))"
+
+(The same: python -m ckd_jax.export.)
+"""
+
+
+def run(run_dir: epath.PathLike, out: epath.PathLike) -> str:
   """Copies the best student of a finished run, with what its user needs.
 
   Writes student.safetensors, config.json and labels.txt (one class per line).
+
+  Args:
+    run_dir: the folder of the run.
+    out: the new folder, made if absent.
 
   Returns:
     The digest of the parameters, equal to the run's `params_sha256`.
@@ -117,20 +128,20 @@ def _from_json(text: str) -> Any:
 
 
 def main(argv: list[str]) -> None:
-  parser = argparse.ArgumentParser("ckd_jax.export", description=__doc__)
-  parser.add_argument("run", metavar="RUN_DIR")
-  parser.add_argument("--out", required=True, metavar="DIR")
-  parser.error = refuse
+  """A finished run in, its student out."""
+  parser = Parser("ckd-jax export", DESCRIPTION)
+  parser.add_argument(
+    "run", metavar="RUN_DIR", help="the folder of a finished run"
+  )
+  parser.add_argument(
+    "--out", required=True, metavar="DIR", help="the new folder"
+  )
   flags = parser.parse_args(argv)
   if not flags.out:
-    raise UserError("--out names no folder: say --out=DIR")
+    raise UserError("--out names no folder: set --out=DIR")
   digest = run(flags.run, flags.out)
   print(f"{flags.out}: {STUDENT}, config.json, labels.txt")
   print(f"params_sha256 {digest}, as in {flags.run}/summary.json")
-
-
-def refuse(message: str) -> None:
-  raise UserError(f"{message}; --help shows the usage")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from ckd_jax import errors
 from ckd_jax.system import devices
 
 HELP = """\
-python -m ckd_jax.main --config=FILE[:method=NAME,key=value,...] [FLAGS]
+ckd-jax train --config=FILE[:method=NAME,key=value,...] [FLAGS]
+              (the same: python -m ckd_jax.main)
 
 Distils a student from a table of a teacher's answers. The same command resumes
 an unfinished run and prints a finished one's result.
@@ -18,24 +19,22 @@ an unfinished run and prints a finished one's result.
 
 flags
   --config=FILE[:key=value,...]  a file, or one of the package by its name
-  --config.KEY=VALUE             any key; configs/cifar100.py explains them all
+  --config.KEY=VALUE             any key of the config
   --workdir=DIR                  default: runs/<config>-<digest>
   --debug                        show tracebacks
   --hosts=auto                   on many hosts, where the cluster says who they
                                  are (TPU pods, SLURM)
   --coordinator=HOST:PORT --processes=N --process=I
                                  the same by hand; every process runs it
-
 """
-
-
-use_every_core = devices.use_every_core
 
 
 def main(argv: list[str]) -> None:
   """Flags in, `run(config, workdir)` out."""
   if {"-h", "--help"} & set(argv):
-    print(HELP + names(), end="")
+    from ckd_jax import config
+
+    print(HELP, config.keys(), config.epilog(), sep="\n", end="")
     return
   devices.use_every_core()
   # Only now that the devices are settled.
@@ -46,33 +45,6 @@ def main(argv: list[str]) -> None:
   argv = hosts.join(argv)
   with hosts.together(), compile_cache.persistent_cache():
     run(*config.from_flags(argv))
-
-
-def names() -> str:
-  """What a config may name, for --help."""
-  import textwrap
-
-  from ckd_jax import config, methods, models
-  from ckd_jax.data import BUILTIN
-
-  own = "package.module:function"
-  lists = {
-    "configs": config.packaged(),
-    "methods": methods.names(),
-    "students": (*models.names(), own),
-    "sources": config.SOURCES,
-    "datasets": (*BUILTIN, "any prepared image set of tensorflow-datasets"),
-  }
-  lines = [
-    textwrap.fill(
-      f"{title:<9} {', '.join(items)}",
-      width=79,
-      subsequent_indent=" " * 10,
-      break_on_hyphens=False,
-    )
-    for title, items in lists.items()
-  ]
-  return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -3,20 +3,22 @@
 Such a loss does not change when one vector is added to every logit of the
 student, so its argmax is arbitrary until an offset is chosen. The best one
 costs no teacher call: the mean, over the training images, of target minus
-student. It is added when a student is judged (mode "fit") and folded into the
-classifier's bias when it is exported; the training state never holds it.
+student. It is added when a student is evaluated (mode "fit") and folded into
+the classifier's bias when it is exported; the training state never holds it.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Batch, Method, Model, Outputs
 
-NONE, FIT = "none", "fit"  # how a student may be judged
+NONE, FIT = "none", "fit"  # how a student may be evaluated
+MODES = (NONE, FIT)
+# The modes as a reader of results would call them.
+LABELS = {NONE: "no offset", FIT: "offset fitted"}
 
 
 class OffsetPlan(NamedTuple):
@@ -30,6 +32,46 @@ class OffsetPlan(NamedTuple):
 
   mode: str = NONE
   bias: tuple[str, ...] | None = None
+
+
+def target(
+  teacher_logits: jax.Array,
+  labels: jax.Array,
+  *,
+  teacher_weight: float,
+  label_weight: float,
+) -> jax.Array:
+  """What comparisons with teacher and labels aim at, up to an offset.
+
+  (w_t t + w_l y) / (w_t + w_l), where y are one-hot labels.
+
+  Args:
+    teacher_logits: [..., classes], finite.
+    labels: int[...].
+    teacher_weight: w_t, of the comparison with the teacher.
+    label_weight: w_l, of the comparison with one-hot labels.
+
+  Returns:
+    float32[..., classes].
+  """
+  teacher = jnp.asarray(teacher_logits, jnp.float32)
+  one_hot = jax.nn.one_hot(labels, teacher.shape[-1])
+  total = teacher_weight + label_weight
+  return (teacher_weight * teacher + label_weight * one_hot) / total
+
+
+def gap(mean_target, student_logits):
+  """The offset that brings the student's mean logits to the target's.
+
+  Args:
+    mean_target: float32[classes], averaged over the training images.
+    student_logits: float32[n, classes], the student's, of the same images in
+      evaluation mode and without augmentation.
+
+  Returns:
+    float32[classes], an array of the library of its arguments.
+  """
+  return mean_target - student_logits.mean(0)
 
 
 def fitted_offset(
@@ -60,10 +102,10 @@ def fitted_offset(
     ValueError: the shapes differ, or both weights are 0.
   """
   student = jnp.asarray(student_logits, jnp.float32)
-  teacher = jnp.asarray(teacher_logits, jnp.float32)
-  if student.ndim != 2 or student.shape != teacher.shape:
+  teacher_shape = jnp.shape(teacher_logits)
+  if student.ndim != 2 or student.shape != teacher_shape:
     raise ValueError(
-      f"student {student.shape} and teacher {teacher.shape} must both be "
+      f"student {student.shape} and teacher {teacher_shape} must both be "
       "[n, classes]"
     )
   if jnp.shape(labels) != student.shape[:1]:
@@ -72,56 +114,55 @@ def fitted_offset(
     )
   if not teacher_weight + label_weight > 0:
     raise ValueError("teacher_weight and label_weight cannot both be 0")
-  one_hot = jax.nn.one_hot(labels, student.shape[-1])
-  target = teacher_weight * teacher + label_weight * one_hot
-  target = target / (teacher_weight + label_weight)
-  return jnp.mean(target - student, axis=0)
-
-
-def mean_target(
-  method: Method, labels: np.ndarray, teachers: tuple[Outputs, ...]
-) -> np.ndarray | None:
-  """What the student's mean logits should be.
-
-  Args:
-    method: whose `offset_target` says what its loss aims at.
-    labels: int32[n], of the training images.
-    teachers: Outputs of [n, ...], the answers from the table.
-
-  Returns:
-    float32[classes]; None where the loss fixes the offset by itself.
-  """
-  rows: Any = labels
-  # No step is made of it: nobody looks at an index or at images.
-  nothing: Any = None
-  batch = Batch(nothing, nothing, labels=rows, teachers=teachers)
-  target = method.offset_target(batch)
-  return None if target is None else np.asarray(target).mean(0)
+  wanted = target(
+    teacher_logits,
+    labels,
+    teacher_weight=teacher_weight,
+    label_weight=label_weight,
+  )
+  return gap(wanted.mean(0), student)
 
 
 def by_mode(
-  target: np.ndarray | None, train_logits: np.ndarray | None, classes: int
+  mean_target: np.ndarray | None, train_logits: np.ndarray | None, classes: int
 ) -> dict[str, np.ndarray]:
-  """The offset of each mode: zero, and mean(target) - mean(student logits).
+  """The offset of each mode: zero, and the `gap` to the target.
 
   Args:
-    target: from `mean_target`.
+    mean_target: float32[classes]; None where the loss fixes the offset.
     train_logits: float32[n, classes], the student's answers about the training
       images without augmentation, in evaluation mode; None without a target.
-    classes: how many there are.
+    classes: length of the logits.
 
   Returns:
     {mode: float32[classes]}; "fit" only where there is a target.
   """
   offsets: dict[str, np.ndarray] = {NONE: np.zeros(classes, np.float32)}
-  if target is not None and train_logits is not None:
-    offsets[FIT] = target - train_logits.mean(0)
+  if mean_target is not None and train_logits is not None:
+    offsets[FIT] = gap(mean_target, train_logits)
   return offsets
 
 
-def modes(target: np.ndarray | None) -> tuple[str, ...]:
-  """The ways in which a student is judged: "fit" only with a target."""
-  return (NONE,) if target is None else (NONE, FIT)
+def modes(mean_target: np.ndarray | None) -> tuple[str, ...]:
+  """The modes in which a student is evaluated: "fit" only with a target."""
+  return (NONE,) if mean_target is None else MODES
+
+
+def metric(mode: str, reported: str) -> str:
+  """The name of a validation accuracy in metrics.jsonl.
+
+  Args:
+    mode: of the accuracy.
+    reported: the mode whose accuracies the run reports.
+  """
+  if mode == reported:
+    return "val_accuracy"
+  return f"offset_{mode}_val_accuracy"
+
+
+def is_reported(name: str) -> bool:
+  """Whether a metric is of the mode that the run reports."""
+  return name not in {metric(mode, "") for mode in MODES}
 
 
 def fold(params, offset: jax.Array, path: tuple[str, ...]):
@@ -134,16 +175,20 @@ def fold(params, offset: jax.Array, path: tuple[str, ...]):
   )
 
 
-def find_bias(
-  model: Model, params, state, images: jax.Array
-) -> tuple[str, ...]:
+class LogitsOf(Protocol):
+  """A network's logits of a few fixed images, by its parameters."""
+
+  def __call__(self, params: Any) -> np.ndarray:
+    """Returns float32[n, classes], in evaluation mode."""
+    ...
+
+
+def find_bias(logits: LogitsOf, params: Any) -> tuple[str, ...]:
   """Finds the leaf that is added to the logits, by adding to it.
 
   Args:
-    model: the student.
+    logits: of the student.
     params: its parameters.
-    state: its batch statistics.
-    images: float[n, h, w, c], normalised; a few are enough.
 
   Returns:
     The path of the leaf, for `fold`.
@@ -151,11 +196,6 @@ def find_bias(
   Raises:
     UserError: the student's classifier has no bias.
   """
-
-  def logits(params):
-    outputs, _ = model.apply(params, state, images, train=False)
-    return np.asarray(outputs.logits, np.float32)
-
   before = logits(params)
   classes = before.shape[-1]
   size = 1 + np.abs(before).max()  # large, so that bfloat16 can tell

@@ -19,11 +19,11 @@ from ckd_jax import errors
 from ckd_jax.errors import UserError
 
 HELP = """\
-python -m ckd_jax.sweep --config=FILE[:key=value,...] --over=KEY[+KEY]=V,V ...
-                        [FLAGS]
+ckd-jax sweep --config=FILE[:key=value,...] --over=KEY[+KEY]=V,V ... [FLAGS]
+              (the same: python -m ckd_jax.sweep)
 
 Runs the config for every combination of the values. The same command resumes.
-Then: python -m ckd_jax.report DIR
+Then: ckd-jax report DIR
 
   ckd-jax sweep --config=configs/digits.py --over=method=kd,ckd,dkd \\
     --over=seed=1,2,3
@@ -43,8 +43,7 @@ flags
   --at_once=16               students in one program, at most
   --debug                    show tracebacks
   --hosts=auto, --coordinator=HOST:PORT --processes=N --process=I
-                             as of python -m ckd_jax.main
-
+                             as of ckd-jax train
 """
 # Runs that differ in nothing else can be trained by one program.
 _SHARED = (
@@ -61,14 +60,11 @@ _CHOICES = {"how": "auto", "at_once": "16"}
 def main(argv: list[str]) -> None:
   """Flags in, one finished run for every combination out."""
   if {"-h", "--help"} & set(argv):
-    from ckd_jax.main import names
-
-    print(HELP + names(), end="")
+    print(HELP, configuration.keys(), configuration.epilog(), sep="\n", end="")
     return
-  from ckd_jax.main import use_every_core
-  from ckd_jax.system import compile_cache, hosts
+  from ckd_jax.system import compile_cache, devices, hosts
 
-  use_every_core()
+  devices.use_every_core()
   argv = hosts.join(argv)
   with hosts.together(), compile_cache.persistent_cache():
     run(*read(argv))

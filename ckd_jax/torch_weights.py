@@ -7,6 +7,7 @@ path joined with dots is a tensor's name, and only the layout differs.
 import os
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ def convert(
       f" tensors, found {len(matrices)}"
     )
   model = models.get(name, num_classes=len(matrices[0]))
-  image = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
+  image: Any = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
   trees = jax.eval_shape(lambda: model.init(jax.random.key(0), image))
   leaves, structure = jax.tree.flatten_with_path(trees)
   expected = {_torch_name(path): _torch_shape(leaf) for path, leaf in leaves}
@@ -78,7 +79,7 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
       holds code, or holds no state dict.
   """
   try:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
   except ImportError as error:
     raise UserError(
       "reading a PyTorch checkpoint needs PyTorch: pip install 'ckd_jax[torch]'"

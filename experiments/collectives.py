@@ -73,9 +73,7 @@ def main() -> None:
       hyper = {"estimator": "all"} if method == "ckd" else {}
       fit = fake.prepare(
         student,
-        rows=max(1000, flags.batch),
-        size=flags.size,
-        classes=flags.classes,
+        fake.Noise(max(1000, flags.batch), flags.classes, flags.size),
         method=method,
         options={"batch_size": flags.batch},
         hyper=hyper,

@@ -1,17 +1,30 @@
 """A run with random answers, on random images: what speed is measured on."""
 
+from typing import NamedTuple
+
 import numpy as np
+
+
+class Noise(NamedTuple):
+  """Random images, in place of a data set.
+
+  Attributes:
+    rows: images that the teacher was asked about.
+    classes: length of an answer.
+    size: height and width of an image, in pixels.
+  """
+
+  rows: int = 2000
+  classes: int = 100
+  size: int = 32
 
 
 def prepare(
   student: str,
+  noise: Noise = Noise(),  # noqa: B008 (immutable)
   *,
-  rows: int = 2000,
-  classes: int = 100,
-  size: int = 32,
   method: str = "ckd",
   dataset=None,
-  seed: int = 0,
   mesh=None,
   like=None,
   options=None,
@@ -21,12 +34,9 @@ def prepare(
 
   Args:
     student: the network.
-    rows: images that the teacher was asked about.
-    classes: length of an answer.
-    size: height and width of an image.
+    noise: the random images; all of them are the budget.
     method: and its defaults, but for `hyper`.
-    dataset: real images in place of `rows` random ones.
-    seed: of the run.
+    dataset: real images in place of random ones.
     mesh: the devices; None is all of them.
     like: a RunContext whose programs serve.
     options: config keys, {"batch_size": 64}.
@@ -41,16 +51,16 @@ def prepare(
 
   keys = {
     "student": student,
-    "seed": seed,
+    "seed": 0,
     "schedule": "constant",
-    "budget": rows,
+    "budget": noise.rows,
     "val_fraction": 0.0,
     "log_every": 10,
     **(options or {}),
     **{f"hyper.{key}": value for key, value in (hyper or {}).items()},
   }
   config = configuration.get_config("cifar100", method=method, **keys)
-  dataset = dataset or noise(rows, classes, size)
+  dataset = dataset or random_images(noise)
   plan = make_plan(config, dataset)
   mesh = mesh or make_mesh(config.batch_size)
   answers = Collected(random_answers(plan), teacher="noise")
@@ -59,20 +69,20 @@ def prepare(
   return assemble(plan, dataset, answers, programs, mesh, like=like)
 
 
-def noise(rows: int, classes: int, size: int):
-  """A data set of random images."""
+def random_images(noise: Noise):
+  """A data set of them, and 500 for its test split."""
   from ckd_jax import data
 
   random = np.random.default_rng(0)
 
   def split(count):
-    shape = (count, size, size, 3)
+    shape = (count, noise.size, noise.size, 3)
     pixels = random.integers(0, 256, shape, np.uint8)
-    labels = random.permutation(np.arange(count) % classes)
+    labels = random.permutation(np.arange(count) % noise.classes)
     return data.make_split(pixels, labels, list(map(str, range(count))))
 
-  names = tuple(map(str, range(classes)))
-  return data.Dataset("noise", split(rows), split(500), names)
+  names = tuple(map(str, range(noise.classes)))
+  return data.Dataset("noise", split(noise.rows), split(500), names)
 
 
 def random_answers(plan) -> tuple:

@@ -24,15 +24,16 @@ from ckd_jax.system.devices import use_every_core
 
 RESULTS = study.HERE / "results" / "growth.jsonl"
 GROUPS = ((1, 1), (2, 1), (2, 2), (3, 2))
+NOISE = fake.Noise()
 LARGEST = 2**22  # groups of `batch_groups`: 1.7 GB of differences a side
 
 
-def step_milliseconds(flags, student, **options) -> float:
+def step_milliseconds(flags, student, noise=NOISE, **options) -> float:
   """Of a whole step."""
   import jax
   import jax.numpy as jnp
 
-  fit = fake.prepare(student, **options)
+  fit = fake.prepare(student, noise, **options)
   launch = fit.launch(fit.longest)
   seconds = timed(
     lambda state: launch(state, fit.examples, fit.key)[0],
@@ -116,9 +117,7 @@ def by_rows(flags):
         step_milliseconds(
           flags,
           "cnn",
-          rows=10**power,
-          classes=10,
-          size=8,
+          fake.Noise(10**power, classes=10, size=8),
           options={"batch_size": 128, "augment": "none"},
           hyper={"estimator": estimator},
         ),

@@ -60,10 +60,10 @@ def main() -> None:
 
   dataset = data.load(flags.dataset, image_size=flags.image_size, lazy=True)
   options = {"batch_size": flags.batch, "dataset.placement": "stream"}
+  options |= {"budget": flags.rows}
   fit = fake.prepare(
     flags.student,
     dataset=dataset,
-    rows=flags.rows,
     options=options,
     hyper={"estimator": "all"},
   )

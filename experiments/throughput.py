@@ -128,10 +128,9 @@ def prepared(student, images, dtype, launch, estimator, at_once, method, rows):
   for seed in range(at_once):
     like = fake.prepare(
       student,
-      rows=rows,
-      seed=seed,
+      fake.Noise(rows),
       method=method,
-      options=options,
+      options=options | {"seed": seed},
       hyper={"estimator": estimator} if method == "ckd" else {},
       mesh=mesh,
       like=like,
@@ -159,6 +158,13 @@ def utilisation(fit, images: int, dtype: str, step: float) -> float | None:
     return None
   rate = 3 * forward * images / step / fit.mesh.size
   return round(rate / (1e12 * peak[dtype == "float32"]), 4)
+
+
+def program_megabytes(compiled) -> float:
+  """Arguments and temporaries of a program, as its compiler counts them."""
+  memory = compiled.memory_analysis()
+  held = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+  return round(held / 2**20, 1)
 
 
 def peak_megabytes() -> float | None:
@@ -204,7 +210,6 @@ def measure(
   began = time.perf_counter()
   compiled = fit.launch(launch).lower(state, fit.examples, fit.key).compile()
   compile_seconds = time.perf_counter() - began
-  memory = compiled.memory_analysis()
   again = jax.tree.map(jnp.copy, first.state)
   bare_launch = bare_step(first, again)
   how = flags.repeats, flags.seconds, fit.one_at_a_time
@@ -228,9 +233,7 @@ def measure(
     "bare_milliseconds": round(1e3 * bare, 4),
     "share_of_bare_step": round(bare / step, 4),
     "model_flop_utilisation": utilisation(first, images, dtype, step),
-    "program_megabytes": round(
-      (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20, 1
-    ),
+    "program_megabytes": program_megabytes(compiled),
     "peak_megabytes": peak_megabytes(),
     "compile_seconds": round(compile_seconds, 2),
     "device": f"{first.mesh.size} x {jax.devices()[0].device_kind}",

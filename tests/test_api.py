@@ -261,6 +261,7 @@ def dropping(key, images):
     ({"student": linear(7)}, "7 logits"),
     ({"student": "resnet9"}, "resnet9"),
     ({"method": "kdd"}, "kdd"),
+    ({"answers": lambda images: images}, "give budget=.* all 120 images"),
     ({"answers": np.zeros((7, 10))}, "7 answers for 120"),
     ({"answers": np.zeros((120, 9))}, "9 classes"),
     ({"answers": np.full((120, 10), np.nan)}, "NaN"),

@@ -24,14 +24,27 @@ def test_every_command_has_help_with_examples(command, capfd):
   assert command in run(capfd, "--help")[1]
 
 
-@pytest.mark.parametrize("command", ["sweep", "train"])
+@pytest.mark.parametrize("command", script.COMMANDS)
 def test_help_names_what_a_config_may_name(command, capfd):
   _, out, _ = run(capfd, command, "--help")
   said = {word.strip(",") for word in out.split()}
   named = (*methods.names(), *models.names(), *config.SOURCES)
   assert {*named, *config.packaged(), "npz", "folder"} <= said
-  flags = ("--config", "--workdir", "--debug", "--hosts", "--coordinator")
+  assert f"ckd-jax {command}" in out and "--debug" in out
+  lines = [line for line in out.splitlines() if " " in line.strip()]
+  assert max(map(len, lines)) <= 80  # but for a path
+
+
+@pytest.mark.parametrize("command", ["sweep", "train"])
+def test_help_lists_every_key_and_the_file_that_explains_them(command, capfd):
+  _, out, _ = run(capfd, command, "--help")
+  flags = ("--config", "--workdir", "--hosts", "--coordinator")
   assert all(flag in out for flag in flags)
+  said = {word.strip(",") for word in out.split()}
+  known = config.flatten(config.get_config("cifar100"))
+  assert {key.split(".")[-1] for key in known if "hyper." not in key} <= said
+  assert {f"{key.split('.')[0]}." for key in known if "." in key} <= said
+  assert str(config.packaged()["cifar100"]) in out
 
 
 def test_a_wrong_command_is_one_line(capfd):

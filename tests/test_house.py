@@ -1,6 +1,5 @@
 """The house keeps its order: floors, faces, sizes."""
 
-import ast
 import collections
 import importlib
 import subprocess
@@ -8,15 +7,26 @@ import sys
 
 import pytest
 
+import ckd_jax
 from tests.helpers.paths import ROOT
+from tests.helpers.sources import (
+  PACKAGE,
+  Source,
+  body_lines,
+  depth,
+  functions,
+  imports,
+  parameters,
+  place,
+)
 
-PACKAGE = ROOT / "ckd_jax"
 # From the ground up: what stands on a floor imports from lower floors, and from
 # its own room. Names are rooms, or files of the top folder.
 FLOORS = (
-  ("errors", "numerics", "augment", "sampling"),
+  ("cores", "errors"),
+  ("numerics", "augment", "offset", "sampling"),
   ("methods", "system"),
-  ("offset", "models", "data"),
+  ("models", "data"),
   ("losses",),
   ("step", "student", "torch_weights"),
   ("configs", "config", "table"),
@@ -39,34 +49,49 @@ SHOWN_WHOLE = {"losses": {"methods"}}
 # A config file is written for its users, who import `ckd_jax.config`; that room
 # knows of the files only where they lie.
 APART = {("configs", "config"), ("config", "configs")}
-BLOCKS = (ast.For, ast.If, ast.Try, ast.While, ast.With)
+SOURCES = [Source(path, path.read_text()) for path in FILES]
 
 
-def place(path) -> str:
-  """The room of a file, or the file itself in the top folder."""
-  parts = path.relative_to(PACKAGE).parts
-  return parts[0] if len(parts) > 1 else path.stem
-
-
-def imports(path):
-  """(names after `ckd_jax`, imported name) of every import, nested ones too."""
-  for node in ast.walk(ast.parse(path.read_text())):
-    if isinstance(node, ast.ImportFrom) and node.module:
-      first, *rest = node.module.split(".")
-      if first == "ckd_jax":
-        for alias in node.names:
-          yield rest, alias.name
-    elif isinstance(node, ast.Import):
-      for alias in node.names:
-        first, *rest = alias.name.split(".")
-        if first == "ckd_jax" and rest:
-          yield rest, None
-
-
-def rooms_used(path):
+def rooms_used(source: Source) -> set[str]:
   """The rooms, or files of the top folder, from which a file imports."""
-  for rest, name in imports(path):
-    yield rest[0] if rest else name
+  used = set()
+  for module, name in imports(source):
+    if module:
+      used.add(module[0])
+    elif name is not None:
+      used.add(ckd_jax._HOMES.get(name, name))
+  return used - {"__version__"}
+
+
+def upward(source: Source) -> list[str]:
+  """The rooms that a file may not import from: they are not below it."""
+  floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+  here = place(source.path)
+  if here == "__init__":  # hands names on, when they are asked for
+    return []
+  return sorted(
+    used
+    for used in rooms_used(source) - {here}
+    if (here, used) not in APART
+    and floor.get(used, len(FLOORS)) > floor[here]  # or of no floor at all
+  )
+
+
+def past_the_door(source: Source) -> list[str]:
+  """Names of another room that its `__init__` does not export."""
+  here, inside = place(source.path), []
+  for module, name in imports(source):
+    room = module[0] if module else None
+    if room not in ROOMS or room in (here, "configs"):
+      continue
+    if room in SHOWN_WHOLE.get(here, ()):
+      continue
+    face = importlib.import_module(f"ckd_jax.{room}").__all__
+    is_main = module == (room, "__main__")  # the command of a room
+    of_face = len(module) == 2 and module[1] in face  # `files.write`
+    if not (is_main or of_face or (len(module) == 1 and name in (*face, None))):
+      inside.append(f"{'.'.join(module)} {name}")
+  return inside
 
 
 def test_every_place_has_a_floor():
@@ -75,26 +100,20 @@ def test_every_place_has_a_floor():
 
 
 def test_imports_lead_down():
-  floor = {name: i for i, names in enumerate(FLOORS) for name in names}
-  upward = {
-    f"{path.relative_to(ROOT)} imports {used}"
-    for path in FILES
-    for used in rooms_used(path)
-    if used in floor
-    and used != place(path)
-    and (place(path), used) not in APART
-    and place(path) != "__init__"  # hands names on, when they are asked for
-    and floor[used] > floor[place(path)]
+  found = {
+    source.path.relative_to(ROOT).as_posix(): upward(source)
+    for source in SOURCES
   }
-  assert not upward
+  assert not {path: rooms for path, rooms in found.items() if rooms}
 
 
 def test_no_circle_of_rooms():
   arrows = collections.defaultdict(set)
-  for path in FILES:
-    if place(path) != "__init__":
-      own = {(place(path), used) for used in rooms_used(path)} - APART
-      arrows[place(path)] |= {used for _, used in own} - {place(path)}
+  for source in SOURCES:
+    here = place(source.path)
+    if here != "__init__":
+      own = {(here, used) for used in rooms_used(source)} - APART
+      arrows[here] |= {used for _, used in own} - {here}
 
   def visit(name, above):
     assert name not in above, f"{' > '.join([*above, name])}"
@@ -105,10 +124,10 @@ def test_no_circle_of_rooms():
     visit(name, [])
 
 
-def module_files(path):
+def module_files(source: Source):
   """The files of the package that a file imports from, as they are named."""
-  for rest, name in imports(path):
-    for parts in ([*rest, name or ""], rest):
+  for module, name in imports(source):
+    for parts in ([*module, name or ""], module):
       file = PACKAGE.joinpath(*filter(None, parts)).with_suffix(".py")
       if parts and file.is_file():
         yield file
@@ -116,7 +135,9 @@ def module_files(path):
 
 
 def test_no_circle_of_files():
-  arrows = {path: set(module_files(path)) - {path} for path in FILES}
+  arrows = {
+    source.path: set(module_files(source)) - {source.path} for source in SOURCES
+  }
   done = set()
 
   def visit(path, above):
@@ -132,19 +153,43 @@ def test_no_circle_of_files():
 
 
 def test_other_rooms_import_the_names_of_a_room():
-  inside = []
-  for path in FILES:
-    for rest, name in imports(path):
-      room = rest[0] if rest else None
-      if room not in ROOMS or room == place(path):
-        continue
-      if room in SHOWN_WHOLE.get(place(path), ()) or room == "configs":
-        continue
-      face = importlib.import_module(f"ckd_jax.{room}").__all__
-      is_main = rest == [room, "__main__"]  # the command of a room
-      if not is_main and (len(rest) > 1 or name not in face):
-        inside.append(f"{path.relative_to(ROOT)}: {'.'.join(rest)} {name}")
-  assert not inside
+  found = {
+    source.path.relative_to(ROOT).as_posix(): past_the_door(source)
+    for source in SOURCES
+  }
+  assert not {path: names for path, names in found.items() if names}
+
+
+@pytest.mark.parametrize(
+  ("file", "text", "check"),
+  [
+    ("table/store.py", "from ckd_jax.run import run", upward),
+    ("table/store.py", "from ckd_jax import distill", upward),
+    ("table/store.py", "from ..run import train", upward),
+    ("table/store.py", "from .. import run", upward),
+    ("table/store.py", "import ckd_jax\nckd_jax.api.distill()", upward),
+    ("table/store.py", "import ckd_jax as c\nc.distill()", upward),
+    ("table/store.py", "import ckd_jax.run.train", upward),
+    ("table/store.py", "import ckd_jax.run.train as t", upward),
+    ("table/store.py", "def f():\n  from ckd_jax import run", upward),
+    (
+      "table/store.py",
+      "import importlib\nimportlib.import_module('ckd_jax.run')",
+      upward,
+    ),
+    ("table/store.py", "__import__('ckd_jax.run')", upward),
+    ("sweep.py", "from ckd_jax import run\nrun.loop.train", past_the_door),
+    ("sweep.py", "from ckd_jax import run as r\nr.loop", past_the_door),
+    ("sweep.py", "from ckd_jax.run import loop", past_the_door),
+    ("sweep.py", "from ckd_jax.run.loop import train", past_the_door),
+    ("sweep.py", "import ckd_jax\nckd_jax.run.loop", past_the_door),
+    ("sweep.py", "import ckd_jax.run.loop", past_the_door),
+    ("run/plan.py", "from ..table.store import append", past_the_door),
+  ],
+)
+def test_a_breach_is_seen(file, text, check):
+  assert check(Source(PACKAGE / file, text))
+  assert not check(Source(PACKAGE / file, "import jax\njax.run.loop"))
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -157,64 +202,60 @@ def test_every_room_says_what_it_is_for(room):
     assert getattr(module, name) is not None
 
 
-def body_lines(node) -> int:
-  """Lines of a function without its docstring."""
-  lines = node.end_lineno - node.lineno + 1
-  first = node.body[0]
-  if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-    lines -= first.end_lineno - first.lineno + 1
-  return lines
+def too_large(path, text: str) -> list[str]:
+  """What is too large in a file.
 
-
-def depth(node) -> int:
-  """How deep blocks are nested below a node; an elif is no deeper."""
-  deepest = 0
-  for child in ast.iter_child_nodes(node):
-    if isinstance(child, ast.FunctionDef | ast.Lambda):
-      continue
-    inner = depth(child)
-    is_elif = (
-      isinstance(node, ast.If)
-      and isinstance(child, ast.If)
-      and child in node.orelse
-    )
-    if isinstance(child, BLOCKS) and not is_elif:
-      inner += 1
-    deepest = max(deepest, inner)
-  return deepest
-
-
-def functions(path):
-  for node in ast.walk(ast.parse(path.read_text())):
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-      yield node
-
-
-def parameters(node) -> int:
-  names = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-  return len([name for name in names if name.arg not in ("self", "cls")])
+  The keyword-only parameters of a method's `make` are its hyper-parameters: the
+  contract reads them from the signature, and `config.hyper` has as many keys as
+  the paper has numbers.
+  """
+  large = []
+  if (lines := len(text.splitlines())) > 350:
+    large.append(f"{lines} lines")
+  is_method = path.parent == PACKAGE / "methods"
+  for node in functions(text):
+    if (lines := body_lines(node)) > 60:
+      large.append(f"{node.name} has {lines} lines")
+    if depth(node) > 4:
+      large.append(f"{node.name} is nested {depth(node)} deep")
+    count = parameters(node)
+    if is_method and node.name == "make":
+      count -= len(node.args.kwonlyargs)
+    if count > 8:
+      large.append(f"{node.name} has {count} parameters")
+  return large
 
 
 def test_functions_and_files_are_small():
-  """But a config, which is a list; and the keywords of a method's `make`."""
-  large = []
-  for path in EVERY_FILE:
-    where = path.relative_to(ROOT)
-    if (lines := len(path.read_text().splitlines())) > 350:
-      large.append(f"{where}: {lines} lines")
-    is_ours = PACKAGE in path.parents
-    for node in functions(path):
-      name = f"{where}: {node.name}"
-      is_list = place(path) == "configs" if is_ours else False
-      if not is_list and (lines := body_lines(node)) > 60:
-        large.append(f"{name} has {lines} lines")
-      if depth(node) > 4:
-        large.append(f"{name} is nested {depth(node)} deep")
-      is_make = place(path) == "methods" if is_ours else False
-      hyper = is_make and node.name in ("make", "mixing")
-      if is_ours and not hyper and (count := parameters(node)) > 8:
-        large.append(f"{name} has {count} parameters")
-  assert not large, "\n".join(large)
+  found = {
+    path.relative_to(ROOT).as_posix(): too_large(path, path.read_text())
+    for path in EVERY_FILE
+  }
+  assert not {path: large for path, large in found.items() if large}
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "def f(a, b, c, d, e, f, g, h, *args): pass",
+    "def f(a, b, c, d, e, f, g, h, **kwargs): pass",
+    "async def f(a, b, c, d, e, f, g, h, *, i): pass",
+    "def make(a, b, c, d, e, f, g, h, i): pass",
+    "def f():\n" + "  pass\n" * 61,
+    "pass\n" * 351,
+    *(
+      f"async def f():\n  if 1:\n   if 1:\n    if 1:\n     if 1:\n      {block}"
+      for block in (
+        "match 1:\n       case 1: pass",
+        "async for x in y: pass",
+        "async with y: pass",
+        "while 1: pass",
+      )
+    ),
+  ],
+)
+def test_too_large_is_seen(text):
+  assert too_large(PACKAGE / "methods" / "kd.py", text)
 
 
 def test_importing_the_package_imports_nothing_else():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ckd_jax import errors, main
+from ckd_jax.system import devices
 from tests.helpers.commands import refused
 from tests.helpers.paths import DIGITS, ROOT
 
@@ -269,12 +270,12 @@ def test_cores_are_chosen_once(monkeypatch):
   """A process whose devices run keeps them, and so does a user's choice."""
   before = jax.config.jax_num_cpu_devices
   count = len(jax.devices())
-  main.use_every_core()
+  devices.use_every_core()
   assert jax.config.jax_num_cpu_devices == before
   assert len(jax.devices()) == count
   code = (
-    "import jax; from ckd_jax import main; jax.devices();"
-    "main.use_every_core(); main.use_every_core(); print(jax.device_count())"
+    "import jax; from ckd_jax.system import devices; jax.devices();"
+    "devices.use_every_core(); print(jax.device_count())"
   )
   env = {
     key: value

@@ -12,6 +12,7 @@ import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
+from tests.helpers.arrays import softmax
 from tests.helpers.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
@@ -23,8 +24,7 @@ def test_one_loss_in_a_pipeline_of_ones_own():
   names = {}
   exec(LOSSES, names)
   student, teacher = (np.asarray(names[x]) for x in ("student", "teacher"))
-  p = np.exp(teacher / 4) / np.exp(teacher / 4).sum(-1, keepdims=True)
-  q = np.exp(student / 4) / np.exp(student / 4).sum(-1, keepdims=True)
+  p, q = softmax(teacher / 4), softmax(student / 4)
   wanted = 16 * (p * np.log(p / q)).sum(-1).mean()
   np.testing.assert_allclose(names["value"], wanted, rtol=1e-5)
 
@@ -62,10 +62,7 @@ def test_a_new_method_is_one_file(tmp_path, monkeypatch):
   teacher = Outputs(jnp.zeros((4, 1, 3)))
   batch = Batch(index, None, labels[index], None, (teacher,))
   value, _ = method.loss({}, {}, student, batch, key, 0)
-  probabilities = np.exp(student.logits) / np.exp(student.logits).sum(
-    -1, keepdims=True
-  )
-  wanted = 2 * np.square(probabilities - 1 / 3).sum(-1).mean()
+  wanted = 2 * np.square(softmax(student.logits) - 1 / 3).sum(-1).mean()
   np.testing.assert_allclose(value, wanted, rtol=1e-5)
 
 

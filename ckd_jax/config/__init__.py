@@ -7,6 +7,7 @@ every key.
 
 from ckd_jax.config.files import get_config, packaged
 from ckd_jax.config.flags import from_flags
+from ckd_jax.config.help import Parser, epilog, keys
 from ckd_jax.config.method import hyper, pruned, student_view
 from ckd_jax.config.rules import SOURCES, check
 from ckd_jax.config.values import (
@@ -21,13 +22,16 @@ from ckd_jax.config.values import (
 
 __all__ = [
   "SOURCES",
+  "Parser",
   "check",
   "differences",
   "digest",
+  "epilog",
   "flatten",
   "from_flags",
   "get_config",
   "hyper",
+  "keys",
   "override",
   "packaged",
   "parse",

@@ -1,5 +1,6 @@
 """Config files: the user's own, and those that come with the package."""
 
+import difflib
 import importlib.util
 import pathlib
 from typing import Any
@@ -9,7 +10,7 @@ import ml_collections
 from ckd_jax import configs
 from ckd_jax.config.rules import check, check_complete
 from ckd_jax.config.values import fill_optional, flatten, set_value
-from ckd_jax.errors import UserError, nearest
+from ckd_jax.errors import UserError
 
 
 def packaged() -> dict[str, pathlib.Path]:
@@ -38,9 +39,18 @@ def find(path: str) -> pathlib.Path:
     f"configs/{file.stem}.py",
   ):
     return known[file.stem]
-  beside = [str(near) for near in file.parent.glob("*.py")]
-  choices = beside or [f"configs/{name}.py" for name in known]
-  raise UserError(f"no config file {path!r}: {nearest(path, choices)}")
+  raise UserError(f"no config file {path!r}: {_nearest(file, known)}")
+
+
+def _nearest(file: pathlib.Path, known: dict[str, pathlib.Path]) -> str:
+  """The file meant: beside the wrong name, or one of the package."""
+  beside = {near.stem: str(near) for near in file.parent.glob("*.py")}
+  packaged = {name: f"configs/{name}.py" for name in known}
+  paths = packaged | beside
+  close = difflib.get_close_matches(file.stem, paths, n=1, cutoff=0.5)
+  if not close:
+    return f"choose one of {', '.join(sorted(packaged.values()))}"
+  return f"did you mean {paths[close[0]]!r}?"
 
 
 def load_file(path: str, arg: str = "") -> ml_collections.ConfigDict:

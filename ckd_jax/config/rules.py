@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ckd_jax import augment, methods, models
 from ckd_jax.errors import UserError, nearest
+from ckd_jax.offset import FIT
 from ckd_jax.step import optimizer
 
 SOURCES = ("callable", "checkpoint", "none", "table", "torch", "train")
@@ -212,7 +213,7 @@ def _conflicts(config, method) -> Iterator[str]:
       "table.path is where a teacher's answers are kept, and teacher.source"
       " 'table' asks none: name the table as teacher.path alone"
     )
-  if config.teacher.live and config.hyper.get("offset") == "fit":
+  if config.teacher.live and config.hyper.get("offset") == FIT:
     yield (
       "hyper.offset='fit' needs the answers of a table: a live teacher's are"
       " not kept, set hyper.offset=none"

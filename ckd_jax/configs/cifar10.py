@@ -17,7 +17,7 @@ from ckd_jax.configs import cifar100
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """`arg`: method=NAME and any other key=value, divided by commas."""
+  """`arg`: method=NAME and any other key=value, separated by commas."""
   options = configuration.parse(arg, method="ckd")
   config = cifar100.get_config(f"method={options.pop('method')}")
   config.dataset.name = "cifar10"

@@ -23,9 +23,22 @@ from ckd_jax import config as configuration
 
 
 def get_config(arg: str = "") -> ConfigDict:
-  """`arg`: method=NAME and any other key=value, divided by commas."""
+  """`arg`: method=NAME and any other key=value, separated by commas."""
   options = configuration.parse(arg, method="ckd")
   config = ConfigDict()
+  _set_budget(config)
+  _set_dataset(config)
+  _set_student(config, options.pop("method"))
+  _set_teacher(config)
+  _set_table(config)
+  _set_training(config)
+  _set_optimizer(config)
+  configuration.override(config, options)
+  return config
+
+
+def _set_budget(config: ConfigDict) -> None:
+  """What varies between the runs of a comparison."""
   # Initial weights, order of the images, augmentation: everything but the
   # choice of the budgeted images follows from it.
   config.seed = 1
@@ -39,6 +52,9 @@ def get_config(arg: str = "") -> ConfigDict:
   # Share of the budget that is held out to choose weights and learning rate.
   config.val_fraction = 0.2
 
+
+def _set_dataset(config: ConfigDict) -> None:
+  """The images, and what is done to them."""
   config.dataset = ConfigDict()
   # digits, fake, npz, folder, or a name of tensorflow-datasets.
   config.dataset.name = "cifar100"
@@ -60,11 +76,14 @@ def get_config(arg: str = "") -> ConfigDict:
   # Pixels of black border from which a crop is taken.
   config.augment_padding = 4
 
+
+def _set_student(config: ConfigDict, method: str) -> None:
+  """The network that is trained, and the loss."""
   # A name of ckd_jax.models.names(), or package.module:function: called with
   # the number of classes, it returns a ckd_jax.methods.Model.
   config.student = "resnet32"
   # A file of ckd_jax/methods/; choose it as --config=...:method=NAME.
-  config.method = options.pop("method")
+  config.method = method
   # Keyword arguments of its make(), at the published defaults.
   config.hyper = configuration.hyper(config.method)
   # fresh: the student sees new augmentations. table: what the teacher saw, for
@@ -72,6 +91,9 @@ def get_config(arg: str = "") -> ConfigDict:
   # matches no other view (ckd_features needs none with features=cc: set fresh).
   config.student_view = configuration.student_view(config.method)
 
+
+def _set_teacher(config: ConfigDict) -> None:
+  """Who is asked, about what, and how."""
   config.teacher = ConfigDict()
   # train: here, on all training labels. checkpoint: of a finished run of ours.
   # torch: a PyTorch checkpoint. table: answers given elsewhere. callable: any
@@ -113,6 +135,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.teacher.retries = 5
   config.teacher.back_off = 1.0
 
+
+def _set_table(config: ConfigDict) -> None:
+  """Where the answers are kept."""
   config.table = ConfigDict()
   # Where answers are kept; runs that name the same directory share them, and
   # nothing is asked twice. Default: in the run directory.
@@ -120,6 +145,9 @@ def get_config(arg: str = "") -> ConfigDict:
   # A table of the test split, for agreement with a black box; never trained on.
   config.table.test_path = placeholder(str)
 
+
+def _set_training(config: ConfigDict) -> None:
+  """How long a run is, and how often it is evaluated and saved."""
   # Rows that a method samples in a step: pairs for ckd, images for most others.
   config.batch_size = 64
   # At most so many steps; a plateau may end the run before.
@@ -134,6 +162,9 @@ def get_config(arg: str = "") -> ConfigDict:
   # same run up to rounding.
   config.steps_per_launch = 0
 
+
+def _set_optimizer(config: ConfigDict) -> None:
+  """The optimizer, and the learning rate over the steps."""
   config.optimizer = ConfigDict()  # SGD as PyTorch's, decay on every parameter
   config.optimizer.learning_rate = 0.1
   # May be left out: config.optimizer.name = "sgd", as PyTorch has it, or
@@ -161,5 +192,3 @@ def get_config(arg: str = "") -> ConfigDict:
   # float32 or bfloat16: what the networks compute in. Parameters, batch
   # statistics and losses are float32.
   config.dtype = "float32"
-  configuration.override(config, options)
-  return config

@@ -18,12 +18,28 @@ def get_config(arg: str = "") -> ConfigDict:
   """`arg`: method=NAME and any other key=value."""
   options = configuration.parse(arg, method="ckd")
   config = ConfigDict()
+  _set_budget(config)
+  _set_dataset(config)
+  _set_student(config, options.pop("method"))
+  _set_teacher(config)
+  _set_table(config)
+  _set_training(config)
+  _set_optimizer(config)
+  configuration.override(config, options)
+  return config
+
+
+def _set_budget(config: ConfigDict) -> None:
+  """What varies between the runs of a comparison."""
   config.seed = 0
   config.label = ""
   config.budget = 400
   config.budget_seed = 0
   config.val_fraction = 0.2
 
+
+def _set_dataset(config: ConfigDict) -> None:
+  """The images, and what is done to them."""
   config.dataset = ConfigDict()
   config.dataset.name = "digits"
   config.dataset.path = placeholder(str)
@@ -35,14 +51,20 @@ def get_config(arg: str = "") -> ConfigDict:
   config.augment = "none"  # a mirrored digit is no digit
   config.augment_padding = 1
 
+
+def _set_student(config: ConfigDict, method: str) -> None:
+  """The network that is trained, and the loss."""
   config.student = "cnn"
-  config.method = options.pop("method")
+  config.method = method
   config.hyper = configuration.hyper(config.method)
   config.student_view = configuration.student_view(config.method)
   if config.method == "ckd":
     config.hyper.estimator = "all"
     config.hyper.offset = "fit"
 
+
+def _set_teacher(config: ConfigDict) -> None:
+  """Who is asked, about what, and how."""
   config.teacher = ConfigDict()
   config.teacher.source = "train"
   config.teacher.name = "cnn_wide"
@@ -64,10 +86,16 @@ def get_config(arg: str = "") -> ConfigDict:
   config.teacher.requests_per_second = 0.0
   config.teacher.request_size = 1
 
+
+def _set_table(config: ConfigDict) -> None:
+  """Where the answers are kept."""
   config.table = ConfigDict()
   config.table.path = placeholder(str)
   config.table.test_path = placeholder(str)
 
+
+def _set_training(config: ConfigDict) -> None:
+  """How long a run is, and how often it is evaluated and saved."""
   config.batch_size = 64
   config.steps = 600
   config.eval_every = 50
@@ -75,6 +103,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.log_every = 50
   config.steps_per_launch = 0
 
+
+def _set_optimizer(config: ConfigDict) -> None:
+  """The optimizer, and the learning rate over the steps."""
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 0.1
   config.optimizer.momentum = 0.9
@@ -91,5 +122,3 @@ def get_config(arg: str = "") -> ConfigDict:
   config.schedule_hyper.max_epochs = 1000
 
   config.dtype = "float32"
-  configuration.override(config, options)
-  return config

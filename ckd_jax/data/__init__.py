@@ -6,13 +6,14 @@ prepared files are shuffled), the row of an .npz, the sorted paths of a folder.
 A table of answers without ids is matched to images by this order.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ckd_jax.data import builtin, folder, npz, prepared
 from ckd_jax.data.arrays import read_arrays
 from ckd_jax.data.budget import Selection, select
 from ckd_jax.data.lazy import Lazy, memory, subset
-from ckd_jax.data.split import Split, make_split
+from ckd_jax.data.split import Parts, Split, make_split
 from ckd_jax.errors import UserError
 
 __all__ = [
@@ -90,7 +91,7 @@ def load(
   return _checked(Dataset(name, *parts), path)
 
 
-_FILES: dict[str, tuple] = {
+_FILES: dict[str, tuple[Callable[..., Parts], str]] = {
   "npz": (npz.read, "a file with x_train, y_train, x_test and y_test"),
   "folder": (folder.read, "a folder with train/CLASS/*.png and test/CLASS"),
 }

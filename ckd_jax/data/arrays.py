@@ -4,15 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from ckd_jax.data.split import Split, make_split, numerals, row_ids
+from ckd_jax.data.split import Parts, make_split, numerals, row_ids
 from ckd_jax.errors import UserError
 
 Arrays = tuple[Any, Any]  # (images, labels)
 
 
-def read_arrays(
-  train: Arrays, test: Arrays | None = None
-) -> tuple[Split, Split, tuple[str, ...]]:
+def read_arrays(train: Arrays, test: Arrays | None = None) -> Parts:
   """Makes splits of arrays; ids are rows.
 
   Args:

@@ -13,6 +13,7 @@ import pathlib
 import re
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def cached(name: str, key: tuple, decode: Callable[[], Split]) -> Split:
 
 
 def indexed(
-  name: str, key: tuple, look: Callable[[], tuple[np.ndarray, ...]]
+  name: str, key: tuple, look: Callable[[], tuple[Any, ...]]
 ) -> tuple[np.ndarray, ...]:
   """As `cached`, for what is known of images that are not kept.
 
@@ -61,7 +62,8 @@ def _digest(arrays) -> str:
   digest = hashlib.sha256()
   for array in arrays:
     digest.update(repr((array.dtype.str, array.shape)).encode())
-    digest.update(np.ascontiguousarray(array))
+    content: Any = np.ascontiguousarray(array)
+    digest.update(content)
   return digest.hexdigest()
 
 

@@ -58,15 +58,17 @@ def collect(
   Raises:
     UserError: the images differ in size.
   """
-  images, labels, ids = None, np.empty(count, np.int32), []
+  images: np.ndarray = np.empty((count, 0, 0, 0), np.uint8)
+  labels, ids = np.empty(count, np.int32), []
   for row, (pixels, label, id_) in enumerate(rows):
-    if images is None:
+    if not ids:
       images = np.empty((count, *pixels.shape), np.uint8)
     if pixels.shape != images.shape[1:]:
-      first, other = images.shape[1:], pixels.shape
+      height, width = images.shape[1:3]
       raise UserError(
-        f"images differ in size, {ids[0]} is {first[0]}x{first[1]} and {id_} "
-        f"{other[0]}x{other[1]} (height x width): set dataset.image_size"
+        f"images differ in size, {ids[0]} is {height}x{width} and {id_} "
+        f"{pixels.shape[0]}x{pixels.shape[1]} (height x width): set "
+        "dataset.image_size"
       )
     images[row], labels[row] = pixels, label
     ids.append(id_)

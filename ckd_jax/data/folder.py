@@ -7,13 +7,13 @@ import numpy as np
 from ckd_jax.data.cache import cached, indexed, stamp
 from ckd_jax.data.decode import collect, decode
 from ckd_jax.data.lazy import Lazy
-from ckd_jax.data.split import Split, make_split
+from ckd_jax.data.split import Parts, Split, make_split
 from ckd_jax.errors import UserError, nearest
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 
-def read(path: str, image_size: int | None, lazy: bool):
+def read(path: str, image_size: int | None, lazy: bool | None) -> Parts:
   """Returns (train, test, class names); ids are paths relative to `path`."""
   root = pathlib.Path(path)
   class_names = _classes(root / "train")
@@ -45,7 +45,7 @@ def _split(
   split: str,
   class_names: tuple[str, ...],
   image_size: int | None,
-  lazy: bool,
+  lazy: bool | None,
 ) -> Split:
   ids = sorted(
     file.relative_to(root).as_posix()

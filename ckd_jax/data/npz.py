@@ -4,11 +4,11 @@ import numpy as np
 from etils import epath
 
 from ckd_jax.data.decode import MODES, resize
-from ckd_jax.data.split import Split, make_split, numerals, row_ids
+from ckd_jax.data.split import Parts, Split, make_split, numerals, row_ids
 from ckd_jax.errors import UserError
 
 
-def read(path: str, image_size: int | None, lazy: bool | None = None):
+def read(path: str, image_size: int | None, lazy: bool | None = None) -> Parts:
   """Returns (train, test, class names); ids are rows."""
   del lazy  # its images are arrays already
   arrays = _arrays(path)
@@ -27,7 +27,7 @@ def read(path: str, image_size: int | None, lazy: bool | None = None):
 
 
 def _count_classes(path: str, train: Split) -> int:
-  """From the labels; hash values and the like are no numbers of classes."""
+  """Infers the class count; refuses labels too large to be classes."""
   classes = max(int(train.labels.max()) + 1, 1)
   if classes > max(1000, 10 * len(train.labels)):
     raise UserError(

@@ -10,14 +10,15 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from ckd_jax.data.cache import cached, indexed, stamp
 from ckd_jax.data.decode import MODES, collect, decode
 from ckd_jax.data.lazy import Lazy, memory
-from ckd_jax.data.split import Split, make_split, row_ids
+from ckd_jax.data.split import Parts, Split, make_split, row_ids
 from ckd_jax.errors import UserError, nearest
 
 
@@ -27,7 +28,7 @@ def read(
   image_size: int | None,
   lazy: bool | None,
   other_names: list[str],
-):
+) -> Parts:
   """Returns (train, test, class names); `other_names` are valid names too.
 
   With `lazy` None, images are decoded when they are asked for if they would
@@ -50,14 +51,14 @@ def _bytes(builder, image_size: int | None) -> int:
   return builder.info.splits["train"].num_examples * height * width * channels
 
 
-def _tfds():
+def _tfds() -> Any:
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what it deprecates is not ours to mend
     import tensorflow_datasets
   return tensorflow_datasets
 
 
-def _builder(name: str, path: str | None, other_names: list[str]):
+def _builder(name: str, path: str | None, other_names: list[str]) -> Any:
   tfds = _tfds()
   from tensorflow_datasets.core import read_only_builder
 
@@ -115,6 +116,7 @@ def _one_line(name: str, builder, path: str | None) -> Iterator[None]:
 
 def _require_images(name: str, features) -> None:
   kinds = _tfds().features
+  image: Any
   image, label = (
     features[key] if key in features else None for key in ("image", "label")
   )
@@ -142,7 +144,7 @@ def _test_split(name: str, builder) -> str:
   )
 
 
-def _source(builder, split: str) -> Sequence[dict]:
+def _source(builder, split: str) -> Any:
   """Examples in the shuffled order of the files, images still encoded."""
   tfds = _tfds()
   decoders = {
@@ -214,7 +216,7 @@ def _canonical(split: str, ids) -> tuple[np.ndarray, np.ndarray]:
   return np.array(ids)[order], np.array(order)
 
 
-def _batched(source: Sequence[dict], size: int = 1000) -> Iterator[dict]:
+def _batched(source: Any, size: int = 1000) -> Iterator[dict]:
   """Every example; asking for many at once is three times as fast."""
   for start in range(0, len(source), size):
     stop = min(start + size, len(source))

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,18 @@ class Split(NamedTuple):
   fingerprint: str  # sha256 over ids, labels and pixels in this order
 
 
+Parts = tuple[Split, Split, tuple[str, ...]]  # train, test, class names
+
+
 def make_split(
-  images: np.ndarray, labels: np.ndarray, ids: Iterable[str]
+  images: np.ndarray | Lazy, labels: Any, ids: Iterable[str]
 ) -> Split:
-  """Fingerprints uint8[n, h, w, c], integer labels [n] and n ids.
+  """Fingerprints a split.
+
+  Args:
+    images: uint8[n, h, w, c], in memory or in files.
+    labels: integers [n], the number of each image's class.
+    ids: one for each image, never the same for two.
 
   Raises:
     UserError: a label does not fit in 32 bits.
@@ -43,7 +51,8 @@ def make_split(
   if not isinstance(images, Lazy):
     images = np.ascontiguousarray(images)
   for start in range(0, len(images), _PART):
-    digest.update(images[start : start + _PART])
+    part: Any = images[start : start + _PART]
+    digest.update(part)
   return Split(images, labels, ids, digest.hexdigest())
 
 

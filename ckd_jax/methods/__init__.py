@@ -13,6 +13,8 @@ import pkgutil
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from ckd_jax.methods._seams import (
   Batch,
   Finish,
@@ -53,6 +55,7 @@ __all__ = [
   "defaults",
   "get",
   "make",
+  "mean_target",
   "names",
   "no_offset",
   "stateless",
@@ -99,3 +102,23 @@ def working_with(fields: frozenset[str]) -> list[str]:
 def make(name: str, **hyper) -> Method:
   """Builds a method; hyper-parameters not given keep the published defaults."""
   return get(name).make(**hyper)
+
+
+def mean_target(
+  method: Method, labels: np.ndarray, teachers: tuple[Outputs, ...]
+) -> np.ndarray | None:
+  """What the student's mean logits should be, once an offset is fitted.
+
+  Args:
+    method: whose `offset_target` says what its loss aims at.
+    labels: int32[n], of the training images.
+    teachers: Outputs of [n, ...], the answers from the table.
+
+  Returns:
+    float32[classes]; None where the loss fixes the offset by itself.
+  """
+  rows: Any = labels
+  absent: Any = None  # only labels and teachers are read
+  batch = Batch(absent, absent, labels=rows, teachers=teachers)
+  target = method.offset_target(batch)
+  return None if target is None else np.asarray(target).mean(0)

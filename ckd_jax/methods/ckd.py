@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ckd_jax import offset as offsets
 from ckd_jax import sampling
 from ckd_jax.methods import Method, OffsetTarget, no_offset, stateless
 from ckd_jax.methods._checks import above, at_least
@@ -169,7 +170,7 @@ def make(
   max_groups: int = 100_000,
   groups_per_batch: int = 1024,
   mean_weight: float = 0.0,
-  offset: str = "none",
+  offset: str = offsets.NONE,
 ) -> Method:
   """CKD (arXiv 2311.02253, its current code) with three estimators.
 
@@ -308,14 +309,11 @@ def _offset_target(hyper: dict) -> OffsetTarget:
   """The weighted mean of teacher and one-hot labels, which the loss aims at."""
   if not _leaves_offset_free(hyper):
     return no_offset
-  teacher_weight, label_weight = hyper["teacher_weight"], hyper["label_weight"]
+  weights = {name: hyper[name] for name in ("teacher_weight", "label_weight")}
 
   def target(batch):
     (teacher,) = batch.teachers
-    logits = teacher.logits.astype(jnp.float32)
-    one_hot = jax.nn.one_hot(batch.labels, logits.shape[-1])
-    total = teacher_weight + label_weight
-    return (teacher_weight * logits + label_weight * one_hot) / total
+    return offsets.target(teacher.logits, batch.labels, **weights)
 
   return target
 
@@ -325,7 +323,7 @@ def _check(hyper: dict) -> None:
     "mix": ("difference", "mean", "lam"),
     "divergence": ("mse", "kl"),
     "estimator": ("groups", "batch_groups", "all"),
-    "offset": ("none", "fit"),
+    "offset": offsets.MODES,
   }
   for name, values in choices.items():
     if hyper[name] not in values:
@@ -341,7 +339,7 @@ def _check(hyper: dict) -> None:
   is_family = hyper["estimator"] == "all" and hyper["mix"] == "difference"
   if hyper["mean_weight"] and not is_family:
     raise ValueError("mean_weight needs estimator='all' and mix='difference'")
-  if hyper["offset"] == "fit" and not _leaves_offset_free(hyper):
+  if hyper["offset"] == offsets.FIT and not _leaves_offset_free(hyper):
     raise ValueError(
       "offset='fit' needs a loss of differences alone: divergence='mse', "
       "mix='difference', mean_weight=0.0, no cross-entropy and no kd term"

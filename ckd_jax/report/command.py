@@ -1,11 +1,11 @@
 """The command `python -m ckd_jax.report RUN_DIR ...`."""
 
-import argparse
 import base64
 import html
 
 from etils import epath
 
+from ckd_jax.config import Parser
 from ckd_jax.errors import UserError
 from ckd_jax.report.cells import Groups, group, label_unlike, repeated
 from ckd_jax.report.picture import draw
@@ -18,18 +18,16 @@ Prints methods x budgets, mean and sample standard deviation over seeds, and
 draws accuracy against teacher calls. Runs whose configs differ in more than
 their seed are told apart by the keys in which they differ.
 
-  python -m ckd_jax.report runs/*
-  python -m ckd_jax.report runs/sweep --out=results.html
+  ckd-jax report runs/*
+  ckd-jax report runs/sweep --out=results.html
+
+(The same: python -m ckd_jax.report.)
 """
 
 
 def main(argv: list[str]) -> None:
   """Folders of runs in, tables and a picture out."""
-  parser = argparse.ArgumentParser(
-    "ckd_jax.report",
-    description=DESCRIPTION,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = Parser("ckd-jax report", DESCRIPTION)
   parser.add_argument(
     "runs",
     nargs="+",
@@ -42,7 +40,6 @@ def main(argv: list[str]) -> None:
     help="a .png, .html, .md or .csv; default: accuracy_vs_calls.png beside "
     "the runs",
   )
-  parser.error = _refuse
   flags = parser.parse_args(argv)
   finished, unfinished = find(flags.runs)
   out = epath.Path(flags.out or finished[0].parent / "accuracy_vs_calls.png")
@@ -77,7 +74,3 @@ _WRITERS = {
   ".md": lambda groups: markdown(groups).encode(),
   ".csv": lambda groups: comma_separated(groups).encode(),
 }
-
-
-def _refuse(message: str) -> None:
-  raise UserError(f"{message}; --help shows the usage")

@@ -24,8 +24,8 @@ class Collected(NamedTuple):
   """What the teacher said about the training rows, and what it cost.
 
   Attributes:
-    outputs: NumPy arrays [train, ...], of the teacher and then of its pruned
-      copy, if there is one.
+    teachers: NumPy arrays [train, ...], of the teacher and then of its pruned
+      copy, if there is one; `Batch.teachers` are rows of them.
     live: teachers that answer inside the step instead.
     teacher: who answered; "none" where nobody is asked.
     calls: answers that this run learns from.
@@ -47,7 +47,7 @@ class Collected(NamedTuple):
     flops: of a local teacher, for one image.
   """
 
-  outputs: tuple[Outputs, ...] = ()
+  teachers: tuple[Outputs, ...] = ()
   live: Live | None = None
   teacher: str = "none"
   calls: int = 0
@@ -94,7 +94,7 @@ def collect(
   if asking.source == "table":
     collected = _from_table(asking, dataset, rows, plan, workdir)
     with refusing(plan):
-      rehearse(plan, _shapes(collected.outputs[0]))
+      rehearse(plan, _shapes(collected.teachers[0]))
     return collected
   asked = _open(asking, dataset, plan.method.needs, mesh)
   known = Collected(teacher=asked.name)
@@ -160,6 +160,9 @@ def _bought(
   asked = all_asked[0]
   path = epath.Path(asking.table_path or workdir / "table")
   places = [path, path.parent / f"{path.name}-pruned"]
+  ledger = Ledger(workdir / "calls.json")
+  if not asking.table_path and table.exists(path):
+    ledger.adopt(table.read_info(path))
   built = [
     teacher.build(
       one,
@@ -169,14 +172,14 @@ def _bought(
       max_calls=asking.max_calls if one is asked else None,
       part_size=asking.part_size,
       # A pruned copy is asked for nothing.
-      ledger=Ledger(workdir / "calls.json") if one is asked else None,
+      ledger=ledger if one is asked else None,
     )
     for one, place in zip(all_asked, places, strict=False)
   ]
   first = built[0]
   _say_kind(first.table)
   return known._replace(
-    outputs=tuple(_usable(one.table, ids, needs) for one in built),
+    teachers=tuple(_usable(one.table, ids, needs) for one in built),
     **_view(first.table.info),
     calls=len(rows),
     paid=first.paid,
@@ -207,7 +210,7 @@ def _from_table(
     work = ", ".join(methods.working_with(fields))
     place = f"the table {path}" if path else "answers"
     raise UserError(
-      f"method {plan.method_name!r} needs the teacher's {lacking}, which "
+      f"method {plan.about.method!r} needs the teacher's {lacking}, which "
       f"{place} does not hold: of the methods {work} work without"
     )
   _say_kind(held)
@@ -216,7 +219,7 @@ def _from_table(
     test, _ = read_table(asking, "test", dataset, workdir)
     tested = _tested(_usable(test, dataset.test.ids), dataset)
   return Collected(
-    outputs=(_usable(held, dataset.train.ids[rows], needs),),
+    teachers=(_usable(held, dataset.train.ids[rows], needs),),
     teacher=held.info["teacher"],
     **_view(held.info),
     calls=len(rows),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ckd_jax import offset as offsets
+from ckd_jax import methods
 from ckd_jax.data import Dataset, subset
 from ckd_jax.errors import UserError
 from ckd_jax.run.answers import Collected
@@ -127,7 +127,7 @@ def assemble(
   state = state._replace(level=np.float32(scale))
   target = None
   if answers.live is None:
-    target = offsets.mean_target(plan.method, task.labels, answers.outputs)
+    target = methods.mean_target(plan.method, task.labels, answers.teachers)
   images, labels = _splits(plan, dataset, mesh, streamed, like)
   feed = None
   if streamed:
@@ -167,7 +167,7 @@ def _examples(
   examples = Examples(
     images,
     plan.recipe.task.labels,
-    answers.outputs,
+    answers.teachers,
     () if answers.live is None else answers.live.weights,
   )
   examples = pad(examples, capacity(plan.recipe.task.num_examples))
@@ -217,7 +217,7 @@ def _splits(
 def fingerprint(answers: Collected) -> str:
   """Of what is learned from: a resumed run must not learn from another."""
   digest = hashlib.sha256(answers.teacher.encode())
-  for leaf in jax.tree.leaves(answers.outputs):
+  for leaf in jax.tree.leaves(answers.teachers):
     digest.update(np.ascontiguousarray(leaf))
   return digest.hexdigest()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from ckd_jax import offset as offsets
 from ckd_jax.errors import UserError
 from ckd_jax.system import console, files
 
@@ -169,11 +170,13 @@ class Display:
     first: int,
     log: bool = True,
     bar: bool = True,
-    mode: str = "none",
+    mode: str = offsets.NONE,
   ):
     self._log, self._bar = None, None
     self._steps_done = first
-    self._telling = ("loss",) if mode == "fit" else ("loss", "train_accuracy")
+    self._telling = (
+      ("loss",) if mode == offsets.FIT else ("loss", "train_accuracy")
+    )
     if log:
       self._log = Logger(path, from_step=first or None)
     if bar and not console.is_silent():
@@ -197,7 +200,9 @@ class Display:
 
   def accuracies(self, step: int, values: Mapping[str, float]) -> None:
     """What a validation found, in percent."""
-    shown = {key: value for key, value in values.items() if key[:6] != "offset"}
+    shown = {
+      key: value for key, value in values.items() if offsets.is_reported(key)
+    }
     self._tell(step, values, shown)
 
   def finish(self) -> None:
@@ -243,11 +248,16 @@ def progress_line(
   return "  ".join(parts)
 
 
-# Accuracies in the other mode of `ckd_jax.offset`, as a reader would call them.
-_LABELS = {
-  "offset_none_val_accuracy": "val accuracy, no offset",
-  "offset_fit_val_accuracy": "val accuracy, offset fitted",
-}
+def _label(name: str, names: list[str]) -> str:
+  """A metric as a reader would call it; `names` are all of the file."""
+  for mode, words in offsets.LABELS.items():
+    if name == offsets.metric(mode, ""):
+      return f"val accuracy, {words}"
+  # A training step knows no offset; where one is fitted that has to be said.
+  is_fitted = offsets.metric(offsets.NONE, offsets.FIT) in names
+  without = f", {offsets.LABELS[offsets.NONE]}"
+  readable = name.replace("_", " ")
+  return readable + without * (is_fitted and name == "train_accuracy")
 
 
 def curves(path_png, metrics_path) -> None:
@@ -274,7 +284,7 @@ def curves(path_png, metrics_path) -> None:
     if points:
       # a line needs two points: mark them while there are few
       style.setdefault("marker", "o" if len(points) <= 30 else None)
-      label = _LABELS.get(name, name.replace("_", " "))
+      label = _label(name, names)
       axes.plot(*zip(*points, strict=True), ms=3.5, label=label, **style)
 
   for name in (name for name in names if "loss" in name):

@@ -26,13 +26,13 @@ class Standing(NamedTuple):
   Attributes:
     step: how many steps are done.
     state: of the student that is trained.
-    best: weights by mode, as `selection.snapshot` makes them.
+    best: the weights to report, by mode of `ckd_jax.offset`.
     record: accuracies and times.
   """
 
   step: int
   state: State
-  best: dict[str, dict]
+  best: dict[str, selection.Snapshot]
   record: Record
 
 
@@ -198,8 +198,8 @@ def train(
 def _drive(lanes: Lanes, students: list[_Student], step: int, timer: Timer):
   """Trains on these lanes while they hold; returns the step reached.
 
-  Whoever ends is yielded and leaves `students`; its part of a program of
-  several goes on, and is looked at no more.
+  A finished student is yielded and removed; its lane keeps running and is
+  ignored.
   """
   places = {student: place for place, student in enumerate(students)}
   diverged: dict[_Student, Diverged] = {}
@@ -251,7 +251,11 @@ def _drive(lanes: Lanes, students: list[_Student], step: int, timer: Timer):
 def _look(
   lanes: Lanes, students: list[_Student], places, step: int, state: State
 ) -> tuple[State, list[_Student]]:
-  """Evaluates and saves whoever is due; returns those that are done, too."""
+  """Evaluates and checkpoints the students that are due.
+
+  Returns:
+    The state, and the students that finished.
+  """
   logits = None
   for student in students:
     place = places[student]

@@ -8,7 +8,6 @@ import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from ckd_jax import augment, methods, models
@@ -21,11 +20,8 @@ from ckd_jax.offset import OffsetPlan
 from ckd_jax.run.asking import asking
 from ckd_jax.run.given import NOTHING, Given
 from ckd_jax.run.intervals import Intervals, Plateau
-from ckd_jax.run.teacher_training import teacher_config
-from ckd_jax.step import (
-  Recipe,
-  optimizer,
-)
+from ckd_jax.run.teacher_training import TeacherTraining, teacher_training
+from ckd_jax.step import Recipe, optimizer
 from ckd_jax.system import console, hosts
 from ckd_jax.teacher import Asking
 
@@ -69,7 +65,8 @@ class Plan(NamedTuple):
     rows: of the training set: to learn from, and to validate with.
     images: uint8[train, h, w, c], those to learn from, in memory or in files.
     asking: who is asked, about which view, and how.
-    teacher_config: of the run that trains the teacher first, if one does.
+    teacher_training: the run that trains the teacher first; None where there is
+      nothing to train.
     intervals: when the run is evaluated, saved and logged.
     plateau: when the learning rate falls; None for other schedules.
     offset: what is done about the class offset.
@@ -86,7 +83,7 @@ class Plan(NamedTuple):
   rows: Selection
   images: np.ndarray | Lazy
   asking: Asking
-  teacher_config: ml_collections.ConfigDict | None
+  teacher_training: TeacherTraining | None
   intervals: Intervals
   plateau: Plateau | None
   offset: OffsetPlan
@@ -99,10 +96,6 @@ class Plan(NamedTuple):
   @property
   def method(self) -> Method:
     return self.recipe.method
-
-  @property
-  def method_name(self) -> str:
-    return self.about.method
 
 
 def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
@@ -124,13 +117,13 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     seed=config.budget_seed,
   )
   recipe = _recipe(config, dataset, rows, given.model)
-  plan = Plan(
+  return Plan(
     about=_about(config, dataset),
     recipe=recipe,
     rows=rows,
     images=subset(dataset.train.images, rows.train),
     asking=asking(config)._replace(given=given.answers),
-    teacher_config=None,
+    teacher_training=_teacher_training(config, dataset, recipe.method),
     intervals=_intervals(config, recipe.task),
     plateau=_plateau(config),
     offset=OffsetPlan(mode=config.hyper.get("offset", offsets.NONE)),
@@ -140,10 +133,14 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     steps_per_launch=config.steps_per_launch,
     config=configuration.to_json(config),
   )
-  if config.teacher.source == "train" and recipe.method.needs:
-    trained = teacher_config(config, len(dataset.train.labels))
-    plan = plan._replace(teacher_config=trained)
-  return plan
+
+
+def _teacher_training(
+  config, dataset: Dataset, method: Method
+) -> TeacherTraining | None:
+  if config.teacher.source != "train" or not method.needs:
+    return None
+  return teacher_training(config, len(dataset.train.labels))
 
 
 def _recipe(config, dataset: Dataset, rows: Selection, model) -> Recipe:

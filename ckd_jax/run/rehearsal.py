@@ -4,6 +4,7 @@ import contextlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ckd_jax import augment, methods, models
 from ckd_jax import offset as offsets
@@ -36,9 +37,9 @@ def rehearse_early(plan: Plan) -> None:
     task = plan.recipe.task
     logits = (task.num_examples, task.num_classes)
     rehearse(plan, Outputs(jax.ShapeDtypeStruct(logits, jnp.float16)))
-  elif plan.teacher_config is not None:
+  elif plan.teacher_training is not None:
     future = models.load(
-      plan.teacher_config.student, plan.recipe.task.num_classes
+      plan.teacher_training.student, plan.recipe.task.num_classes
     )
     rehearse(plan, answers_of(future, plan.images))
 
@@ -110,7 +111,12 @@ def find_bias(plan: Plan) -> tuple[str, ...]:
   images = jnp.zeros((4, *plan.images.shape[1:]), jnp.float32)
   params, state = jax.jit(recipe.model.init)(jax.random.key(0), images)
   probe = augment.normalise(plan.images[:4], recipe.mean, recipe.std)
-  return offsets.find_bias(recipe.model, params, state, probe)
+
+  def logits(params):
+    outputs, _ = recipe.model.apply(params, state, probe, train=False)
+    return np.asarray(outputs.logits, np.float32)
+
+  return offsets.find_bias(logits, params)
 
 
 def rehearsed(plan: Plan) -> Plan:

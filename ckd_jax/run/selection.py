@@ -4,7 +4,8 @@ Where a loss leaves the class offset free, accuracies are kept in both modes of
 `ckd_jax.offset`. The test set is not looked at before the end of the run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,20 @@ from ckd_jax.run.intervals import Plateau
 from ckd_jax.run.record import Record, Score
 from ckd_jax.step import State, percent
 from ckd_jax.system import hosts
+
+
+class Snapshot(NamedTuple):
+  """A copy of a student at its best.
+
+  Attributes:
+    params: its parameters.
+    model: its batch statistics.
+    offset: float32[classes], added to its logits in one mode.
+  """
+
+  params: Any
+  model: Any
+  offset: jax.Array
 
 
 def start(context: RunContext) -> Record:
@@ -87,13 +102,13 @@ def validate(
   logits: dict[str, np.ndarray],
   step: int,
   record: Record,
-  best: dict,
-  keep: Callable[[np.ndarray], dict],
+  best: dict[str, Snapshot],
+  keep: Callable[[np.ndarray], Snapshot],
 ) -> dict[str, float]:
   """Validates, and keeps in `best` a copy of what is now at its best.
 
   Args:
-    context: the splits and the programs that look at them.
+    context: the splits and the programs that predict them.
     logits: from `predict_splits`.
     step: how many steps the weights have seen.
     record: changed in place.
@@ -118,32 +133,57 @@ def validate(
   for mode in sorted(judge(record, step, val, primary)):
     best[mode] = keep(found[mode])
   return {
-    "val_accuracy" if mode == primary else f"offset_{mode}_val_accuracy": v
-    for mode, v in val.items()
-    if v is not None
+    offsets.metric(mode, primary): accuracy
+    for mode, accuracy in val.items()
+    if accuracy is not None
   }
 
 
-def snapshot(context: RunContext, state: State, offset=0.0) -> dict:
-  """A copy of the weights (the step donates its own), and their offset."""
-  weights = {"params": state.params["student"], "model": state.model}
-  kept = jax.tree.map(jnp.copy, weights)
-  kept["offset"] = np.full(context.num_classes, offset, np.float32)
-  return hosts.put_global(kept, context.sharding)
+def snapshot(
+  context: RunContext, state: State, offset: float | np.ndarray = 0.0
+) -> Snapshot:
+  """A copy of the student (the step donates its own), and its offset.
+
+  Args:
+    context: says where copies lie.
+    state: whose student is copied.
+    offset: float32[classes], or one number for all of them.
+  """
+  params, model = jax.tree.map(jnp.copy, (state.params["student"], state.model))
+  filled: Any = np.full(context.num_classes, offset, np.float32)
+  return hosts.put_global(Snapshot(params, model, filled), context.sharding)
 
 
-def reload(state: State, best: dict, level: float) -> State:
-  """The best weights at a lower rate; the momentum stays, as published."""
+def reload(state: State, best: Snapshot, level: float) -> State:
+  """The best weights at a lower rate; the momentum stays, as published.
+
+  Args:
+    state: of the step that was made last.
+    best: the weights to go on from.
+    level: the new `State.level`, a factor of the scheduled learning rate.
+  """
   copy = jax.tree.map(jnp.copy, best)
   return state._replace(
-    params={**state.params, "student": copy["params"]},
-    model=copy["model"],
+    params={**state.params, "student": copy.params},
+    model=copy.model,
     level=hosts.put_global(np.float32(level), state.level.sharding),
   )
 
 
-def test(context: RunContext, state: State, best: dict, record: Record) -> None:
-  """Enters the test accuracies of the best and of the last weights."""
+def test(
+  context: RunContext,
+  state: State,
+  best: Mapping[str, Snapshot],
+  record: Record,
+) -> None:
+  """Enters the test accuracies of the best and of the last weights.
+
+  Args:
+    context: the splits and the programs that predict them.
+    state: the last one.
+    best: the weights to report, by mode.
+    record: changed in place.
+  """
   if "test" not in context.images:
     return
   predict, images = context.programs.predict, context.images["test"]
@@ -153,8 +193,8 @@ def test(context: RunContext, state: State, best: dict, record: Record) -> None:
   found = offsets.by_mode(context.target, train, context.num_classes)
   for mode, offset in found.items():
     kept, score = best[mode], record.modes[mode]
-    logits = predict(kept["params"], kept["model"], images)
-    score.test = _accuracy(logits + np.asarray(kept["offset"]), labels)
+    logits = predict(kept.params, kept.model, images)
+    score.test = _accuracy(logits + np.asarray(kept.offset), labels)
     score.last_test = _accuracy(last + offset, labels)
 
 

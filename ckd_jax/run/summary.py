@@ -134,7 +134,7 @@ def finish(
     "train",
     params,
     model_state,
-    answers.outputs[0] if answers.outputs else None,
+    answers.teachers[0] if answers.teachers else None,
   )
   chosen = record.modes[plan.offset.mode]
   rate = record.timed_steps / max(record.timed_seconds, 1e-9)
@@ -206,9 +206,9 @@ def _export_best(
 ):
   """Writes student.safetensors, the offset folded into its last bias."""
   best = jax.device_get(ended.best[plan.offset.mode])
-  params, model_state = best["params"], best["model"]
+  params, model_state = best.params, best.model
   if plan.offset.mode == offsets.FIT:
-    params = offsets.fold(params, best["offset"], plan.offset.bias)
+    params = offsets.fold(params, best.offset, plan.offset.bias)
   metadata = {
     "model": plan.about.student,
     "classes": str(context.num_classes),
@@ -238,11 +238,10 @@ def result(summary: dict[str, Any]) -> Lines:
     ("speed", f"{summary['images_per_second']:,.0f} images/s"),
     ("student", f"sha256 {summary['params_sha256']}"),
   ]
-  names = {offsets.NONE: "without an offset", offsets.FIT: "offset fitted"}
   for mode, found in (summary["offset"] or {}).items():
     lines.append(
       (
-        names.get(mode, mode),
+        offsets.LABELS.get(mode, mode),
         f"test {_percent(found['test'])}, validation {_percent(found['val'])}",
       )
     )

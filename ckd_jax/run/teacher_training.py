@@ -1,16 +1,30 @@
 """The run that trains a teacher on all training labels, before it is asked."""
 
+from typing import NamedTuple
+
 import ml_collections
 
 from ckd_jax import config as configuration
 from ckd_jax.step import optimizer
 
 
-def teacher_config(config, num_examples: int) -> ml_collections.ConfigDict:
-  """The config of that run; it depends on nothing but the teacher.
+class TeacherTraining(NamedTuple):
+  """A run that trains a teacher.
+
+  Attributes:
+    student: name of the teacher's network, which is that run's student.
+    config: what that run is told; nothing else reads it.
+  """
+
+  student: str
+  config: ml_collections.ConfigDict
+
+
+def teacher_training(config, num_examples: int) -> TeacherTraining:
+  """Settles that run; it depends on nothing but the teacher.
 
   Args:
-    config: whose `teacher` names the network and its training.
+    config: a ConfigDict whose `teacher` names the network and its training.
     num_examples: images of the training set, all of which it learns from.
   """
   recipe = config.copy_and_resolve_references()
@@ -41,4 +55,4 @@ def teacher_config(config, num_examples: int) -> ml_collections.ConfigDict:
   recipe.log_every, recipe.checkpoint_every = 50, 1000
   recipe.teacher = ml_collections.ConfigDict({"source": "none"})
   recipe.table = ml_collections.ConfigDict()
-  return recipe
+  return TeacherTraining(config.teacher.name, recipe)

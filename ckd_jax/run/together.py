@@ -22,7 +22,7 @@ from ckd_jax.run import selection
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.logger import Diverged
 from ckd_jax.run.loop import Lanes, Standing, start_or_resume, train
-from ckd_jax.run.train import Run, conclude, prepare
+from ckd_jax.run.train import Run, conclude, make_context, prepare
 from ckd_jax.run.workdir import check_workdir
 from ckd_jax.step import (
   State,
@@ -108,7 +108,7 @@ def train_faster(configs: Mapping, in_turn: InTurn) -> Iterator[Results]:
   for runs in prepare_all(configs):
     streamed = bool(runs[0].context.feed)
     own = {run.workdir: configs[run.workdir] for run in runs}
-    best = "in turn" if streamed else _faster(runs, own)
+    best = "in turn" if streamed else _faster(runs)
     if best == "together":
       yield from train_together(runs)
     else:
@@ -116,14 +116,12 @@ def train_faster(configs: Mapping, in_turn: InTurn) -> Iterator[Results]:
       yield from in_turn(own)
 
 
-def _faster(runs: Sequence[Run], configs: Mapping) -> str:
+def _faster(runs: Sequence[Run]) -> str:
   """Prints and returns "together" or "in turn"."""
-  alone = runs[0].context
+  first, alone = runs[0], runs[0].context
   mesh = make_mesh(alone.plan.recipe.task.batch_size)
-  if mesh.shape != alone.mesh.shape:
-    # A single run may use more devices, so prepare it again on that mesh.
-    folder = runs[0].workdir
-    alone = prepare(configs[folder], folder, mesh=mesh).context
+  if mesh.shape != alone.mesh.shape:  # a single run may use more devices
+    alone = make_context(first.plan, first.dataset, first.answers, mesh)
   contexts = [run.context for run in runs]
   lanes = vmapped(contexts, [context.state for context in contexts])
   seconds = {

@@ -72,18 +72,23 @@ def run(
       console.say(f"{workdir} is finished")
       console.say(logger.header(summary.result(finished)))
       return finished
-    ready = prepare(config, workdir, given=given)
     try:
+      ready = prepare(config, workdir, given=given)
       [(_, ended)] = train([ready], [start_or_resume(ready)])
     except KeyboardInterrupt as stop:
-      raise KeyboardInterrupt(where_it_stands(workdir)) from stop
+      where = str(stop) or where_it_stands(workdir)
+      raise KeyboardInterrupt(where) from stop
     if isinstance(ended, logger.Diverged):
       raise ended
     return conclude(ready, ended)
 
 
 def where_it_stands(workdir: epath.Path) -> str:
-  """What the same command will do, after a run was stopped."""
+  """What the same command will do, after a run was stopped.
+
+  Args:
+    workdir: the folder of the run.
+  """
   step = checkpoint.latest(workdir / "checkpoints")
   if step is None:
     return (
@@ -119,14 +124,10 @@ def prepare(
   mesh = mesh or make_mesh(plan.recipe.task.batch_size)
   answers = ask_teacher(plan, dataset, mesh, workdir)
   if like:
-    programs = like.context.programs
+    own, programs = like.context, like.context.programs
+    context = assemble(plan, dataset, answers, programs, mesh, like=own)
   else:
-    shard = make_batch_sharder(mesh)
-    step = make_step(plan.recipe, live=answers.live, shard=shard)
-    programs = make_programs(plan, mesh, answers.live, step)
-  context = assemble(
-    plan, dataset, answers, programs, mesh, like=like and like.context
-  )
+    context = make_context(plan, dataset, answers, mesh)
   hosts.assert_equal("images", context.origin["images"])
   hosts.assert_equal("answers of the teacher", context.origin["answers"])
   # Only after all checks, so a mistake can be mended in the same workdir.
@@ -134,6 +135,23 @@ def prepare(
     files.write(workdir / "config.json", logger.json_bytes(plan.config))
   console.say(logger.header(summary.header(plan, answers, context)))
   return Run(plan, workdir, dataset, answers, context, began)
+
+
+def make_context(
+  plan: Plan, dataset: Dataset, answers: Collected, mesh: Mesh
+) -> RunContext:
+  """What a loop works with on these devices, with programs of its own.
+
+  Args:
+    plan: what the run does.
+    dataset: its images and labels.
+    answers: of the teacher.
+    mesh: the devices, as axes `students` and `data`.
+  """
+  shard = make_batch_sharder(mesh)
+  step = make_step(plan.recipe, live=answers.live, shard=shard)
+  programs = make_programs(plan, mesh, answers.live, step)
+  return assemble(plan, dataset, answers, programs, mesh)
 
 
 def load_dataset(config) -> Dataset:
@@ -161,15 +179,15 @@ def ask_teacher(
     UserError: the teacher cannot be trained or asked.
   """
   asking = plan.asking
-  if plan.teacher_config is not None:
+  if plan.teacher_training is not None:
     path = epath.Path(asking.path or workdir / "teacher")
-    name = plan.teacher_config.student
+    name, config = plan.teacher_training
     try:
-      if check_workdir(path, plan.teacher_config, "teacher.path"):
+      if check_workdir(path, config, "teacher.path"):
         console.say(f"the teacher, {name}, was trained in {path}")
       else:
         console.say(f"the teacher, {name}, is trained in {path}")
-        run(plan.teacher_config, path, flag_name="teacher.path")
+        run(config, path, flag_name="teacher.path")
         console.say()
     except UserError as error:
       raise UserError(f"teacher {name}: {error}") from error

@@ -80,17 +80,24 @@ def claimed(workdir: epath.Path, flag_name: str) -> Iterator[None]:
         raise UserError(
           f"cannot use {workdir}: {error.strerror}: choose another {flag_name}"
         ) from error
-      stack.callback(_remove_empty, workdir, new)
+      stack.callback(remove_empty, workdir, new)
       stack.enter_context(files.lock(workdir))
     hosts.barrier()
     yield
 
 
-def _remove_empty(workdir: epath.Path, new: list[epath.Path]) -> None:
-  """Removes the folders that this command made, where nothing is in them."""
-  if not new or {path.name for path in workdir.iterdir()} - {"lock"}:
+def remove_empty(workdir: epath.Path, new: list[epath.Path]) -> None:
+  """Removes folders that hold nothing but the lock of a run that failed.
+
+  Args:
+    workdir: the folder of the run.
+    new: the folders that were made for it, the innermost first.
+  """
+  if not new or not workdir.exists():
+    return
+  if {path.name for path in workdir.iterdir()} - {"lock"}:
     return
   (workdir / "lock").unlink(missing_ok=True)
-  for path in new:  # the innermost first
+  for path in new:
     with contextlib.suppress(OSError):  # a neighbour made something there
       path.rmdir()

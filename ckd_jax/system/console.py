@@ -1,13 +1,18 @@
-"""What is said to people: to a terminal, or to nobody where Python calls."""
+"""Messages for people; silent under the Python API, warnings apart."""
 
 import contextlib
 import contextvars
+import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Listener = Callable[[int, Mapping[str, Any]], None]  # (step, numbers by name)
 
+_PACKAGE = str(pathlib.Path(__file__).parents[1])
+
+# Threads begin with the defaults: run them in a copy of the caller's context.
 _silent = contextvars.ContextVar("silent", default=False)
 _listener: contextvars.ContextVar[Listener | None] = contextvars.ContextVar(
   "listener", default=None
@@ -20,10 +25,26 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
-def note(text: str) -> None:
-  """Prints a remark or a warning on stderr."""
+def progress(text: str) -> None:
+  """Prints a line on stderr about how far something is."""
   if not _silent.get():
     print(text, file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+  """Warns of a likely mistake: on stderr, or as a UserWarning when silent."""
+  if _silent.get():
+    warnings.warn(text, UserWarning, stacklevel=outside())
+  else:
+    print(text, file=sys.stderr, flush=True)
+
+
+def outside() -> int:
+  """The `stacklevel` at which a caller's warning leaves this package."""
+  level, frame = 1, sys._getframe(1)
+  while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
+    level, frame = level + 1, frame.f_back
+  return level
 
 
 def is_silent() -> bool:

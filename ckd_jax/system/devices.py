@@ -1,24 +1,28 @@
-"""How many devices a CPU is; to be settled before JAX starts them."""
+"""Sets the number of CPU devices, before JAX starts."""
 
-import contextlib
-import os
+import warnings
+
+from ckd_jax import cores
+from ckd_jax.system import console
 
 
 def use_every_core() -> None:
   """One CPU device per core: a batch sharded over them is faster on a CPU.
 
   Changes nothing on an accelerator, nor where the number was chosen already
-  (JAX_NUM_CPU_DEVICES, XLA_FLAGS) or JAX has started its devices.
+  (JAX_NUM_CPU_DEVICES, XLA_FLAGS). Warns where it comes too late.
   """
   import jax
 
-  chosen = os.environ.get("XLA_FLAGS", "")
-  if (
-    jax.config.jax_num_cpu_devices >= 0
-    or "xla_force_host_platform_device_count" in chosen
-  ):
+  if jax.config.jax_num_cpu_devices >= 0 or cores.is_chosen():
     return
-  is_linux = hasattr(os, "sched_getaffinity")
-  cores = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count()
-  with contextlib.suppress(RuntimeError):  # too late to choose
-    jax.config.update("jax_num_cpu_devices", cores)
+  try:
+    jax.config.update("jax_num_cpu_devices", cores.count())
+  except RuntimeError:  # JAX has started
+    if jax.default_backend() == "cpu" and jax.device_count() < cores.count():
+      warnings.warn(
+        f"JAX had started before: {jax.device_count()} CPU device is used, not"
+        f" one for each of {cores.count()} cores. Import ckd_jax before jax, or"
+        f" set JAX_NUM_CPU_DEVICES={cores.count()}",
+        stacklevel=console.outside(),
+      )

@@ -1,37 +1,40 @@
-"""Imports, shows and checks a table of a teacher's answers.
+"""The command `ckd-jax table`: imports, shows and checks a table."""
 
-python -m ckd_jax.table import FILE --dataset=cifar100 --split=train --out=DIR
-python -m ckd_jax.table show DIR
-python -m ckd_jax.table check DIR
-"""
-
-import argparse
-import re
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from ckd_jax import errors
+from ckd_jax.config import Parser
 from ckd_jax.errors import UserError
 from ckd_jax.table import KINDS, Subject, check, import_file, read_info
 
 
 def main(argv: Sequence[str]) -> None:
-  """The commands import, show and check."""
+  """Imports, shows or checks, as the first argument says."""
   flags = _parser().parse_args(argv)
   flags.run(flags)
 
 
+_TABLE = """\
+Imports, shows and checks a table of a teacher's answers.
+
+  ckd-jax table import FILE --dataset=cifar100 --split=train --out=DIR
+  ckd-jax table show DIR
+  ckd-jax table check DIR
+
+(The same: python -m ckd_jax.table.)
+"""
 _IMPORT = """\
 Makes a table of answers that another tool wrote: .npz, .npy, .parquet,
 .safetensors or .csv, never a pickle.
 
-  python -m ckd_jax.table import answers.npz --dataset=cifar100 --out=table
-  python -m ckd_jax.table import probs.csv --kind=probs --dataset=npz \\
+  ckd-jax table import answers.npz --dataset=cifar100 --out=table
+  ckd-jax table import probs.csv --kind=probs --dataset=npz \\
     --dataset_path=set.npz --out=table
 
 Arrays of the file, or columns:
-  logits, SPLIT_logits        [images, classes], answers of any --kind
+  logits, SPLIT_logits, values
+                              [images, classes], answers of any --kind
   ids, SPLIT_ids              names of the images, or the numbers in them;
                               without ids rows are in the data set's own order
   embedding, SPLIT_embedding  [images, dim], optional, for icd, rkd and the like
@@ -39,17 +42,21 @@ In .parquet and .csv also one column per class, named as the class or numbered.
 """
 _SHOW = """\
 Prints what table.json says: who was asked, about what, how much it cost.
+
+  ckd-jax table show runs/NAME/table
 """
 _CHECK = """\
 Reads every byte and compares with the data set. Prints rows, missing and
 duplicate ids, rows that are not finite, agreement with the labels, mean entropy
 and digests; exits with 0 only if the table is fit for training.
+
+  ckd-jax table check runs/NAME/table
 """
 
 
 def _import(flags) -> None:
   if not flags.out:
-    raise UserError("--out names no folder: say --out=DIR")
+    raise UserError("--out names no folder: set --out=DIR")
   dataset = _dataset(flags.dataset, flags)
   subject = Subject(
     flags.dataset,
@@ -117,23 +124,10 @@ def _dataset(name: str, flags):
   return data.load(name, path=flags.dataset_path, image_size=flags.image_size)
 
 
-class _Parser(argparse.ArgumentParser):
-  """Says what is wrong in one line instead of argparse's usage text."""
-
-  def error(self, message: str):
-    wrong = re.search(r"invalid choice: '(\w+)' \(choose from (.*)\)", message)
-    if wrong:
-      choices = re.findall(r"\w+", wrong[2])
-      raise UserError(
-        f"unknown {wrong[1]!r}: {errors.nearest(wrong[1], choices)}"
-      )
-    raise UserError(f"{message} (see {self.prog} --help)")
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(prog="python -m ckd_jax.table", **_text(__doc__ or ""))
+def _parser() -> Parser:
+  parser = Parser("ckd-jax table", _TABLE)
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
-  data_flags = _Parser(add_help=False)
+  data_flags = Parser(add_help=False)
   flag = data_flags.add_argument
   flag("--dataset_path", metavar="PATH", help="dataset.path of the config")
   flag(
@@ -148,24 +142,24 @@ def _parser() -> argparse.ArgumentParser:
     "import",
     parents=[data_flags],
     help="makes a table of a file that another tool wrote",
-    **_text(_IMPORT),
+    description=_IMPORT,
   )
   _add_import(command)
-  command = add("show", help="prints what it is about", **_text(_SHOW))
+  command = add("show", help="prints what it is about", description=_SHOW)
   command.set_defaults(run=_show)
   command.add_argument("table", metavar="DIR", help="the table's folder")
   command = add(
     "check",
     parents=[data_flags],
     help="says whether it is fit for training",
-    **_text(_CHECK),
+    description=_CHECK,
   )
   command.set_defaults(run=_check)
   command.add_argument("table", metavar="DIR", help="the table's folder")
   return parser
 
 
-def _add_import(command: argparse.ArgumentParser) -> None:
+def _add_import(command: Parser) -> None:
   command.set_defaults(run=_import)
   flag = command.add_argument
   flag("file", metavar="FILE", help="of answers")
@@ -195,12 +189,6 @@ def _add_import(command: argparse.ArgumentParser) -> None:
     metavar="NAME",
     help="who answered (default: the file and its sha256)",
   )
-
-
-def _text(text: str) -> dict[str, Any]:
-  """The arguments of a parser whose help is `text`, line by line."""
-  formatter = argparse.RawDescriptionHelpFormatter
-  return {"description": text, "formatter_class": formatter}
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def import_file(
   except UserError as error:
     raise UserError(f"{name}: {error}") from error
   if kind == "logits" and looks_like_probs(answers.values):
-    warn_of_probs(name, "kind=probs")
+    warn_of_probs(name, "--kind=probs (teacher.kind=probs)")
   known = np.asarray(subject.split.ids, str)
   info = new_info(
     subject.facts(),

@@ -14,6 +14,7 @@ from ckd_jax import errors
 from ckd_jax.errors import UserError
 
 _Columns = Mapping[str, np.ndarray]
+_VALUES = "values"  # answers of any kind
 
 
 class Found(NamedTuple):
@@ -44,7 +45,8 @@ def read(
   Args:
     data: the whole file.
     name: its name; the ending says the format.
-    split_name: looked for in `<split>_logits`, `<split>_ids` and
+    split_name: the answers are `logits`, `<split>_logits` or `values`, whatever
+      their kind; the split is also looked for in `<split>_ids` and
       `<split>_embedding`.
     class_names: in the data set's order; columns named so are put into it.
     array: the name of the answers, where it is another one.
@@ -84,7 +86,7 @@ def read(
 
 def _find(columns: _Columns, split_name: str, array: str | None) -> Found:
   wanted = {
-    "values": [array] if array else ["logits", f"{split_name}_logits"],
+    "values": [array] if array else ["logits", f"{split_name}_logits", _VALUES],
     "ids": [f"{split_name}_ids", "ids", "id"],
     "embedding": [f"{split_name}_embedding", "embedding"],
   }
@@ -168,7 +170,7 @@ def _npy(data: bytes, class_names) -> _Columns:
   del class_names
   if data[:6] != b"\x93NUMPY":
     raise ValueError("not an npy file")
-  return {"logits": np.load(io.BytesIO(data), allow_pickle=False)}
+  return {_VALUES: np.load(io.BytesIO(data), allow_pickle=False)}
 
 
 def _safetensors(data: bytes, class_names) -> _Columns:
@@ -257,7 +259,7 @@ def _rectangle(flat, lengths, key) -> np.ndarray:
 
 
 def _one_array(columns: dict, class_names: Sequence[str]) -> _Columns:
-  """Joins one column per class into `logits`, in the data set's class order."""
+  """Joins one column per class into `values`, in the data set's class order."""
   if any(column.ndim == 2 for column in columns.values()):
     return columns
   ids = {key: columns[key] for key in ("id", "ids") if key in columns}
@@ -270,7 +272,7 @@ def _one_array(columns: dict, class_names: Sequence[str]) -> _Columns:
       keys.sort(key=lambda key: int(numbers[key][0]))
   if not keys:
     raise UserError("there is no column of answers")
-  return ids | {"logits": np.stack([columns[key] for key in keys], axis=1)}
+  return ids | {_VALUES: np.stack([columns[key] for key in keys], axis=1)}
 
 
 _READERS: dict[str, Callable[[bytes, Sequence[str]], _Columns]] = {

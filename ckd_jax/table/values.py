@@ -38,13 +38,13 @@ def fits_half(values: np.ndarray) -> bool:
 
 
 def warn_of_probs(name: str, remedy: str) -> None:
-  """Tells on stderr that logits look like probabilities.
+  """Warns that logits look like probabilities.
 
   Args:
     name: of the file or the teacher.
-    remedy: what to say if they are: "--kind=probs".
+    remedy: the setting that says that they are, "--kind=probs".
   """
-  console.note(f"{name}: these look like probabilities; if so, say {remedy}")
+  console.note(f"{name}: these look like probabilities; if so, set {remedy}")
 
 
 def looks_like_probs(values: np.ndarray) -> bool:

@@ -1,5 +1,6 @@
 """Asks a teacher once per image: journals, counts, refuses call budget + 1."""
 
+import contextvars
 import functools
 import threading
 from collections.abc import Iterable
@@ -156,7 +157,10 @@ def _fill(
   asker = _Asker(teacher, order, needs, journal, budgets, progress)
   for start in range(0, len(missing), part_size):
     part = missing[start : start + part_size]
-    answers = asker.answers(part)
+    try:
+      answers = asker.answers(part)
+    except KeyboardInterrupt as stop:
+      raise KeyboardInterrupt(progress.standing()) from stop
     repeated = journal.repeated(part)
     counts = {
       "calls": info["calls"] + len(part),
@@ -208,12 +212,13 @@ class _Asker:
     size = self._teacher.request_size
     requests = [unasked[i : i + size] for i in range(0, len(unasked), size)]
     failed = threading.Event()
+    context = contextvars.copy_context()  # whether to be silent
 
     def send_until_one_fails(request: list[str]) -> None:
       if failed.is_set():
         return
       try:
-        self._send(request)
+        context.copy().run(self._send, request)
       except BaseException:
         failed.set()
         raise
@@ -221,7 +226,7 @@ class _Asker:
     with ThreadPoolExecutor(self._teacher.concurrency) as pool:
       try:
         list(pool.map(send_until_one_fails, requests))
-      except BaseException:  # of which a Ctrl-C reaches no thread but this one
+      except BaseException:  # a Ctrl-C reaches this thread only
         failed.set()
         self._progress.finish()
         raise

@@ -76,7 +76,8 @@ class Journal:
     elif "fail" in event:
       self.asked.subtract(event["fail"])
     else:
-      data = base64.b64decode(event["logits"], validate=True)
+      text = event["values"] if "values" in event else event["logits"]
+      data = base64.b64decode(text, validate=True)  # `logits` in old journals
       if zlib.crc32(data) != event["crc32"]:
         raise ValueError("a flipped bit")
       values = np.frombuffer(data, "<f4").reshape(len(event["answer"]), -1)
@@ -93,7 +94,7 @@ def _answer_line(ids: Sequence[str], values: np.ndarray) -> dict:
   data = np.asarray(values, "<f4").tobytes()
   return {
     "answer": list(ids),
-    "logits": base64.b64encode(data).decode(),
+    "values": base64.b64encode(data).decode(),
     "crc32": zlib.crc32(data),
   }
 

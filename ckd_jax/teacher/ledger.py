@@ -41,6 +41,21 @@ class Ledger:
         " the answers this run paid for"
       ) from error
 
+  def adopt(self, info: dict[str, Any]) -> None:
+    """Enters a table that this run alone paid for, if nothing is entered yet.
+
+    A run that was begun before there were ledgers has none.
+
+    Args:
+      info: what table.json says.
+    """
+    if self._parts or not info["parts"]:
+      return
+    for part in info["parts"]:
+      self._parts[part["sha256"]] = {"rows": part["rows"], "repeated": 0}
+    first = info["parts"][0]["sha256"]
+    self._parts[first]["repeated"] = info["repeated_calls"]
+
   def enter(self, part: dict[str, Any], repeated: int) -> None:
     """Notes a part of which this run paid every row.
 

@@ -1,4 +1,4 @@
-"""How far the asking is, told now and then."""
+"""Reports progress while the teacher is asked."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ _ENOUGH = 8  # rows that all look like probabilities, of which one may by chance
 
 
 class AskingProgress:
-  """Tells on stderr what was answered, failed and repeated, and what is left.
+  """Prints on stderr what was answered, failed and repeated, and what is left.
 
   Args:
     teacher: who is asked.
@@ -26,13 +26,10 @@ class AskingProgress:
     self._teacher, self._total = teacher, total
     self._answered, self._kept, self._repeated = kept, kept, 0
     self._begun = self._last = time.monotonic()
-    # Requests run in threads, where nobody knows whether to be silent.
-    self._silent = console.is_silent()
     self._guard = threading.Lock()
     self._told = False
-    self._like_probs = 0  # rows; below 0 once they need not be counted
-    if self._silent or teacher.kind != "logits":
-      self._like_probs = -1
+    # Rows; below 0 once they need not be counted.
+    self._like_probs = 0 if teacher.kind == "logits" else -1
 
   @property
   def failed(self) -> int:
@@ -60,8 +57,15 @@ class AskingProgress:
       self._like_probs = -1
       table.warn_of_probs(self._teacher.name, "teacher.kind=probs")
 
+  def standing(self) -> str:
+    """What is kept, and what the same command will do, after a Ctrl-C."""
+    return (
+      f"{self._answered} of {self._total} answers are kept: the same command"
+      " asks for the others"
+    )
+
   def finish(self) -> None:
-    """Tells the end, where something was told before or failed."""
+    """Prints a last line if one was printed before or a request failed."""
     with self._guard:
       if self._told or self.failed:
         self._tell()
@@ -70,9 +74,8 @@ class AskingProgress:
     self._last, self._told = time.monotonic(), True
     asked = max(self._answered - self._kept, 1)
     left = (self._total - self._answered) * (self._last - self._begun) / asked
-    if not self._silent:
-      console.note(
-        f"asking {self._teacher.name}: {self._answered} of {self._total}"
-        f" answered, {self.failed} requests failed, {self._repeated} repeated,"
-        f" {left:.0f} s left"
-      )
+    console.progress(
+      f"asking {self._teacher.name}: {self._answered} of {self._total}"
+      f" answered, {self.failed} requests failed, {self._repeated} repeated,"
+      f" {left:.0f} s left"
+    )

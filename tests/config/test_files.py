@@ -51,6 +51,22 @@ def test_mistakes_are_one_line(name, options, words):
   assert "\n" not in str(caught.value)
 
 
+def test_a_wrong_name_finds_files_beside_it_and_those_of_the_package(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  for name in ("setup.py", "mine.py", "train.py"):
+    (tmp_path / name).touch()
+  for wrong, meant in (
+    ("cifar1000", "did you mean 'configs/cifar100.py'"),
+    ("configs/digit.py", "did you mean 'configs/digits.py'"),
+    ("mime.py", "did you mean 'mine.py'"),
+    ("quite_another.py", "choose one of configs/cifar10.py, configs/cifar100"),
+  ):
+    with pytest.raises(UserError, match=meant):
+      ckd_jax.get_config(wrong)
+
+
 def test_optional_keys_change_no_run_that_does_not_name_them():
   plain, workdir = configuration.from_flags([f"--config={DIGITS}"])
   # As it was before there were such keys.

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from ckd_jax.methods._mixing import box, paste
+from tests.helpers.arrays import draw
 from tests.helpers.mixing import (
   check_hazards,
   check_loss,
@@ -29,7 +30,7 @@ def test_every_pixel_comes_from_one_image_and_lam_counts_them():
 
 
 def test_the_ends_of_lam():
-  images = np.random.default_rng(0).normal(size=(2, 2, 8, 6, 3)).astype("f4")
+  images = draw(2, 2, 8, 6, 3)
   whole, share = paste(jax.random.key(0), images, 1.0)
   assert share == 1
   np.testing.assert_array_equal(whole, images[:, :1])

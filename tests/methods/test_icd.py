@@ -9,17 +9,16 @@ import pytest
 
 from ckd_jax import losses, methods
 from ckd_jax.methods import Batch, Outputs, Task
+from tests.helpers.arrays import draw, softmax, unit
 from tests.helpers.dtypes import every_dtype
 
 
 def reference(student, teacher, log_scale, bias, alpha=0.5, max_scale=10.0):
   """The definition, with loops over rows, in float64."""
-  u = student / np.linalg.norm(student, axis=1, keepdims=True)
-  v = teacher / np.linalg.norm(teacher, axis=1, keepdims=True)
+  u, v = unit(student), unit(teacher)
   scores = min(np.exp(log_scale), max_scale) * u @ v.T + bias
   n = len(scores)
-  p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-  q = (np.exp(scores) / np.exp(scores).sum(0, keepdims=True)).T
+  p, q = softmax(scores), softmax(scores.T)
   contrast = -sum(np.log(p[i, i]) for i in range(n)) / n
   consistency = sum((q[i] * np.log(q[i] / p[i])).sum() for i in range(n)) / n
   return contrast + alpha * consistency
@@ -66,7 +65,7 @@ def test_the_definition(log_scale):
 
 
 def test_the_bias_is_inert_and_the_clamp_stops_the_scale():
-  student, teacher = np.random.default_rng(1).normal(size=(2, 6, 4))
+  student, teacher = draw(2, 6, 4, seed=1)
   value = lambda log_scale, bias: losses.icd(  # noqa: E731
     student, teacher, log_scale=log_scale, bias=bias
   )
@@ -79,7 +78,7 @@ def test_the_bias_is_inert_and_the_clamp_stops_the_scale():
 
 def test_the_published_formula_does_not_feel_the_bias_either():
   # `reference` keeps the bias in both softmaxes, where `icd` leaves it out.
-  student, teacher = np.random.default_rng(1).normal(size=(2, 6, 4))
+  student, teacher = draw(2, 6, 4, seed=1)
   for bias in (-20.0, 0.0, 3.0):
     high, low = (
       reference(student, teacher, 1.0, bias + step) for step in (0.5, -0.5)
@@ -92,7 +91,7 @@ def test_the_published_formula_does_not_feel_the_bias_either():
 
 
 def test_however_large_the_scale_its_gradient_is_a_number():
-  student, teacher = np.random.default_rng(1).normal(size=(2, 6, 4))
+  student, teacher = draw(2, 6, 4, seed=1)
   graded = jax.jit(
     jax.value_and_grad(
       lambda log_scale: losses.icd(student, teacher, log_scale=log_scale)

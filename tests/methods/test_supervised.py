@@ -5,10 +5,11 @@ import numpy as np
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs
+from tests.helpers.arrays import draw
 
 
 def test_it_is_the_cross_entropy_and_needs_no_teacher():
-  logits = np.random.default_rng(0).normal(size=(6, 1, 5)).astype("f4")
+  logits = draw(6, 1, 5)
   labels = np.arange(6, dtype=np.int32)[:, None] % 5
   method = methods.make("supervised")
   value, (state, metrics) = method.loss(

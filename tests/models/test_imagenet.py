@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ckd_jax import models, torch_weights
+from tests.helpers.arrays import draw
 
 # As torchvision and the MobileNet paper (4.2 million) give them.
 PARAMETERS = {
@@ -62,7 +63,7 @@ def test_the_answers_of_pytorch(name, train):
       buffer.data = torch.rand_like(buffer) + 0.5
   weights = {key: x.numpy() for key, x in network.state_dict().items()}
   params, state = torch_weights.convert(name, weights)
-  images = np.random.default_rng(0).normal(size=(4, 64, 96, 3)).astype("f4")
+  images = draw(4, 64, 96, 3)
   network.train(train)
   with torch.no_grad():
     expected = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ckd_jax.models.layers import BatchNorm, Conv, Linear, shuffle
+from tests.helpers.arrays import draw
 
 
 def _norm(x, train=True, **stats):
@@ -75,7 +76,7 @@ def test_batch_norm_of_a_sharded_batch_sees_the_whole_batch():
     (4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,)
   )
   sharding = jax.NamedSharding(mesh, jax.P("batch"))
-  x = np.random.default_rng(0).normal(size=(8, 2, 2, 3)).astype(np.float32)
+  x = draw(8, 2, 2, 3)
   whole, cut = _norm(x), _norm(jax.device_put(x, sharding))
   for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(cut), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -83,8 +84,8 @@ def test_batch_norm_of_a_sharded_batch_sees_the_whole_batch():
 
 @pytest.mark.parametrize("size", [7, 8])
 def test_convolution_pads_both_sides_at_stride_2(size):
-  x = np.random.default_rng(0).normal(size=(1, size, size, 2))
-  weight = np.random.default_rng(1).normal(size=(3, 3, 2, 4))
+  x = draw(1, size, size, 2)
+  weight = draw(3, 3, 2, 4, seed=1)
   y = Conv(4, stride=2).apply({"params": {"weight": weight}}, jnp.asarray(x))
   padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
   expected = [

@@ -9,6 +9,7 @@ import pytest
 from ckd_jax import methods, table
 from ckd_jax.errors import UserError
 from ckd_jax.run import logger, train
+from tests.helpers.arrays import softmax
 from tests.helpers.runs import LINEAR, QUICK, from_table, questions, read, run
 
 
@@ -214,11 +215,6 @@ def test_a_black_box_cannot_answer_for_its_embedding(paid, tmp_path):
     methods.working_with(frozenset({"logits"}))
   )
   assert "ckd" in named and "icd" not in named.split(", ")
-
-
-def softmax(logits):
-  exp = np.exp(logits - logits.max(1, keepdims=True))
-  return exp / exp.sum(1, keepdims=True)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,39 @@ def test_paid_calls_survive_ctrl_c(tmp_path, monkeypatch):
   assert (other["paid_calls"], other["repeated_calls"]) == (0, 0)
 
 
+def test_a_run_begun_before_there_were_ledgers_knows_what_it_paid(tmp_path):
+  """Its own table says so; a shared one may be paid for by others."""
+
+  def stop(*_, **__):
+    raise KeyboardInterrupt
+
+  for shared in ("", f"--config.table.path={tmp_path / 'shared'}"):
+    flags = (*CALLABLE, *filter(None, [shared]))
+    workdir = tmp_path / f"run{bool(shared)}"
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(logger.Logger, "log", stop)
+      with pytest.raises(KeyboardInterrupt, match="no checkpoint yet"):
+        run(workdir, *flags, arg=ARG)
+    (workdir / "calls.json").unlink()
+    summary = run(workdir, *flags, arg=ARG)
+    assert summary["paid_calls"] == (0 if shared else 80)
+  assert len(questions) == 160
+
+
+def test_ctrl_c_while_asking_says_what_is_kept(tmp_path, monkeypatch):
+  def stop(images):
+    if len(questions) == 30:
+      raise KeyboardInterrupt
+    return oracle(images)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(runs, "oracle", stop)
+    with pytest.raises(KeyboardInterrupt, match="30 of 80 answers are kept"):
+      run(tmp_path, *CALLABLE, arg=ARG)
+  run(tmp_path, *CALLABLE, arg=ARG)
+  assert len(questions) == 80
+
+
 def test_equal_answers_make_equal_tables_wherever_they_lie(tmp_path):
   digests = {
     run(tmp_path / name, *CALLABLE, arg=ARG)["table_digest"] for name in "ab"

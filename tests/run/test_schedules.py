@@ -26,7 +26,7 @@ def test_a_plateau_reloads_the_best_and_ends(paid, tmp_path, monkeypatch):
   def spy(state, best, level):
     after = reload(state, best, level)
     flat = [np.asarray(x) for x in jax.tree.leaves(after.params["student"])]
-    kept = [np.asarray(x) for x in jax.tree.leaves(best["params"])]
+    kept = [np.asarray(x) for x in jax.tree.leaves(best.params)]
     assert all(map(np.array_equal, flat, kept))
     momentum = [
       [np.asarray(x) for x in jax.tree.leaves(s.optimizer)]

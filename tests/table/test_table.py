@@ -8,6 +8,7 @@ from ckd_jax import table
 from ckd_jax.errors import UserError
 from ckd_jax.table import Table
 from tests.helpers.answered import NAMES, ROWS
+from tests.helpers.arrays import softmax
 
 
 def test_arrays_go_to_a_folder_and_back(tmp_path, values):
@@ -72,7 +73,7 @@ def test_arrays_that_are_no_answers(values, change, message):
 
 def test_logits_of_every_kind(values):
   """What a student learns from: logs of probabilities, the rest as it is."""
-  probs = np.exp(values) / np.exp(values).sum(1, keepdims=True)
+  probs = softmax(values)
   probs[0] = [1, 0, 0]
   answers = table.Answers(probs, embedding=values)
   logits = table.to_outputs(answers, "probs", {"logits", "embedding"})

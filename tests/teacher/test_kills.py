@@ -1,6 +1,7 @@
 """However a build dies, no answer is paid for twice."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -14,10 +15,12 @@ from ckd_jax.teacher.journal import Journal
 from tests.helpers.asking import answers, build
 from tests.helpers.paths import ROOT
 
+# Where the scripts below find the helpers.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+
 # For every k: forks a build, kills it at its k-th fsync or call, builds again.
 KILLING = """
-import json, os, signal, sys, numpy as np
-sys.path.insert(0, {tests!r})
+import json, os, signal, numpy as np
 from tests.helpers import asking as t
 from ckd_jax import table, teacher
 from ckd_jax.table import Answers
@@ -94,7 +97,6 @@ json.dump(results, open(os.path.join({folder!r}, "results"), "w"))
 def test_kill_at_every_write(tmp_path, stage, local, at_risk):
   """However a build dies, the next one pays exactly for the rest."""
   script = KILLING.format(
-    tests=str(ROOT),
     folder=str(tmp_path),
     stage=stage,
     local=local,
@@ -103,6 +105,7 @@ def test_kill_at_every_write(tmp_path, stage, local, at_risk):
     [sys.executable, "-c", textwrap.dedent(script)],
     capture_output=True,
     text=True,
+    env=ENVIRONMENT,
   )
   assert done.returncode == 0, done.stderr
   results = json.loads((tmp_path / "results").read_text())
@@ -117,7 +120,6 @@ def test_kill_at_every_write(tmp_path, stage, local, at_risk):
 
 SHARING = """
 import sys, time
-sys.path.insert(0, {tests!r})
 import numpy as np
 from tests.helpers import asking as t
 from ckd_jax import teacher
@@ -142,7 +144,7 @@ print("paid", paid)
 
 
 def test_two_processes_pay_once(tmp_path):
-  script = SHARING.format(tests=str(ROOT), folder=str(tmp_path))
+  script = SHARING.format(folder=str(tmp_path))
   (tmp_path / "t").mkdir()
   with files.lock(tmp_path / "t"):  # so that both arrive before either asks
     processes = [
@@ -151,6 +153,7 @@ def test_two_processes_pay_once(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=ENVIRONMENT,
       )
       for start in ("0", "5")
     ]
@@ -201,8 +204,19 @@ def test_a_damaged_journal_is_refused(tmp_path):
   assert list(journal.answers) == ["a"] and journal.asked["b"] == 1
   journal.ask(["b"])
   assert Journal(file).repeated(["a", "b"]) == 1
-  position = whole.index(b'"logits": "') + 15
+  position = whole.index(b'"values": "') + 15
   broken = whole[:position] + b"Q" + whole[position + 1 :]
   file.write_bytes(broken)
   with pytest.raises(UserError, match=r"line 2 of .* is damaged"):
     Journal(file)
+
+
+def test_a_journal_from_before_probabilities_had_their_own_name_is_read(
+  tmp_path,
+):
+  file = tmp_path / "journal.jsonl"
+  Journal(file).answer(["a"], np.arange(4.0)[None])
+  new = file.read_bytes()
+  file.write_bytes(new.replace(b"values", b"logits"))
+  np.testing.assert_array_equal(Journal(file).answers["a"], np.arange(4.0))
+  assert file.read_bytes().splitlines()[-1] == new.splitlines()[-1]

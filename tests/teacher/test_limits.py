@@ -8,6 +8,7 @@ import pytest
 from ckd_jax import table, teacher
 from ckd_jax.errors import UserError
 from ckd_jax.teacher import Ledger, progress
+from tests.helpers.arrays import softmax
 from tests.helpers.asking import Counting, answers, build
 
 
@@ -141,22 +142,21 @@ def test_progress_is_told_now_and_then(
 def test_probabilities_for_logits_are_told_once(
   tmp_path, split, black_box, capsys
 ):
-  def softmax(images):
-    exp = np.exp(answers(images) / 99)
-    return exp / exp.sum(1, keepdims=True)
+  def likely(images):
+    return softmax(answers(images) / 99)
 
   def run(function, name, **options):
     asked = black_box(function, **options)
     build(asked, split, range(20), tmp_path / name)
     return capsys.readouterr().err.count("these look like probabilities; if so")
 
-  assert run(softmax, "one") == 1
-  assert run(softmax, "several", request_size=3, concurrency=2) == 1
-  assert run(softmax, "known", kind="probs") == 0
+  assert run(likely, "one") == 1
+  assert run(likely, "several", request_size=3, concurrency=2) == 1
+  assert run(likely, "known", kind="probs") == 0
   assert run(answers, "logits") == 0
 
   def one_by_chance(images):
-    return softmax(images) if box.requests == 1 else answers(images)
+    return likely(images) if box.requests == 1 else answers(images)
 
   box = Counting(one_by_chance)
   assert run(box, "chance") == 0
