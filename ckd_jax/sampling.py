@@ -89,18 +89,22 @@ def batches(key, step, task, state=None) -> jax.Array:
   return permute_index(pass_key, position, task.num_examples)[:, None]
 
 
-def from_list(key, step, batch_size, rows, num_rows) -> jax.Array:
+def from_list(
+  key, step, batch_size: int, members: jax.Array, num_rows, group: int
+) -> jax.Array:
   """Takes the next rows of endless passes over a list, each in a new order.
 
   Args:
     key: the run's key, the same in every step.
     step: int32, training steps before this one.
     batch_size: number of rows to take.
-    rows: [capacity, ...], of which the first `num_rows` are in use.
-    num_rows: int32, rows in use.
+    members: [capacity * group], row after row: flat, for accelerators copy a
+      narrow table before they gather from it.
+    num_rows: int32, rows in use, the first ones.
+    group: members of a row.
 
   Returns:
-    [batch_size, ...].
+    [batch_size, group].
   """
   position = step * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
 
@@ -108,7 +112,8 @@ def from_list(key, step, batch_size, rows, num_rows) -> jax.Array:
     pass_key = jax.random.fold_in(_key(key), position // num_rows)
     return permute_index(pass_key, position % num_rows, num_rows)
 
-  return rows[jax.vmap(pick)(position)]
+  first = jax.vmap(pick)(position)[:, None] * group
+  return members[first + jnp.arange(group)[None]]
 
 
 def distinct(key, count: int, size: int, num_examples) -> jax.Array:

@@ -160,11 +160,14 @@ def test_many_groups_are_drawn_without_repetition(p, n):
 
 
 def test_a_list_is_gone_through_once_per_pass():
-  rows, used = jnp.arange(40)[:, None] * 10, jnp.int32(12)
-  key = jax.random.key(0)
-  take = jax.jit(lambda step: sampling.from_list(key, step, 8, rows, used))
-  taken = [take(step) for step in range(3)]
-  first, second = np.split(np.concatenate(taken)[:, 0], 2)
+  rows, used = np.arange(40)[:, None] * 10 + np.arange(3), jnp.int32(12)
+  key, members = jax.random.key(0), jnp.asarray(rows.reshape(-1))
+  take = jax.jit(
+    lambda step: sampling.from_list(key, step, 8, members, used, 3)
+  )
+  taken = np.concatenate([take(step) for step in range(3)])
+  np.testing.assert_array_equal(taken, rows[taken[:, 0] // 10])
+  first, second = np.split(taken[:, 0], 2)
   assert sorted(first.tolist()) == [10 * i for i in range(12)]
   assert sorted(second.tolist()) == [10 * i for i in range(12)]
   assert first.tolist() != second.tolist()
