@@ -21,6 +21,9 @@ flags
   --config.KEY=VALUE             any key; configs/cifar100.py explains them all
   --workdir=DIR                  default: runs/<config>-<digest>
   --debug                        show tracebacks
+  --compile_for=TARGET           says whether the run fits on such devices, by
+                                 their compiler: no device is needed, nothing
+                                 is asked or written
   --hosts=auto                   on many hosts, where the cluster says who they
                                  are (TPU pods, SLURM)
   --coordinator=HOST:PORT --processes=N --process=I
@@ -37,22 +40,34 @@ def main(argv: list[str]) -> None:
   if {"-h", "--help"} & set(argv):
     print(HELP + names(), end="")
     return
+  target, argv = _compile_for(argv)
   devices.use_every_core()
   # Only now that the devices are settled.
-  from ckd_jax import config
+  from ckd_jax import ahead, config
   from ckd_jax.run import run
   from ckd_jax.system import compile_cache, hosts
 
+  if target is not None:
+    ahead.compile_for(config.from_flags(argv)[0], target)
+    return
   argv = hosts.join(argv)
   with hosts.together(), compile_cache.persistent_cache():
     run(*config.from_flags(argv))
+
+
+def _compile_for(argv: list[str]) -> tuple[str | None, list[str]]:
+  """The target of --compile_for, if there is one, and all other flags."""
+  flag = "--compile_for"
+  rest = [item for item in argv if item.partition("=")[0] != flag]
+  found = [item for item in argv if item.partition("=")[0] == flag]
+  return (found[-1].partition("=")[2] if found else None), rest
 
 
 def names() -> str:
   """What a config may name, for --help."""
   import textwrap
 
-  from ckd_jax import config, methods, models
+  from ckd_jax import ahead, config, methods, models
   from ckd_jax.data import BUILTIN
 
   own = "package.module:function"
@@ -62,6 +77,7 @@ def names() -> str:
     "students": (*models.names(), own),
     "sources": config.SOURCES,
     "datasets": (*BUILTIN, "any prepared image set of tensorflow-datasets"),
+    "targets": ahead.names(),
   }
   lines = [
     textwrap.fill(
