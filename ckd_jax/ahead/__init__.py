@@ -16,6 +16,7 @@ from ckd_jax.ahead.compiling import (
   launch,
 )
 from ckd_jax.ahead.figures import figures
+from ckd_jax.ahead.part import part
 from ckd_jax.ahead.reading import Report, read
 from ckd_jax.ahead.targets import Target, names, target
 
@@ -33,6 +34,7 @@ __all__ = [
   "figures",
   "launch",
   "names",
+  "part",
   "read",
   "target",
 ]

@@ -136,10 +136,10 @@ def _collectives(found: dict[str, dict[str, float]]) -> str:
 def _step(found: dict[str, Any]) -> str:
   """What it costs, and whatever is suspicious about it."""
   least = found["roofline"]["microseconds"]
-  limits = f"{least:.3g} microseconds by the chip's limits"
+  limits = f"{least:,.2f} microseconds by the chip's limits"
   if "cycles" in found:
     ratio = found["roofline"]["ratio"]
-    text = f"{found['cycles']:,} cycles, {ratio:.3g} x {limits}"
+    text = f"{found['cycles']:,} cycles, {ratio:,.1f} x {limits}"
   else:
     text = (
       f"{found['microseconds']:,.0f} microseconds of fusions in "

@@ -56,7 +56,7 @@ class Launch(NamedTuple):
     images: through the student in a step.
     mesh: the devices.
     streamed: whether the host sends the images of each step.
-    tables: {name: shape} of those of which no copy should be made.
+    tables: {name: jax.ShapeDtypeStruct} of which no copy should be made.
   """
 
   function: Any
@@ -67,7 +67,7 @@ class Launch(NamedTuple):
   images: int
   mesh: Mesh
   streamed: bool
-  tables: dict[str, tuple[int, ...]]
+  tables: dict[str, jax.ShapeDtypeStruct]
 
 
 class TooLarge(UserError):
@@ -116,7 +116,7 @@ def launch(
     images=images,
     mesh=mesh,
     streamed=streamed,
-    tables=tables(given.examples, streamed),
+    tables=tables(given, streamed),
   )
 
 

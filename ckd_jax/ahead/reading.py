@@ -5,9 +5,10 @@ two programs by them, and look where they are spent.
 """
 
 import collections
+import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ckd_jax.ahead.hlo import Array, Instruction, Program, parse
 from ckd_jax.ahead.schedule import QUIET, Scheduled, cost, scheduled, trips
@@ -17,17 +18,26 @@ COLLECTIVES = frozenset(
   collective-broadcast ragged-all-to-all""".split()
 )
 _HOST = frozenset("infeed outfeed send recv".split())
+# Not copy-start: it fetches ahead what the fast memory has room for.
 _COPYING = frozenset(
-  """copy copy-start transpose reshape pad convert bitcast-convert
-  fusion""".split()
+  "copy transpose reshape pad convert bitcast-convert fusion".split()
 )
+_IN_PLACE = frozenset("scatter dynamic-update-slice".split())
 # What a compiler does with kernels of its own and makes no estimate of.
 _PARTICULAR = frozenset("gather scatter sort reverse custom-call".split())
 # They read or write a part of a large operand.
 _PARTIAL = frozenset(
   "gather scatter dynamic-slice dynamic-update-slice slice".split()
 )
+_FETCHES = frozenset("copy-start slice-start".split())
 _SMALL = 65_536  # bytes: what costs next to nothing even without an estimate
+
+
+class Shaped(Protocol):
+  """An array, or what stands for one."""
+
+  @property
+  def shape(self) -> tuple[int, ...]: ...
 
 
 class Loop(NamedTuple):
@@ -89,12 +99,12 @@ class Report(NamedTuple):
   dearest: tuple[Dear, ...]
 
 
-def read(text: str, tables: Mapping[str, tuple[int, ...]]) -> Report:
+def read(text: str, tables: Mapping[str, Shaped]) -> Report:
   """Reads a compiled program.
 
   Args:
     text: `compiled.as_text()`.
-    tables: {name: shape} of the arguments of which no copy should be made.
+    tables: {name: array} of the arguments of which no copy should be made.
   """
   program = parse(text)
   everything = list(scheduled(program))
@@ -103,7 +113,7 @@ def read(text: str, tables: Mapping[str, tuple[int, ...]]) -> Report:
   return Report(
     cost=sum(one.cost for one in own),
     kernels=sum(one.times for one in kernels),
-    bytes=sum(one.times * traffic for one, traffic in _traffic(own, program)),
+    bytes=_traffic(everything, program),
     loops=tuple(_loops(everything, program)),
     copies=tuple(_copies(everything, program, tables)),
     collectives=_collectives(everything, program),
@@ -138,40 +148,42 @@ def _loops(everything: Iterable[Scheduled], program: Program):
 def _copies(everything: Iterable[Scheduled], program: Program, tables):
   for item in everything:
     one = item.instruction
-    if one.op not in _COPYING:
+    parts = {part.op for part in program.inside(one)}
+    # What is written in place is no copy.
+    if one.op not in _COPYING or parts & _IN_PLACE:
       continue
-    for name, shape in tables.items():
-      if any(_holds(array, shape) for array in one.arrays):
-        yield Copy(
-          name,
-          one.op,
-          one.bytes,
-          item.times,
-          item.cost,
-          _where(one, program),
-        )
-        break
+    held = [
+      (math.prod(table.shape), name)
+      for name, table in tables.items()
+      if any(_holds(array, table.shape) for array in one.arrays)
+    ]
+    if held:
+      where = _where(one, program)
+      yield Copy(max(held)[1], one.op, one.bytes, item.times, item.cost, where)
 
 
 def _holds(array: Array, table: tuple[int, ...]) -> bool:
   """Whether an array has the table's rows, and as many numbers."""
-  elements = 1
-  for side in table:
-    elements *= side
-  return table[0] in array.shape and array.elements >= elements
+  return table[0] in array.shape and array.elements >= math.prod(table)
 
 
 def _collectives(everything: Iterable[Scheduled], program: Program):
   found = collections.defaultdict(lambda: {"count": 0, "bytes": 0})
-  for item in everything:
-    if item.instruction.op == "async-start":  # what it wraps comes by itself
-      continue
-    for part in program.inside(item.instruction):
-      kind = _base(part.op)
-      if kind in COLLECTIVES and not part.op.endswith("-done"):
-        found[kind]["count"] += item.times
-        found[kind]["bytes"] += item.times * _result_bytes(part)
+  for part, times in _parts(everything, program):
+    if (kind := _base(part.op)) in COLLECTIVES:
+      found[kind]["count"] += times
+      found[kind]["bytes"] += times * _result_bytes(part)
   return dict(found)
+
+
+def _parts(everything: Iterable[Scheduled], program: Program):
+  """(instruction, times) of all that is begun, in fusions too, each once."""
+  for item in everything:
+    if item.instruction.op.startswith("async-"):
+      continue  # what it wraps comes by itself
+    for part in program.inside(item.instruction):
+      if not part.op.endswith("-done"):
+        yield part, item.times
 
 
 def _result_bytes(one: Instruction) -> int:
@@ -201,13 +213,11 @@ def _uncosted(own: Iterable[Scheduled], program: Program) -> dict[str, int]:
 
 
 def _host(everything: Iterable[Scheduled], program: Program):
-  for item in everything:
-    for part in program.inside(item.instruction):
-      target = re.search(r'custom_call_target="([^"]*)"', part.attributes)
-      if _base(part.op) in _HOST or (
-        target and "callback" in target[1].lower()
-      ):
-        yield part.name
+  for part, _ in _parts(everything, program):
+    target = re.search(r'custom_call_target="([^"]*)"', part.attributes)
+    is_callback = target and "callback" in target[1].lower()
+    if _base(part.op) in _HOST or is_callback:
+      yield part.name
 
 
 def _dearest(own: Iterable[Scheduled], program: Program) -> list[Dear]:
@@ -227,11 +237,14 @@ def _dearest(own: Iterable[Scheduled], program: Program) -> list[Dear]:
 
 
 def _where(one: Instruction, program: Program) -> str:
-  return program.source(one) or one.label
+  """The line of code; of a fusion without one, that of a part of it."""
+  parts = [one, *reversed(list(program.inside(one)))]
+  found = (program.source(part) or part.label for part in parts)
+  return next(filter(None, found), "")
 
 
-def _traffic(own: Iterable[Scheduled], program: Program):
-  """(item, bytes that it moves from or to main memory) of every kernel.
+def _traffic(everything: Iterable[Scheduled], program: Program) -> int:
+  """Bytes that a launch moves from and to main memory.
 
   A TPU's layouts say which arrays lie in its fast memory, S(1); they count for
   nothing. Of an operand that is read by parts, a part as large as the result
@@ -240,16 +253,22 @@ def _traffic(own: Iterable[Scheduled], program: Program):
   named = {
     part.name: part for body in program.computations.values() for part in body
   }
-  for item in own:
-    one = item.instruction
+  total = 0
+  for one, times, _ in everything:
+    if one.op in _FETCHES:  # (to, from, ...)
+      total += times * sum(map(_in_main_memory, one.arrays[:2]))
     if not _is_kernel(one):
       continue
-    result = _main_memory(one)
-    reads = [_main_memory(named[x]) for x in one.operand_names if x in named]
+    reads = [
+      sum(map(_in_main_memory, named[name].arrays))
+      for name in one.operand_names
+      if name in named
+    ]
     if {part.op for part in program.inside(one)} & _PARTIAL:
       reads = [min(size, one.bytes) for size in reads]
-    yield item, result + sum(reads)
+    total += times * (sum(map(_in_main_memory, one.arrays)) + sum(reads))
+  return total
 
 
-def _main_memory(one: Instruction) -> int:
-  return sum(array.bytes for array in one.arrays if "S(1)" not in array.layout)
+def _in_main_memory(array: Array) -> int:
+  return 0 if "S(1)" in array.layout else array.bytes

@@ -21,6 +21,7 @@ from ckd_jax.step import (
 )
 
 _FEW = 2  # examples of a table small enough to be made
+_LARGE = 2**18  # numbers in a memory
 
 
 class Arguments(NamedTuple):
@@ -73,17 +74,25 @@ def arguments(
   return Arguments(state, examples, key)
 
 
-def tables(examples: Examples, streamed: bool) -> dict[str, tuple[int, ...]]:
-  """{name: shape} of the arrays of which no launch should make a copy.
+def tables(given: Arguments, streamed: bool) -> dict[str, jax.ShapeDtypeStruct]:
+  """{name: array} of the arrays of which no launch should make a copy.
 
-  Logits, labels and what is streamed are left out: they are small.
+  Images, embeddings and maps, and a method's large memories. Logits and labels
+  are small, and so is what is streamed.
   """
+  examples = given.examples
   held = {"images": () if streamed else examples.images}
   for number, teacher in enumerate(examples.teachers):
     held[f"teachers.{number}"] = teacher._replace(logits=())._asdict()
+  large = [
+    leaf
+    for leaf in jax.tree.leaves(given.state.method)
+    if math.prod(leaf.shape) > _LARGE
+  ]
+  held["memory"] = large
   leaves = jax.tree_util.tree_flatten_with_path(held)[0]
   return {
-    jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
+    jax.tree_util.keystr(path, simple=True, separator="."): leaf
     for path, leaf in leaves
   }
 
