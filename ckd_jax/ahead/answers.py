@@ -6,8 +6,7 @@ import numpy as np
 
 from ckd_jax import models, student, table, teacher
 from ckd_jax.methods import Model, Outputs
-from ckd_jax.run.plan import Plan
-from ckd_jax.run.rehearsal import answers_of
+from ckd_jax.run import Plan, answers_of
 from ckd_jax.step import Live
 
 _STORED = np.float16  # a table's default

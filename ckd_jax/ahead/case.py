@@ -12,7 +12,7 @@ from ckd_jax.ahead.part import part
 from ckd_jax.ahead.reading import Report, read
 from ckd_jax.ahead.targets import target
 from ckd_jax.data import Dataset, Lazy, Split
-from ckd_jax.run.plan import Plan, make_plan
+from ckd_jax.run import Plan, make_plan
 
 _SETS = {"cifar100": (100, 32), "imagenet": (1000, 224)}  # classes, pixels
 _TEACHERS = {"wrn_16_2": "wrn_40_2"}  # of other students on CIFAR: resnet56

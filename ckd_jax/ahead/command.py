@@ -11,10 +11,14 @@ from ckd_jax.ahead.figures import figures
 from ckd_jax.ahead.reading import read
 from ckd_jax.ahead.targets import Target, target
 from ckd_jax.data import Dataset
-from ckd_jax.run import logger
-from ckd_jax.run.plan import Plan, make_plan
-from ckd_jax.run.rehearsal import refusing, rehearse_early
-from ckd_jax.run.train import load_dataset
+from ckd_jax.run import (
+  Plan,
+  header,
+  load_dataset,
+  make_plan,
+  refusing,
+  rehearse_early,
+)
 from ckd_jax.system import console
 
 
@@ -48,7 +52,7 @@ def compile_for(config, name: str) -> None:
     ) from error
   report = read(built.text, made.tables)
   found = figures(report, made, built, place)
-  console.say(logger.header(_lines(found, made, built, place, beside)))
+  console.say(header(_lines(found, made, built, place, beside)))
 
 
 def _evaluated(plan: Plan, dataset: Dataset, made: Launch) -> float:

@@ -16,8 +16,7 @@ from ckd_jax.ahead.shapes import (
 from ckd_jax.ahead.targets import Target
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
-from ckd_jax.run.plan import Plan
-from ckd_jax.run.programs import longest_launch, make_programs
+from ckd_jax.run import Plan, longest_launch, make_programs
 from ckd_jax.step import (
   Live,
   Step,
@@ -33,7 +32,7 @@ class Compiled(NamedTuple):
 
   Attributes:
     text: the program, as the compiler wrote it.
-    memory: bytes on each device: arguments, results, temporary, peak.
+    memory: bytes on each device: arguments, results, temporary, code.
     seconds: of compiling.
     devices: on which it runs.
   """

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ckd_jax.ahead.compiling import Launch
-from ckd_jax.ahead.shapes import on
-from ckd_jax.methods import Outputs
-from ckd_jax.run.plan import Plan
-from ckd_jax.step import forward, gather, replicated, runtime_task
+from ckd_jax.ahead.shapes import Arguments, on
+from ckd_jax.methods import Batch, Outputs
+from ckd_jax.run import Plan
+from ckd_jax.step import Examples, forward, gather, replicated, runtime_task
 
 
 def part(plan: Plan, made: Launch, which: str) -> Launch:
@@ -22,30 +22,18 @@ def part(plan: Plan, made: Launch, which: str) -> Launch:
     made: its launch, for the shapes of all else.
     which: "loss", or "stage 1" for the loss of the first stage.
   """
-  method = plan.method
-  loss = method.loss
+  loss = plan.method.loss
   if which != "loss":
-    loss = method.stages[int(which.removeprefix("stage ")) - 1].loss
-  state, examples, key = made.given
+    loss = plan.method.stages[int(which.removeprefix("stage ")) - 1].loss
   everywhere = replicated(made.mesh)
   rows = NamedSharding(made.mesh, PartitionSpec("data"))
 
-  def batch_of(key, memory, examples, images):
-    task = runtime_task(plan.recipe.task, examples)
-    index = method.sample(key, jnp.int32(0), task, memory)
-    bare = examples._replace(index=index, images=images)
-    return method.prepare(key, gather(bare, index))
-
   def own(params, memory, outputs, examples, key, images):
-    batch = batch_of(key, memory, examples, images)
-    # Answers count as given, as in a step; what is mixed is a result.
+    batch = _batch(plan, key, memory, examples, images)
     batch = jax.lax.with_sharding_constraint(batch, rows)
 
     def objective(params, outputs):
-      value, (memory_after, metrics) = loss(
-        params, memory, outputs, batch, key, jnp.int32(0)
-      )
-      return value, (memory_after, metrics)
+      return loss(params, memory, outputs, batch, key, jnp.int32(0))
 
     gradient, (memory_after, metrics) = jax.grad(
       objective, argnums=(0, 1), has_aux=True
@@ -53,39 +41,63 @@ def part(plan: Plan, made: Launch, which: str) -> Launch:
     mixed = () if batch.weights is None else batch.images
     return gradient, memory_after, metrics, mixed
 
+  state, examples, key = made.given
+  images, outputs = _shown(plan, made.given)
+  return made._replace(
+    function=jax.jit(
+      own,
+      donate_argnums=1,
+      out_shardings=((everywhere, rows), everywhere, everywhere, rows),
+    ),
+    given=(
+      state.params["method"],
+      state.method,
+      on(outputs, rows),
+      examples,
+      key,
+      on(images, rows),
+    ),
+    step=own,
+    times=1,
+  )
+
+
+def _batch(plan: Plan, key, memory, examples: Examples, images) -> Batch:
+  """What is compared in the first step, of images that are drawn already."""
+  task = runtime_task(plan.recipe.task, examples)
+  index = plan.method.sample(key, jnp.int32(0), task, memory)
+  drawn = gather(examples._replace(index=index, images=images), index)
+  batch = plan.method.prepare(key, drawn)
+  return batch._replace(teachers=jax.lax.stop_gradient(batch.teachers))
+
+
+def _shown(
+  plan: Plan, given: Arguments
+) -> tuple[jax.ShapeDtypeStruct, Outputs]:
+  """Shapes of the images of a batch, and of what the student makes of it."""
+  state, examples, key = given
   index = jax.eval_shape(
-    lambda key, state: method.sample(
-      key, jnp.int32(0), plan.recipe.task, state.method
+    lambda key, memory: plan.method.sample(
+      key, jnp.int32(0), plan.recipe.task, memory
     ),
     key,
-    state,
+    state.method,
   )
-  images = jax.ShapeDtypeStruct(
-    (*index.shape, *plan.images.shape[1:]), jnp.float32
-  )
-  seen = jax.eval_shape(batch_of, key, state.method, examples, images)
+  shape = (*index.shape, *plan.images.shape[1:])
+  images = jax.ShapeDtypeStruct(shape, jnp.float32)
   shown = jax.eval_shape(
-    lambda params, model, images: forward(
-      plan.recipe.model, params, model, images, method.passes
+    lambda key, state, examples, images: forward(
+      plan.recipe.model,
+      state.params["student"],
+      state.model,
+      _batch(plan, key, state.method, examples, images).images,
+      plan.method.passes,
     )[0],
-    state.params["student"],
-    state.model,
-    seen.images,
+    key,
+    state,
+    examples,
+    images,
   )
   # Of what is not compared the gradient would be zeros, written out.
-  read = {"logits", *method.needs}
-  outputs = Outputs(**{field: getattr(shown, field) for field in read})
-  given = (
-    state.params["method"],
-    state.method,
-    on(outputs, rows),
-    examples,
-    key,
-    on(images, rows),
-  )
-  function = jax.jit(
-    own,
-    donate_argnums=1,
-    out_shardings=((everywhere, rows), everywhere, everywhere, rows),
-  )
-  return made._replace(function=function, given=given, step=own, times=1)
+  read = {"logits", *plan.method.needs}
+  return images, Outputs(**{field: getattr(shown, field) for field in read})

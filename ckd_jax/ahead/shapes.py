@@ -9,8 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax.methods import Outputs
-from ckd_jax.run import plan as plans
-from ckd_jax.run.programs import Programs
+from ckd_jax.run import Plan, Programs
 from ckd_jax.step import (
   Examples,
   capacity,
@@ -39,7 +38,7 @@ class Arguments(NamedTuple):
 
 
 def arguments(
-  plan: plans.Plan,
+  plan: Plan,
   programs: Programs,
   outputs: tuple[Outputs, ...],
   mesh: Mesh,
@@ -97,7 +96,7 @@ def tables(given: Arguments, streamed: bool) -> dict[str, jax.ShapeDtypeStruct]:
   }
 
 
-def images_per_step(plan: plans.Plan, given: Arguments) -> int:
+def images_per_step(plan: Plan, given: Arguments) -> int:
   """How many images go through the student in a step."""
   seen = jax.eval_shape(
     lambda key, state, examples: (
@@ -112,7 +111,7 @@ def images_per_step(plan: plans.Plan, given: Arguments) -> int:
   return math.prod(seen.shape[:2])
 
 
-def _table(plan: plans.Plan, outputs, streamed: bool) -> Examples:
+def _table(plan: Plan, outputs, streamed: bool) -> Examples:
   """The table of a run: what two small ones show, made larger."""
 
   def of(shape, dtype):
@@ -141,15 +140,13 @@ def on(tree, sharding: NamedSharding):
   )
 
 
-def _sampled(plan: plans.Plan, key, state):
+def _sampled(plan: Plan, key, state):
   return plan.method.sample(
     key, jnp.zeros((), jnp.int32), plan.recipe.task, state.method
   )
 
 
-def _with_batch(
-  plan: plans.Plan, state, examples: Examples, mesh: Mesh
-) -> Examples:
+def _with_batch(plan: Plan, state, examples: Examples, mesh: Mesh) -> Examples:
   """The examples of one step, as the host streams them."""
   index = jax.eval_shape(
     lambda key, state: _sampled(plan, key, state), jax.random.key(0), state

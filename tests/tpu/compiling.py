@@ -15,7 +15,7 @@ _AS_USERS = {
 
 def figures(case: ahead.Case) -> dict[str, Any]:
   """The figures of a case."""
-  before = {name: getattr(jax.config, name) for name in _AS_USERS}
+  before = {name: jax.config.values[name] for name in _AS_USERS}
   for name, value in _AS_USERS.items():
     jax.config.update(name, value)
   try:
