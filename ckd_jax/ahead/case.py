@@ -68,8 +68,16 @@ def _launch(case: Case, place) -> Launch:
 def _made(case: Case, place, batch_size: int) -> Launch:
   plan = plan_of(case, batch_size)
   outputs, live = expected(plan)
-  count = min(case.devices, len(place.devices))
-  made = launch(plan, place, outputs, live=live, times=case.steps, count=count)
+  stage = case.part.partition("stage ")[2]
+  made = launch(
+    plan,
+    place,
+    outputs,
+    live=live,
+    times=case.steps,
+    count=min(case.devices, len(place.devices)),
+    finished=int(stage) - 1 if stage else None,
+  )
   return part(plan, made, case.part) if case.part else made
 
 
@@ -86,6 +94,8 @@ def plan_of(case: Case, batch_size: int) -> Plan:
   if case.student:
     keys["student"] = case.student
     keys["teacher.name"] = _TEACHERS.get(case.student, "resnet56")
+  if case.config == "imagenet":
+    keys["teacher.path"] = "not read: its network has a name"
   keys |= {f"hyper.{key}": value for key, value in case.hyper}
   config = configuration.get_config(case.config, method=case.method, **keys)
   return make_plan(config, shapes_only(case.rows, classes, pixels))

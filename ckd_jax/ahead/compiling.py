@@ -81,6 +81,7 @@ def launch(
   live: Live | None = None,
   times: int = 0,
   count: int = 0,
+  finished: int | None = None,
 ) -> Launch:
   """What a run of this plan would launch there.
 
@@ -91,6 +92,7 @@ def launch(
     live: teachers inside the step, whose weights are shapes.
     times: steps in a launch; 0: as many as the run's longest has.
     count: of the devices, the first ones; 0: all of them.
+    finished: stages of the method that are done; None: all of them.
 
   Raises:
     UserError: the devices do not divide the batch, and are of several hosts.
@@ -102,7 +104,13 @@ def launch(
   programs = make_programs(plan, mesh, live, step)
   weights = () if live is None else live.weights
   given = arguments(
-    plan, programs, outputs, mesh, weights=weights, streamed=streamed
+    plan,
+    programs,
+    outputs,
+    mesh,
+    weights=weights,
+    streamed=streamed,
+    finished=finished,
   )
   times = times or longest_launch(plan, streamed, mesh)
   images = images_per_step(plan, given)

@@ -20,7 +20,8 @@ def part(plan: Plan, made: Launch, which: str) -> Launch:
   Args:
     plan: what the run will do.
     made: its launch, for the shapes of all else.
-    which: "loss", or "stage 1" for the loss of the first stage.
+    which: "loss", or "stage 1" for the loss of the first stage, of a launch
+      before which no stage is finished.
   """
   loss = plan.method.loss
   if which != "loss":

@@ -45,6 +45,7 @@ def arguments(
   *,
   weights: tuple = (),
   streamed: bool = False,
+  finished: int | None = None,
 ) -> Arguments:
   """The shapes that a run's launches are called with.
 
@@ -55,12 +56,13 @@ def arguments(
     mesh: the devices, which need not be there.
     weights: shapes of those of the teachers that answer inside the step.
     streamed: whether the host sends the images of each step.
+    finished: stages of the method that are done; None: all of them.
   """
   everywhere = replicated(mesh)
   examples = _table(plan, outputs, streamed)._replace(live=weights)
   key = jax.eval_shape(jax.random.key, 0)
   state = jax.eval_shape(programs.begin, key, examples)
-  for stage in plan.method.stages:
+  for stage in plan.method.stages[:finished]:
     state = jax.eval_shape(
       lambda state, stage=stage: finish_stage(
         stage, state, plan.recipe.transform
