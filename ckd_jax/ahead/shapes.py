@@ -78,13 +78,13 @@ def arguments(
 def tables(given: Arguments, streamed: bool) -> dict[str, jax.ShapeDtypeStruct]:
   """{name: array} of the arrays of which no launch should make a copy.
 
-  Images, embeddings and maps, and a method's large memories. Logits and labels
-  are small, and so is what is streamed.
+  Images, answers, and a method's large memories; not labels, which are small,
+  nor what is streamed.
   """
   examples = given.examples
   held = {"images": () if streamed else examples.images}
   for number, teacher in enumerate(examples.teachers):
-    held[f"teachers.{number}"] = teacher._replace(logits=())._asdict()
+    held[f"teachers.{number}"] = teacher._asdict()
   large = [
     leaf
     for leaf in jax.tree.leaves(given.state.method)

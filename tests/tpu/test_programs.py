@@ -68,7 +68,9 @@ BEFORE = cases.to_record(figures())
   ],
 )
 def test_what_must_not_be_is_named(changes, says):
-  assert cases.violations(figures(cycles=1100), BEFORE) == []
+  logits = {"table": "teachers.0.logits", "bytes": 1e6, "source": "x"}
+  fine = figures(cycles=1100, table_copies=[logits])
+  assert cases.violations(fine, BEFORE) == []
   (wrong,) = cases.violations(figures(**changes), BEFORE)
   assert says in wrong
 
