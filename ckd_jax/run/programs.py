@@ -91,9 +91,21 @@ def make_launch(step: Step, replicas: NamedSharding) -> Callable[[int], Step]:
   return launch
 
 
-def default_launch() -> int:
-  """Steps a launch: a loop inside a program costs a CPU dearly."""
-  return 1 if jax.default_backend() == "cpu" else _LAUNCH
+def default_launch(platform: str | None = None) -> int:
+  """Steps a launch: a loop inside a program costs a CPU dearly.
+
+  Args:
+    platform: of the devices; None is that of those that are here.
+  """
+  return 1 if (platform or jax.default_backend()) == "cpu" else _LAUNCH
+
+
+def longest_launch(plan: Plan, streamed: bool, mesh: Mesh) -> int:
+  """Steps in a launch, at most; streamed images come for one step each."""
+  if streamed:
+    return 1
+  platform = mesh.devices.flat[0].platform
+  return plan.steps_per_launch or default_launch(platform)
 
 
 def make_phases(
