@@ -22,6 +22,9 @@ flags
   --config.KEY=VALUE             any key of the config
   --workdir=DIR                  default: runs/<config>-<digest>
   --debug                        show tracebacks
+  --compile_for=TARGET           says whether the run fits on such devices, by
+                                 their compiler: no device is needed, nothing
+                                 is asked or written
   --hosts=auto                   on many hosts, where the cluster says who they
                                  are (TPU pods, SLURM)
   --coordinator=HOST:PORT --processes=N --process=I
@@ -32,19 +35,32 @@ flags
 def main(argv: list[str]) -> None:
   """Trains one student, as the flags say."""
   if {"-h", "--help"} & set(argv):
-    from ckd_jax import config
+    from ckd_jax import ahead, config
 
-    print(HELP, config.keys(), config.epilog(), sep="\n", end="")
+    names = config.epilog(targets=ahead.names())
+    print(HELP, config.keys(), names, sep="\n", end="")
     return
+  target, argv = _compile_for(argv)
   devices.use_every_core()
   # Imported only after the number of devices is set.
-  from ckd_jax import config
+  from ckd_jax import ahead, config
   from ckd_jax.run import run
   from ckd_jax.system import compile_cache, hosts
 
+  if target is not None:
+    ahead.compile_for(config.from_flags(argv)[0], target)
+    return
   argv = hosts.join(argv)
   with hosts.together(), compile_cache.persistent_cache():
     run(*config.from_flags(argv))
+
+
+def _compile_for(argv: list[str]) -> tuple[str | None, list[str]]:
+  """The target of --compile_for, if there is one, and all other flags."""
+  flag = "--compile_for"
+  rest = [item for item in argv if item.partition("=")[0] != flag]
+  found = [item for item in argv if item.partition("=")[0] == flag]
+  return (found[-1].partition("=")[2] if found else None), rest
 
 
 if __name__ == "__main__":

@@ -210,17 +210,13 @@ def measure(
   began = time.perf_counter()
   compiled = fit.launch(launch).lower(state, fit.examples, fit.key).compile()
   compile_seconds = time.perf_counter() - began
-  bare_state = jax.tree.map(jnp.copy, first.state)
-  bare_launch = bare_step(first, bare_state)
-  wait = fit.one_at_a_time
+  again = jax.tree.map(jnp.copy, first.state)
+  bare_launch = bare_step(first, again)
+  how = flags.repeats, flags.seconds, fit.one_at_a_time
   seconds = timed(
-    lambda state: compiled(state, fit.examples, fit.key)[0],
-    state,
-    flags.repeats,
-    flags.seconds,
-    wait,
+    lambda state: compiled(state, fit.examples, fit.key)[0], state, *how
   )
-  bare = timed(bare_launch, bare_state, flags.repeats, flags.seconds, wait)
+  bare = timed(bare_launch, again, *how)
   step = seconds / launch / at_once  # of one student
   return {
     "student": student,

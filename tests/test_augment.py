@@ -50,6 +50,22 @@ def test_every_window_appears_equally_often_and_no_other(name):
   assert np.sum((counts - expected) ** 2 / expected) < 94
 
 
+@pytest.mark.parametrize("padding", [0, 1, 3, 4, 9])
+def test_a_crop_is_a_slice_of_the_padded_image(padding):
+  draw = np.random.default_rng(padding)
+  images = draw.integers(0, 256, (32, 6, 7, 3), np.uint8)
+  key = jax.random.key(padding)
+  # The draws of random_crop: a seed keeps its crops from version to version.
+  corners = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
+  border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+  expected = [
+    image[top : top + 6, left : left + 7]
+    for image, (top, left) in zip(np.pad(images, border), corners, strict=True)
+  ]
+  out = jax.jit(augment.random_crop, static_argnums=2)(key, images, padding)
+  np.testing.assert_array_equal(out, expected)
+
+
 def test_a_resized_crop_is_pillows_of_the_same_part():
   """A smooth image tells which part was cut: its values are its places."""
   size = 64

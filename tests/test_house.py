@@ -32,6 +32,7 @@ FLOORS = (
   ("configs", "config", "table"),
   ("teacher",),
   ("run",),
+  ("ahead",),
   ("api", "export", "report", "main"),
   ("sweep",),
   ("__main__", "__init__"),

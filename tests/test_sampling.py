@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from ckd_jax import sampling
 from ckd_jax.methods import Task
@@ -159,11 +160,43 @@ def test_many_groups_are_drawn_without_repetition(p, n):
 
 
 def test_a_list_is_gone_through_once_per_pass():
-  rows, used = jnp.arange(40)[:, None] * 10, jnp.int32(12)
-  key = jax.random.key(0)
-  take = jax.jit(lambda step: sampling.from_list(key, step, 8, rows, used))
-  taken = [take(step) for step in range(3)]
-  first, second = np.split(np.concatenate(taken)[:, 0], 2)
+  rows, used = np.arange(40)[:, None] * 10 + np.arange(3), jnp.int32(12)
+  key, members = jax.random.key(0), jnp.asarray(rows.reshape(-1))
+  take = jax.jit(
+    lambda step: sampling.from_list(key, step, 8, members, used, 3)
+  )
+  taken = np.concatenate([take(step) for step in range(3)])
+  np.testing.assert_array_equal(taken, rows[taken[:, 0] // 10])
+  first, second = np.split(taken[:, 0], 2)
   assert sorted(first.tolist()) == [10 * i for i in range(12)]
   assert sorted(second.tolist()) == [10 * i for i in range(12)]
   assert first.tolist() != second.tolist()
+
+
+@pytest.mark.parametrize(
+  "parameter", [0.05, 0.2, 0.4, 1.0, 1.5, 2.0, 8.0, 300.0]
+)
+def test_beta_is_distributed_as_scipy_says(parameter):
+  draw = jax.jit(jax.vmap(lambda key: sampling.beta(key, parameter)))
+  drawn = np.asarray(draw(jax.random.split(jax.random.key(7), 20_000)))
+  assert drawn.dtype == np.float32 and (drawn >= 0).all() and (drawn <= 1).all()
+  # The lower half, for near 1 float32 is coarse; it mirrors the upper one.
+  low = drawn < 0.5
+  assert abs(low.mean() - 0.5) < 4 * 0.5 / np.sqrt(20_000)
+  for half in (drawn[low], 1 - drawn[~low]):
+    half = half[half > 1e-6]
+    least = scipy.stats.beta.cdf(1e-6, parameter, parameter)
+    result = scipy.stats.kstest(
+      half,
+      lambda x, least=least: (
+        (scipy.stats.beta.cdf(x, parameter, parameter) - least) / (0.5 - least)
+      ),
+    )
+    assert result.pvalue > 1e-3
+
+
+def test_beta_has_no_loop():
+  program = jax.make_jaxpr(lambda key: sampling.beta(key, 0.2))(
+    jax.random.key(0)
+  )
+  assert "while" not in str(program)

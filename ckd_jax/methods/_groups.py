@@ -105,11 +105,16 @@ def fixed_groups(
       negatives,
       max_groups,
     )
-    return {}, {"groups": rows, "num_groups": num_rows}
+    return {}, {"groups": rows.reshape(-1), "num_groups": num_rows}
 
   def sample(key, step, task, state):
     return sampling.from_list(
-      key, step, task.batch_size, state["groups"], state["num_groups"]
+      key,
+      step,
+      task.batch_size,
+      state["groups"],
+      state["num_groups"],
+      positives + negatives,
     )
 
   return sample, init

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ckd_jax.numerics import float32
+from ckd_jax.numerics import float32, moments
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -128,11 +128,10 @@ def apply_batch_norm(params, x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
 
   There are no running statistics: a head is never used outside training.
   """
-  centred = x - jnp.mean(x, axis=(0, 1, 2), keepdims=True)
-  variance = jnp.mean(jnp.square(centred), axis=(0, 1, 2), keepdims=True)
-  scaled = centred * lax.rsqrt(variance + epsilon)
-  scale, offset = params["scale"], params["offset"]
-  return scaled * scale[None, None, None] + offset[None, None, None]
+  mean, variance = moments(x, one_pass=False)  # x is float32
+  scale = params["scale"] * lax.rsqrt(variance + epsilon)
+  centred = x - mean[None, None, None]
+  return centred * scale[None, None, None] + params["offset"][None, None, None]
 
 
 def regressor(

@@ -89,7 +89,15 @@ def attention(x: jax.Array, power: int) -> jax.Array:
     its gradient.
   """
   (x,) = float32(x)
-  # Normalising removes this scale again; without it large powers overflow.
-  largest = lax.stop_gradient(jnp.max(jnp.abs(x), (1, 2, 3), keepdims=True))
-  energy = jnp.mean((x / jnp.maximum(largest, 1.0)) ** power, axis=-1)
-  return normalise(energy.reshape(len(x), -1))
+  # Normalising removes these scales again; without them large values overflow.
+  # Squares do so beyond 1e19 only, which spares a pass over the map.
+  if power > 2:
+    x = x / _largest(x, (1, 2, 3))
+  energy = jnp.mean(x.reshape(len(x), -1, x.shape[-1]) ** power, axis=-1)
+  return normalise(energy / _largest(energy, 1))
+
+
+def _largest(x: jax.Array, axes) -> jax.Array:
+  """The largest magnitude, 1 or more; a constant."""
+  x = lax.stop_gradient(x)
+  return jnp.maximum(jnp.max(jnp.abs(x), axes, keepdims=True), 1.0)

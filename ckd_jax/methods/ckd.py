@@ -288,7 +288,7 @@ def _with_mix(
 
   def mixed(key, student, target):
     mix_key, group_key = jax.random.split(key)
-    how = jax.random.beta(mix_key, beta, beta) if mix == "lam" else mix
+    how = sampling.beta(mix_key, beta) if mix == "lam" else mix
     return compare(group_key, student, target, how)
 
   return mixed

@@ -23,8 +23,8 @@ def difference(outputs: Outputs, positives: int) -> Outputs:
   """
 
   def compare(x):
-    (x,) = float32(x)
-    first, second = x[:, :positives], x[:, positives:]
+    # Cut before the cast: a half-precision pair is laid out badly as float32.
+    first, second = float32(x[:, :positives], x[:, positives:])
     return jnp.mean(first, axis=1, keepdims=True) - (
       jnp.mean(second, axis=1, keepdims=True)
     )

@@ -88,48 +88,96 @@ def crd(
   References:
     arXiv 1910.10699, equations 10 and 19; constants as in its public code.
   """
-  check_shapes(student, teacher)
-  student, teacher = normalise(student), normalise(teacher)
-  memory = jax.lax.stop_gradient(memory)
+  count = jax.vmap(lambda rows: jnp.zeros(len(memory.student)).at[rows].add(1))
+  return _contrast_counted(
+    (student, teacher),
+    memory,
+    (index, contrast_index[:, 0]),
+    count(contrast_index[:, 1:]),
+    negatives=contrast_index.shape[1] - 1,
+    num_examples=num_examples,
+    temperature=temperature,
+    momentum=momentum,
+  )
+
+
+def _contrast_counted(
+  pair,
+  memory,
+  rows,
+  counts,
+  *,
+  negatives,
+  num_examples,
+  temperature,
+  momentum,
+):
+  """Computes `crd` with negatives that are counted, not listed.
+
+  A sum over thousands of negatives is a sum over the rows of the memory, each
+  times its count: one product in place of a gather of millions of numbers.
+
+  Args:
+    pair: (student, teacher), as in `crd`.
+    memory: as in `crd`.
+    rows: (index, positive), int[n] each: the rows that move, and the positives.
+    counts: float32[n, rows], how often a row is a negative of an example.
+    negatives: their number in c; that of `counts` in the mean.
+    num_examples: as in `crd`.
+    temperature: as in `crd`.
+    momentum: as in `crd`.
+
+  Returns:
+    As `crd`.
+  """
+  check_shapes(*pair)
+  student, teacher = map(normalise, pair)
+  memory, (index, positive) = jax.lax.stop_gradient(memory), rows
   value, normalizers = 0.0, []
   for x, bank, normalizer in (
     (student, memory.teacher, memory.student_normalizer),
     (teacher, memory.student, memory.teacher_normalizer),
   ):
-    # All products, then a choice of them: a gather of [n, negatives, dim] would
-    # be a hundred times the memory traffic.
-    products = jnp.matmul(x, *(y.T for y in float32(bank)), precision="highest")
-    scores = jnp.take_along_axis(products, contrast_index, axis=1) / temperature
-    normalizer = _normalizer(normalizer, scores, num_examples)
-    value += _contrast(scores, normalizer, num_examples)
+    (bank,) = float32(bank)
+    scores = (
+      jnp.sum(x * bank[positive], axis=1) / temperature,
+      jnp.matmul(x, bank.T, precision="highest") / temperature,
+    )
+    normalizer = _normalizer(normalizer, scores, counts, num_examples)
+    # In logarithms: exp(dot / T) overflows at a temperature below 0.012.
+    log_noise = jnp.log(negatives / jnp.float32(num_examples))
+    value += _contrast(scores, counts, jnp.log(normalizer) + log_noise)
     normalizers.append(normalizer)
-  memory = CRDMemory(
+  # Constants before they are written: a scatter's derivative is three scatters.
+  student, teacher = jax.lax.stop_gradient((student, teacher))
+  return value, CRDMemory(
     _move(memory.student, index, student, momentum),
     _move(memory.teacher, index, teacher, momentum),
     *normalizers,
   )
-  return value, jax.lax.stop_gradient(memory)
 
 
-def _normalizer(stored, scores, num_examples):
+def _normalizer(stored, scores, counts, num_examples):
   """The stored one, or that of a first batch with anything finite in it."""
-  known = jnp.isfinite(scores)
-  mass = jnp.sum(jnp.where(known, jnp.exp(jnp.where(known, scores, 0.0)), 0.0))
-  first = mass / jnp.maximum(jnp.sum(known), 1) * num_examples
+  positive, negative = jax.lax.stop_gradient(scores)
+  known = jnp.isfinite(positive)
+  # Not exp(negative) times 0: it may be infinite.
+  drawn = known[:, None] & (counts > 0)
+  mass = jnp.exp(jnp.where(known, positive, -jnp.inf)) + jnp.sum(
+    counts * jnp.exp(jnp.where(drawn, negative, -jnp.inf)), axis=1
+  )
+  number = jnp.where(known, 1.0 + jnp.sum(counts, axis=1), 0.0)
+  first = jnp.sum(mass) / jnp.maximum(jnp.sum(number), 1.0) * num_examples
   # 0 or infinite if stored, it would make every later loss infinite.
   limits = jnp.finfo(jnp.float32)
   first = jnp.clip(first, limits.tiny, limits.max)
-  first = jax.lax.stop_gradient(first)
   return jnp.where((stored < 0) & jnp.any(known), first, stored)
 
 
-def _contrast(scores, normalizer, num_examples):
-  # In logarithms: exp(dot / T) overflows at a temperature below 0.012.
-  log_noise = jnp.log((scores.shape[1] - 1) / jnp.float32(num_examples))
-  margin = scores - jnp.log(normalizer) - log_noise
-  positive = jax.nn.softplus(-margin[:, 0])
-  negative = jnp.sum(jax.nn.softplus(margin[:, 1:]), axis=1)
-  return jnp.mean(positive + negative)
+def _contrast(scores, counts, shift):
+  positive, negative = (x - shift for x in scores)
+  negative = jnp.sum(counts * jax.nn.softplus(negative), axis=1)
+  return jnp.mean(jax.nn.softplus(-positive) + negative)
 
 
 def _move(bank, index, rows, momentum):
@@ -152,13 +200,15 @@ def make(
 ) -> Method:
   """CRD (arXiv 1910.10699); kd_weight=1.0 is its CRD+KD.
 
-  Both heads are trained. The negatives of an image are drawn anew at every
-  step, with replacement, from the images of all other classes (without
-  replacement in the public code where a class leaves enough of them).
+  Both heads are trained. The negatives of an image are drawn anew at every step
+  from the images of all other classes: each of them negatives / others times,
+  rounded up or down by chance. So their number is `negatives` in the mean; the
+  public code draws exactly as many, without replacement where a class leaves
+  enough of them and else with it.
 
   Args:
     weight: weight of the contrastive loss.
-    negatives: images that each image is contrasted with.
+    negatives: images that each image is contrasted with, in the mean.
     temperature: divides the similarities, above 0.
     momentum: share of an old memory row that stays, 0 to 1.
     dim: width of both heads.
@@ -183,22 +233,22 @@ def make(
     }
     state = {
       "memory": crd_memory(memory_key, task.labels.shape[0], dim),
-      "classes": _sort_by_class(task),
+      "classes": _classes(task),
     }
     return params, state
 
   def terms(inputs: Inputs):
     student, teacher = inputs.embeddings
     index, classes = inputs.batch.index[:, 0], inputs.state["classes"]
-    others = _other_classes(
-      inputs.key, inputs.batch.labels[:, 0], classes, negatives
-    )
-    value, memory = crd(
-      apply_linear(inputs.params["student"], student),
-      apply_linear(inputs.params["teacher"], *constant(teacher)),
+    value, memory = _contrast_counted(
+      (
+        apply_linear(inputs.params["student"], student),
+        apply_linear(inputs.params["teacher"], *constant(teacher)),
+      ),
       inputs.state["memory"],
-      index,
-      jnp.concatenate([index[:, None], others], axis=1),
+      (index, index),
+      _draw_counts(inputs.key, inputs.batch.labels[:, 0], classes, negatives),
+      negatives=negatives,
       num_examples=classes["num_examples"],
       temperature=temperature,
       momentum=momentum,
@@ -208,25 +258,53 @@ def make(
   return make_method(terms, extra, needs=("embedding",), init=init)
 
 
-def _sort_by_class(task):
-  """The rows in order of class, and where each class begins; padding last."""
+def _classes(task):
+  """The class of every row, the padding's an own one, and their sizes."""
   is_known = jnp.arange(task.labels.shape[0]) < task.num_examples
   labels = jnp.where(is_known, task.labels, task.num_classes)
-  count = jnp.zeros(task.num_classes + 1, jnp.int32).at[labels].add(1)
   return {
-    "rows": jnp.argsort(labels).astype(jnp.int32),
-    "start": jnp.cumsum(count) - count,
-    "count": count,
+    "labels": labels,
+    "count": jnp.zeros(task.num_classes + 1, jnp.int32).at[labels].add(1),
     "num_examples": jnp.asarray(task.num_examples, jnp.int32),
   }
 
 
-def _other_classes(key, labels, classes, negatives: int):
-  """int32[n, negatives]: rows whose label is another, each equally likely."""
-  start = classes["start"][labels][:, None]
-  count = classes["count"][labels][:, None]
-  # With one class in the run there is none to draw: then any row.
-  others = jnp.maximum(classes["num_examples"] - count, 1)
-  place = jax.random.randint(key, (len(labels), negatives), 0, others)
-  place = place + jnp.where(place >= start, count, 0)
-  return classes["rows"][jnp.minimum(place, classes["num_examples"] - 1)]
+def _draw_counts(key, labels, classes, negatives: int) -> jax.Array:
+  """Draws the negatives of every image, as counts of the rows.
+
+  A row of another class counts negatives / others, rounded up or down by
+  chance, so that its mean is exact: with fewer negatives than others it is
+  drawn once or not at all.
+
+  Args:
+    key: random key.
+    labels: int32[n], classes of the images.
+    classes: from `_classes`.
+    negatives: how many an image gets in the mean.
+
+  Returns:
+    float32[n, rows], whole numbers.
+  """
+  count, size = classes["count"][labels], classes["num_examples"]
+  own = jnp.where(count < size, labels, -1)[:, None]
+  others = jnp.where(count < size, size - count, size)[:, None]
+  rows = classes["labels"][None]
+  times = negatives // others
+  share = (negatives % others) / others
+  times = times + (_uniform(key, len(labels), rows.shape[1]) < share)
+  is_drawn = (rows != own) & (rows < len(classes["count"]) - 1)
+  return jnp.where(is_drawn, times, 0).astype(jnp.float32)
+
+
+def _uniform(key, n: int, rows: int) -> jax.Array:
+  """Draws float32[n, rows] in [0, 1), independent inside a row of the result.
+
+  One random word a column, multiplied and shifted by an odd and any random word
+  a row (a universal hash): two rows are as good as independent, at a fiftieth
+  of the work of drawing all numbers.
+  """
+  column_key, row_key = jax.random.split(key)
+  words = jax.random.bits(column_key, (1, rows), jnp.uint32)
+  factor, shift = jax.random.bits(row_key, (2, n, 1), jnp.uint32)
+  mixed = words * (factor | 1) + shift
+  return (mixed >> 8).astype(jnp.float32) * jnp.float32(2**-24)

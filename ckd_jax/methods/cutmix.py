@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from ckd_jax import sampling
 from ckd_jax.methods import Batch, Method
 from ckd_jax.methods._checks import above
 from ckd_jax.methods._mixing import mixing, paste
@@ -27,7 +28,7 @@ def cutmix(key: jax.Array, batch: Batch, *, beta: float = 1.0) -> Batch:
     Yun et al., arXiv 1905.04899.
   """
   lam_key, box_key = jax.random.split(key)
-  lam = jax.random.beta(lam_key, beta, beta)
+  lam = sampling.beta(lam_key, beta)
   images, kept = paste(box_key, batch.images, lam)
   weights = jnp.broadcast_to(
     jnp.stack([kept, 1 - kept])[None], batch.index.shape

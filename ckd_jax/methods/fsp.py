@@ -49,10 +49,12 @@ def fsp(
 
 
 def _matrix(bottom: jax.Array, top: jax.Array) -> jax.Array:
-  bottom, top = same_size(bottom, top)
-  positions = bottom.shape[1] * bottom.shape[2]
-  product = jnp.einsum("nhwi,nhwj->nij", bottom, top, precision="highest")
-  return product / positions
+  bottom, top = (
+    x.reshape(len(x), -1, x.shape[-1])  # [n, h * w, c]
+    for x in same_size(bottom, top)
+  )
+  product = jnp.einsum("npi,npj->nij", bottom, top, precision="highest")
+  return product / bottom.shape[1]
 
 
 def _check_channels(*maps) -> None:

@@ -61,18 +61,25 @@ def _from_products(x):
   The mean is subtracted first. The product loses the distances of neighbours
   that are far from the mean.
   """
-  mean = jnp.mean(x, axis=0, keepdims=True)
-  rest = x - mean
-  products = gram(rest)
+  # Examples last, as a TPU holds maps, and their mean as a product, which it
+  # need not spread over the examples again. Any constant in place of the mean
+  # gives the same results: it wants no gradient.
+  columns = x.T
+  average = jnp.full((len(x), len(x)), 1 / len(x), jnp.float32)
+  mean = jnp.matmul(columns, average, precision="highest")
+  mean = jax.lax.stop_gradient(mean)
+  rest = columns - mean
+  products = gram(rest.T)
   length = jnp.diagonal(products)
   sums = length[:, None] + length[None]
   square = sums - 2 * products
   # Where two rows coincide, as every row with itself, the root is so steep that
   # the rounding of this difference would dominate every other gradient.
   square = jnp.where(square > _ROUNDING * sums, square, 0.0)
-  along = jnp.sum(rest * mean, axis=1)
-  inner = products + along[:, None] + along[None] + jnp.sum(jnp.square(mean))
-  size = safe_sqrt(jnp.sum(jnp.square(x), axis=1))
+  along = jnp.sum(rest * mean, axis=0)
+  offset = jnp.sum(jnp.square(mean), axis=0)
+  inner = products + along[:, None] + along[None] + offset[None]
+  size = safe_sqrt(jnp.sum(jnp.square(columns), axis=0))
   scale = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 0.0)
   return inner * scale[:, None] * scale[None], square
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from ckd_jax import sampling
 from ckd_jax.methods import Batch, Method
 from ckd_jax.methods._checks import above
 from ckd_jax.methods._mixing import blend, mixing
@@ -23,7 +24,7 @@ def mixup(key: jax.Array, batch: Batch, *, beta: float = 1.0) -> Batch:
   References:
     Zhang et al., arXiv 1710.09412.
   """
-  lam = jax.random.beta(key, beta, beta)
+  lam = sampling.beta(key, beta)
   weights = jnp.stack([lam, 1 - lam]).astype(jnp.float32)
   weights = jnp.broadcast_to(weights[None], batch.index.shape)
   return batch._replace(images=blend(batch.images, weights), weights=weights)

@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._maps import pairs, same_size
 from ckd_jax.methods._terms import Extra, Inputs, make_method
-from ckd_jax.numerics import constant, normalise
+from ckd_jax.numerics import constant, gram
 
 
 def nst(student_map: jax.Array, teacher_map: jax.Array) -> jax.Array:
@@ -28,26 +29,36 @@ def nst(student_map: jax.Array, teacher_map: jax.Array) -> jax.Array:
   References:
     Huang and Wang, arXiv 1707.01219, the polynomial kernel of degree 2 and c=0.
   """
-  student, teacher = map(
-    _channels, same_size(student_map, *constant(teacher_map))
+  student, teacher = (
+    x.reshape(len(x), -1, x.shape[-1])  # [n, h * w, c]
+    for x in same_size(student_map, *constant(teacher_map))
   )
-  return (
-    _kernel(teacher, teacher)
-    + _kernel(student, student)
-    - 2 * _kernel(student, teacher)
-  )
-
-
-def _channels(x: jax.Array) -> jax.Array:
-  """[n, h, w, c] -> [n, c, h * w], rows of length 1."""
-  rows = x.reshape(len(x), -1, x.shape[-1])
-  return normalise(jnp.swapaxes(rows, 1, 2))
-
-
-def _kernel(a: jax.Array, b: jax.Array) -> jax.Array:
   # Three means nearly cancel: the rounding of default products would show.
-  products = jnp.einsum("nip,njp->nij", a, b, precision="highest")
-  return jnp.mean(jnp.square(products), axis=(1, 2))
+  mixed = jnp.einsum("npi,npj->nij", student, teacher, precision="highest")
+  ours, theirs = gram(student.mT), gram(teacher.mT)
+  our_scale, their_scale = _scale(ours), _scale(theirs)
+  return (
+    _kernel(theirs, their_scale, their_scale)
+    + _kernel(ours, our_scale, our_scale)
+    - 2 * _kernel(mixed, our_scale, their_scale)
+  )
+
+
+def _scale(products: jax.Array) -> jax.Array:
+  """[n, c, c] -> [n, c]: 1 / the length of every channel, or 0 for zeros.
+
+  Products are divided, not maps: these are a hundred times as large.
+  """
+  # Not jnp.diagonal, whose derivative is a scatter.
+  square = jnp.sum(products * jnp.eye(products.shape[-1])[None], axis=1)
+  # Double where: rsqrt never sees a zero, not even in the gradient.
+  is_zero = square < 1e-24
+  return jnp.where(is_zero, 0.0, lax.rsqrt(jnp.where(is_zero, 1.0, square)))
+
+
+def _kernel(products, rows, columns) -> jax.Array:
+  cosine = products * rows[:, :, None] * columns[:, None]
+  return jnp.mean(jnp.square(cosine), axis=(1, 2))
 
 
 def make(

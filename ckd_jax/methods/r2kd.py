@@ -16,6 +16,7 @@ from ckd_jax.numerics import constant, float32, safe_sqrt, to_matching_float32
 
 # How the second branch alters the image, and the published Beta(b, b) of lam.
 AUGMENTS = {"cutmix": 1.0, "mixup": 0.2, "cutout": 0.0, "none": 0.0}
+_COUNTED = 256  # classes up to which ranks are counted, not sorted
 
 
 def r2kd_value(
@@ -87,8 +88,22 @@ def r2kd_rank(
 
 
 def _ranks(x):
-  order = jnp.argsort(jnp.argsort(x, axis=1), axis=1)
-  return jax.lax.stop_gradient(order.astype(jnp.float32))
+  """float32[n, classes]: a class's place in its row, 0 the least.
+
+  Of equals the first comes first. Comparing all with all is cheaper than two
+  sorts on every device, until there are many classes.
+  """
+  x = jax.lax.stop_gradient(x)
+  if x.shape[1] > _COUNTED:
+    order = jnp.argsort(jnp.argsort(x, axis=1), axis=1)
+    return order.astype(jnp.float32)
+  mine, other, place = x[:, :, None], x[:, None, :], jnp.arange(x.shape[1])
+  is_before = (place[None] < place[:, None])[None]
+  is_less = jnp.where(is_before, other <= mine, other < mine)
+  # Not with itself: a compiler that computes x anew for either side may round
+  # one of them otherwise.
+  is_less &= (place[None] != place[:, None])[None]
+  return jnp.sum(is_less.astype(jnp.float32), axis=2)
 
 
 def _cosine(x, y):
@@ -233,7 +248,7 @@ def _alter(key, images, augment: str, hole: int):
     inside = box(box_key, images.shape[2:4], (hole, hole))
     altered = jnp.where(inside[None, None, :, :, None], 0, images[:, :1])
     return altered, jnp.array([1.0, 0.0])
-  lam = jax.random.beta(lam_key, AUGMENTS[augment], AUGMENTS[augment])
+  lam = sampling.beta(lam_key, AUGMENTS[augment])
   if augment == "cutmix":
     altered, lam = paste(box_key, images, lam)
     return altered, jnp.stack([lam, 1 - lam])

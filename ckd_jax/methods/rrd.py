@@ -68,12 +68,22 @@ def enqueue(
     The new queue and the new pointer, int32 in [0, rows).
   """
   rows, n = len(queue), len(teacher)
-  pointer = jnp.asarray(pointer, jnp.int32)
+  pointer = jnp.asarray(pointer, jnp.int32) % rows
   # Keep the last rows where not all fit, so that none is written twice.
   kept = min(n, rows)
-  index = (pointer + jnp.arange(n - kept, n, dtype=jnp.int32)) % rows
   (new,) = constant(normalise(teacher[n - kept :]))
-  return queue.at[index].set(new.astype(queue.dtype)), (pointer + n) % rows
+  first = (pointer + n - kept) % rows
+  # Two slices, up to the end and from the start: a queue that is donated is
+  # written in place, and a scatter would go row by row.
+  start = jnp.minimum(first, rows - kept)
+  for begin, turn in ((start, first - start), (0, first - rows)):
+    index = jnp.arange(kept) - turn
+    is_new = (index >= 0) & (index < kept)
+    old = jax.lax.dynamic_slice_in_dim(queue, begin, kept)
+    turned = jnp.roll(new, turn, axis=0).astype(queue.dtype)
+    piece = jnp.where(is_new[:, None], turned, old)
+    queue = jax.lax.dynamic_update_slice_in_dim(queue, piece, begin, 0)
+  return queue, (pointer + n) % rows
 
 
 def make(

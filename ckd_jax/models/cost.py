@@ -27,5 +27,17 @@ def flops(model: Model, params, state, image_shape) -> float:
     return model.apply(params, state, image, train=False)[0].logits
 
   image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  analysis = jax.jit(forward).lower(params, state, image).cost_analysis()
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, state)
+  )
+  with jax.default_device(_counting_device()):
+    analysis = jax.jit(forward).lower(*shapes, image).cost_analysis()
   return float((analysis or {}).get("flops", float("nan")))
+
+
+def _counting_device() -> jax.Device | None:
+  """The CPU: XLA does not count for a GPU what is not compiled."""
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError:  # JAX_PLATFORMS without it
+    return None

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ckd_jax.numerics import moments
+
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 small_normal = nn.initializers.normal(0.01)
 # Uniform within 1 / sqrt(fan_in): PyTorch's default.
@@ -65,10 +67,9 @@ class BatchNorm(nn.Module):
     mean, var = running_mean.value, running_var.value
     wide = x.astype(jnp.float32)
     if train:
-      axes = tuple(range(x.ndim - 1))
-      mean = wide.mean(axes)
-      # Two passes: mean(x^2) - mean^2 saves 2 % and loses the digits.
-      var = jnp.square(wide - _channels(mean, x)).mean(axes)
+      # One pass saves a fifth of an accelerator's step, and no digit that
+      # bfloat16 has.
+      mean, var = moments(wide, one_pass=x.dtype == jnp.bfloat16)
       count = x.size // x.shape[-1]
       unbiased = var * (count / max(count - 1, 1))
       running_mean.value += self.momentum * (mean - running_mean.value)

@@ -5,16 +5,29 @@ devices, `loop` trains, `summary` reports.
 """
 
 from ckd_jax.run.given import Given
-from ckd_jax.run.logger import Diverged
+from ckd_jax.run.logger import Diverged, header
+from ckd_jax.run.plan import Plan, make_plan
+from ckd_jax.run.programs import Programs, longest_launch, make_programs
+from ckd_jax.run.rehearsal import answers_of, refusing, rehearse_early
 from ckd_jax.run.together import prepare_all, train_faster, train_together
-from ckd_jax.run.train import run
+from ckd_jax.run.train import load_dataset, run
 from ckd_jax.run.workdir import check_workdir, remove_empty
 
 __all__ = [
   "Diverged",
   "Given",
+  "Plan",
+  "Programs",
+  "answers_of",
   "check_workdir",
+  "header",
+  "load_dataset",
+  "longest_launch",
+  "make_plan",
+  "make_programs",
   "prepare_all",
+  "refusing",
+  "rehearse_early",
   "remove_empty",
   "run",
   "train_faster",

@@ -16,7 +16,7 @@ from ckd_jax.run.answers import Collected
 from ckd_jax.run.feed import Feed, make_feed, student_images
 from ckd_jax.run.phase import Phase
 from ckd_jax.run.plan import Plan
-from ckd_jax.run.programs import Programs, default_launch, make_phases
+from ckd_jax.run.programs import Programs, longest_launch, make_phases
 from ckd_jax.step import (
   Examples,
   Images,
@@ -132,12 +132,11 @@ def assemble(
   feed = None
   if streamed:
     feed = make_feed(plan, dataset, answers, examples, mesh)
-  longest = 1 if streamed else plan.steps_per_launch or default_launch()
   return RunContext(
     plan=plan,
     programs=programs,
     scale=scale,
-    longest=longest,
+    longest=longest_launch(plan, streamed, mesh),
     feed=feed,
     stages=stages,
     examples=examples,

@@ -91,9 +91,27 @@ def make_launch(step: Step, replicas: NamedSharding) -> Callable[[int], Step]:
   return launch
 
 
-def default_launch() -> int:
-  """Steps per launch: on a CPU 1, where a loop in a program is slow."""
-  return 1 if jax.default_backend() == "cpu" else _LAUNCH
+def default_launch(platform: str | None = None) -> int:
+  """Steps per launch: on a CPU 1, where a loop in a program is slow.
+
+  Args:
+    platform: of the devices, "cpu", "gpu" or "tpu"; None is this process's.
+  """
+  return 1 if (platform or jax.default_backend()) == "cpu" else _LAUNCH
+
+
+def longest_launch(plan: Plan, streamed: bool, mesh: Mesh) -> int:
+  """Steps per launch, at most.
+
+  Args:
+    plan: whose `steps_per_launch` chooses, if it is not 0.
+    streamed: whether the host sends images for one step at a time.
+    mesh: the devices.
+  """
+  if streamed:
+    return 1
+  platform = mesh.devices.flat[0].platform
+  return plan.steps_per_launch or default_launch(platform)
 
 
 def make_phases(

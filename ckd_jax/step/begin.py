@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ckd_jax.methods import Outputs
 from ckd_jax.step.rows import take_rows
@@ -49,8 +50,7 @@ def init_state(
   if live is not None:
     teacher = sample_of(live.model, *examples.live[0])
   elif examples.teachers:
-    first = jnp.zeros((1, 1), jnp.int32)
-    teacher = take_rows(examples.teachers[0], first)
+    teacher = take_rows(examples.teachers[0], np.zeros((1, 1), np.int32))
   else:
     teacher = Outputs(jnp.zeros_like(student.logits))
   method_params, method_state = recipe.method.init(

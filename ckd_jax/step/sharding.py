@@ -1,7 +1,7 @@
 """Where things lie: the mesh, a batch on it, and images with it or the host."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -11,22 +11,28 @@ from ckd_jax.errors import UserError
 from ckd_jax.methods import Batch
 
 
-def make_mesh(batch_size: int, students: int = 1) -> Mesh:
+def make_mesh(
+  batch_size: int,
+  students: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
   """All devices, or as many as divide the batch, as (students, data).
 
   Args:
     batch_size: of one student, divided over the axis `data`.
     students: trained at once; as many devices as divide their number make the
       axis `students`.
+    devices: to choose from; None is all that are here.
 
   Raises:
     UserError: on several hosts every device must have its share.
   """
-  devices = jax.devices()
+  devices = jax.devices() if devices is None else devices
+  hosts = {device.process_index for device in devices}
   rows = math.gcd(students, len(devices))
   each = len(devices) // rows
   count = max(n for n in range(1, each + 1) if batch_size % n == 0)
-  if count < each and jax.process_count() > 1:
+  if count < each and len(hosts) > 1:
     raise UserError(
       f"batch_size {batch_size} is not a multiple of the {len(devices)} devices"
     )
@@ -65,16 +71,21 @@ def host_device() -> jax.Device:
     return jax.local_devices()[0]
 
 
-def streams(placement: str, images) -> bool:
+def streams(placement: str, images, memory_bytes: float = 0) -> bool:
   """Whether images stay with the host and are sent batch by batch.
 
   Args:
     placement: "device", "stream", or "auto": those that would take more than
       half of a device's memory.
     images: uint8[n, h, w, c], in memory or in files.
+    memory_bytes: of a device; 0: it is asked.
   """
   if placement != "auto":
     return placement == "stream"
-  limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-  limit = limit or memory()  # a CPU shares it with the host
-  return math.prod(images.shape) > limit / 2
+  return math.prod(images.shape) > (memory_bytes or _memory()) / 2
+
+
+def _memory() -> float:
+  """Bytes of a device's memory; a CPU shares it with the host."""
+  found = jax.local_devices()[0].memory_stats() or {}
+  return found.get("bytes_limit") or memory()

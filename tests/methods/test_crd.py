@@ -7,7 +7,7 @@ import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
-from ckd_jax.methods.crd import _other_classes, _sort_by_class, crd, crd_memory
+from ckd_jax.methods.crd import _classes, _draw_counts, crd, crd_memory
 from tests.helpers.arrays import draw, unit
 from tests.helpers.dtypes import every_dtype
 
@@ -179,32 +179,49 @@ def test_a_first_batch_far_from_its_memory_does_not_poison_the_run():
   assert all(np.isfinite(leaf).all() for leaf in after)
 
 
-@pytest.mark.parametrize("num_examples", [12, 10])
-def test_negatives_are_all_rows_of_other_classes_alike(num_examples):
-  labels = jnp.array([2, 0, 1, 0, 2, 2, 0, 1, 2, 0, 1, 1], jnp.int32)
-  task = Task(num_examples, 3, 3, 4, labels)
-  classes = jax.jit(lambda n: _sort_by_class(task._replace(num_examples=n)))(
+LABELS = np.array([2, 0, 1, 0, 2, 2, 0, 1, 2, 0, 1, 1], np.int32)
+
+
+def many_counts(num_examples, negatives, draws=4000):
+  """Counts for an image of each class, [draws, 3, rows]."""
+  task = Task(num_examples, 3, 3, 4, jnp.asarray(LABELS))
+  classes = jax.jit(lambda n: _classes(task._replace(num_examples=n)))(
     num_examples
   )
-  drawn = np.asarray(
-    _other_classes(jax.random.key(0), jnp.arange(3), classes, 6000)
+  draw = jax.vmap(
+    lambda key: _draw_counts(key, np.arange(3), classes, negatives)
   )
+  return np.asarray(jax.jit(draw)(jax.random.split(jax.random.key(0), draws)))
+
+
+@pytest.mark.parametrize("negatives", [1, 5, 8, 30])
+@pytest.mark.parametrize("num_examples", [12, 10])
+def test_negatives_are_all_rows_of_other_classes_alike(num_examples, negatives):
+  drawn = many_counts(num_examples, negatives)
   for label in range(3):
-    rows, counts = np.unique(drawn[label], return_counts=True)
-    inside = np.asarray(labels)[:num_examples]
-    np.testing.assert_array_equal(rows, np.flatnonzero(inside != label))
-    expected = 6000 / len(rows)
-    assert (
-      (counts - expected) ** 2 / expected
-    ).sum() < 30  # chi square, 8 d.f.
+    other = (LABELS != label) & (np.arange(12) < num_examples)
+    rate = negatives / other.sum()
+    assert not drawn[:, label, ~other].any()
+    counts = drawn[:, label, other]
+    assert set(np.unique(counts)) <= {np.floor(rate), np.ceil(rate)}
+    error = np.sqrt(rate % 1 * (1 - rate % 1) / len(counts))
+    np.testing.assert_allclose(counts.mean(0), rate, atol=4 * error + 1e-6)
+
+
+def test_negatives_are_drawn_independently():
+  """Of rows, of images, and of steps: no correlation in 4 standard errors."""
+  drawn = many_counts(12, 3, draws=6000)
+  by_image = [drawn[:, i, LABELS != i] for i in range(3)]
+  columns = np.concatenate(by_image, axis=1).T  # 24 images x rows, by draws
+  both = np.concatenate([columns[:, 1:], columns[:, :-1]])
+  correlation = np.corrcoef(both) - np.eye(len(both))
+  assert np.abs(correlation).max() < 4.5 / np.sqrt(6000)
 
 
 def test_one_class_alone_still_gives_rows_of_the_table():
   task = Task(5, 2, 5, 1, jnp.ones(7, jnp.int32))
-  drawn = _other_classes(
-    jax.random.key(0), task.labels[:5], _sort_by_class(task), 8
-  )
-  assert drawn.min() >= 0 and drawn.max() < 5
+  drawn = _draw_counts(jax.random.key(0), task.labels[:5], _classes(task), 8)
+  assert not drawn[:, 5:].any() and set(np.unique(drawn[:, :5])) <= {1, 2}
 
 
 def test_the_method_trains_both_heads_and_moves_its_memory():
@@ -227,6 +244,29 @@ def test_the_method_trains_both_heads_and_moves_its_memory():
   np.testing.assert_allclose(
     value, metrics["cross_entropy"] + 0.8 * metrics["crd"], rtol=1e-6
   )
+  np.testing.assert_allclose(
+    metrics["crd"], by_hand(params, state, student, batch), rtol=1e-5
+  )
   for old, new in zip(state["memory"][:2], after["memory"][:2], strict=True):
     moved = np.flatnonzero(np.any(old != new, axis=1))
     np.testing.assert_array_equal(moved, [0, 1, 3, 9])
+
+
+def by_hand(params, state, student, batch):
+  """What the method logs, in float64, from the counts that it draws."""
+  index, noise = batch.index[:, 0], 6 / 10
+  classes, memory, total = state["classes"], state["memory"], 0.0
+  counts = _draw_counts(jax.random.key(1), batch.labels[:, 0], classes, 6)
+  counts = np.asarray(counts, np.float64)
+  for outputs, head, bank in (
+    (student, params["student"], memory.teacher),
+    (batch.teachers[0], params["teacher"], memory.student),
+  ):
+    x = outputs.embedding[:, 0] @ head["weight"] + head["bias"][None]
+    e = np.exp(unit(np.asarray(x)) @ np.float64(bank).T / 0.07)
+    own = e[np.arange(4), index]
+    z = 10 * ((counts * e).sum() + own.sum()) / (counts.sum() + 4)
+    positive = np.log(own / (own + noise * z))
+    negative = (counts * np.log(noise * z / (e + noise * z))).sum(1)
+    total -= (positive + negative).mean()
+  return total

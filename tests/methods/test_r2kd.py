@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Outputs, Task
-from ckd_jax.methods.r2kd import r2kd_rank, r2kd_value
+from ckd_jax.methods.r2kd import _ranks, r2kd_rank, r2kd_value
 from tests.helpers.arrays import draw, softmax
 from tests.helpers.dtypes import every_dtype
 
@@ -54,6 +54,14 @@ def test_the_formulas(n, classes):
     rtol=1e-5,
     atol=1e-6,
   )
+
+
+@pytest.mark.parametrize("classes", [7, 300])  # counted, and sorted
+def test_ranks_are_a_stable_order_of_equals(classes):
+  x = np.random.default_rng(0).integers(0, 5, (4, classes)).astype("f4")
+  x[1], x[2] = 0, -x[2]
+  order = np.argsort(np.argsort(x, axis=1, kind="stable"), axis=1)
+  np.testing.assert_array_equal(jax.jit(_ranks)(x), order)
 
 
 def test_gradients_and_what_has_none():
@@ -146,7 +154,7 @@ def make_batch(teachers=1):
 def test_the_altered_branch(augment):
   method = methods.make("r2kd", augment=augment, hole=4)
   before = make_batch()
-  after = jax.jit(method.prepare)(jax.random.key(5), before)
+  after = jax.jit(method.prepare)(jax.random.key(6), before)
   assert after.images.shape == before.images.shape and method.passes == (1, 1)
   np.testing.assert_array_equal(after.images[:, 0], before.images[:, 0])
   np.testing.assert_array_equal(after.labels[:, 1], before.labels[:, 0])

@@ -75,6 +75,20 @@ def test_the_queue_goes_round():
   assert pointer == 1 and pointer.dtype == jnp.int32
 
 
+@pytest.mark.parametrize("n", [1, 3, 6, 7, 9])
+def test_every_place_of_the_queue_is_written_in_turn(n):
+  """Against a loop over the rows, from every pointer of a queue of 7."""
+  queue, new = draw(7, 2, seed=1), draw(n, 2)
+  write = jax.jit(enqueue)
+  for pointer in range(7):
+    expected = queue.copy()
+    for i, row in enumerate(unit(new)):
+      expected[(pointer + i) % 7] = row
+    written, after = write(queue, pointer, new)
+    np.testing.assert_allclose(written, expected, rtol=1e-5)
+    assert after == (pointer + n) % 7
+
+
 @every_dtype
 @pytest.mark.parametrize("kind", ["zero", "equal", "duplicate", "large", "one"])
 def test_hazards(kind, dtype):

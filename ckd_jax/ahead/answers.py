@@ -1,0 +1,80 @@
+"""The shapes of a teacher's answers, before it is asked or even trained."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ckd_jax import models, student, table, teacher
+from ckd_jax.methods import Model, Outputs
+from ckd_jax.run import Plan, answers_of
+from ckd_jax.step import Live
+
+_STORED = np.float16  # a table's default
+
+
+def expected(plan: Plan) -> tuple[tuple[Outputs, ...], Live | None]:
+  """What the step of a run will be given by its teachers, as shapes.
+
+  Args:
+    plan: whose teacher is a network that is known, or gives logits only.
+
+  Returns:
+    The answers [rows, ...] of each teacher in a table; and the teachers that
+    answer inside the step instead, if they do.
+
+  Raises:
+    UserError: the method compares what this teacher does not give.
+  """
+  needs, asking = plan.method.needs, plan.asking
+  if not needs or asking.source == "none":
+    return (), None
+  network = _network(plan)
+  count = 2 if asking.pruned else 1
+  if network is not None and asking.live:
+    weights = _weights(network, plan.images)
+    live = Live(network, (weights,) * count, plan.recipe.mean, plan.recipe.std)
+    return (), live
+  if network is not None:
+    shown = answers_of(network, plan.images)
+  else:
+    shown = _told(plan)
+  given = {
+    field for field in shown._fields if jax.tree.leaves(getattr(shown, field))
+  }
+  teacher.require(asking.path or asking.name or "given", given, needs)
+  kept = {field: getattr(shown, field) for field in {"logits", *needs}}
+  rows = plan.recipe.task.num_examples
+  stored = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), _STORED),
+    Outputs(**kept),
+  )
+  return (stored,) * count, None
+
+
+def _network(plan: Plan) -> Model | None:
+  """A local teacher's network, without its weights."""
+  asking, classes = plan.asking, plan.recipe.task.num_classes
+  if plan.teacher_training is not None:
+    return models.load(plan.teacher_training.student, classes)
+  if asking.source == "torch":
+    return models.load(asking.name, classes)
+  if asking.source == "checkpoint":
+    return student.open_student(f"{asking.path}/{student.STUDENT}")[0]
+  return None
+
+
+def _told(plan: Plan) -> Outputs:
+  """Of a table the shapes of its arrays; others give logits only."""
+  path = plan.asking.path
+  if plan.asking.source == "table" and path and table.exists(path):
+    held = table.read(path)
+    fields = table.given(held.answers)
+    return table.to_outputs(held.answers, held.kind, fields)
+  task = plan.recipe.task
+  shape = (task.num_examples, task.num_classes)
+  return Outputs(jax.ShapeDtypeStruct(shape, _STORED))
+
+
+def _weights(network: Model, images):
+  image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+  return jax.eval_shape(network.init, jax.random.key(0), image)

@@ -1,0 +1,103 @@
+"""What is compiled for TPUs, what must hold of it, and what was recorded."""
+
+import json
+import pathlib
+
+from ckd_jax import methods
+from ckd_jax.ahead import Case
+
+RECORDED = pathlib.Path(__file__).with_name("recorded.json")
+MORE = 1.1  # times the recorded cycles that a change may cost
+# So many that no fast memory holds the tables, and no other side is as long.
+_ROWS = 53_248
+_ALL = (("estimator", "all"),)
+
+
+def _part(method: str, part: str = "loss") -> Case:
+  return Case(method=method, images=128, rows=_ROWS, part=part)
+
+
+CASES = {
+  "step of 512 images": Case(hyper=_ALL, images=512, rows=_ROWS),
+  "launch of 32 steps": Case(hyper=_ALL, images=128, rows=_ROWS, steps=32),
+  "8 chips": Case(target="v5e:2x4", hyper=_ALL, images=512, rows=_ROWS),
+  "imagenet on 256 chips": Case(
+    target="v5e:16x16",
+    config="imagenet",
+    student="",
+    hyper=_ALL,
+    images=256,
+    rows=100_000,
+  ),
+  **{f"{method} alone": _part(method) for method in methods.names()},
+  **{
+    f"{method} alone, stage {number}": _part(method, f"stage {number}")
+    for method in methods.names()
+    for number in range(1, 1 + len(methods.make(method).stages))
+  },
+  "icd on 8 chips": Case(
+    target="v5e:2x4", method="icd", images=512, rows=_ROWS
+  ),
+  "wrn_16_2 on 8 chips": Case(
+    target="v5e:2x4", student="wrn_16_2", hyper=_ALL, images=512, rows=_ROWS
+  ),
+}
+# Of methods whose own part is seen above, the whole step.
+WHOLE = {
+  f"{method}, whole": Case(method=method, images=128, rows=_ROWS)
+  for method in methods.names()
+}
+CASES |= WHOLE
+SLOW = {"icd on 8 chips", "wrn_16_2 on 8 chips", *WHOLE}
+
+
+def recorded() -> dict[str, dict]:
+  """{case: figures} of the file."""
+  return json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+
+
+def to_record(found: dict) -> dict:
+  """What of a case's figures is held against it later."""
+  return {
+    "cycles": found["cycles"],
+    "collectives": found["collectives"],
+    "loops of unknown length": len(found["endless_loops"]),
+  }
+
+
+def violations(found: dict, before: dict | None) -> list[str]:
+  """What must not be, one line each.
+
+  Args:
+    found: figures of a case.
+    before: what was recorded of it; None: nothing.
+  """
+  wrong = [
+    f"a loop over {loop['trips']} rows at {loop['source']}, "
+    f"{loop['cycles']:,.0f} cycles"
+    for loop in found["row_loops"]
+  ]
+  wrong += [
+    f"a copy of {copy['table']}, {copy['bytes'] / 1e6:.0f} MB, at "
+    f"{copy['source']}"
+    for copy in found["table_copies"]
+    # 200 bytes a row, a fifteenth of its image: the recorded cycles hold them.
+    if not copy["table"].endswith("logits")
+  ]
+  temporary, held = found["memory"]["temporary"], found["tables"]
+  if held and temporary > held / 4:
+    wrong.append(
+      f"{temporary / 1e6:.0f} MB temporary beside tables of {held / 1e6:.0f}"
+    )
+  wrong += [f"a transfer to or from the host: {name}" for name in found["host"]]
+  if found["float64"]:
+    wrong.append(f"{found['float64']} instructions give float64")
+  if before is None:
+    return [*wrong, "nothing is recorded: python -m tests.tpu.record"]
+  if found["cycles"] > MORE * before["cycles"]:
+    wrong.append(f"{found['cycles']:,} cycles, recorded {before['cycles']:,}")
+  now = to_record(found)
+  for what in ("collectives", "loops of unknown length"):
+    if now[what] != before[what]:
+      wrong.append(f"{what}: {now[what]}, recorded {before[what]}")
+  return wrong
