@@ -210,7 +210,7 @@ def test_a_black_box_cannot_answer_for_its_embedding(paid, tmp_path):
   flags, arg = from_table(paid, LINEAR, method="icd")
   with pytest.raises(UserError, match="embedding") as refused:
     run(tmp_path, *flags, arg=arg)
-  named = str(refused.value).split("work without: ")[1]
+  named = str(refused.value).split(" without: ")[1]
   assert set(named.split(", ")) == set(
     methods.working_with(frozenset({"logits"}))
   )
