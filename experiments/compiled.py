@@ -18,14 +18,15 @@ compiles a method's own part of a step, without the student: "loss", or "stage
 
 import argparse
 import ast
+import contextlib
 import datetime
+import importlib.metadata
 import itertools
 import json
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # a device of this machine is not asked
 
-import jax
 import study
 
 from ckd_jax import ahead, methods
@@ -87,6 +88,15 @@ def hyper_of(text: str) -> tuple:
   return tuple((name, value(text)) for name, text in pairs)
 
 
+def versions() -> dict[str, str]:
+  """Of JAX and of the compilers that are here."""
+  found = {}
+  for name in ("jax", "libtpu", "jax-cuda12-plugin"):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  return found
+
+
 def main() -> None:
   """Compiles, prints, appends."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -104,7 +114,7 @@ def main() -> None:
   parser.add_argument("--top", type=int, default=0)
   flags = parser.parse_args()
   names = flags.methods
-  facts = {"jax": jax.__version__, "date": str(datetime.date.today())}
+  facts = versions() | {"date": str(datetime.date.today())}
   RESULTS.parent.mkdir(exist_ok=True)
   for target, student, method, images, rows in itertools.product(
     flags.targets.split(","),

@@ -1,11 +1,11 @@
 """Which comparison helps most, on an accelerator: five seeds, paired.
 
   python experiments/five_seeds.py --table=DIR [--data=FILE.npz] [--jobs=10]
-    [--seeds=1,2,3,4,5] [--steps=2500] [--only=TEXT]
+    [--seeds=1,2,3,4,5] [--steps=2500] [--how=together] [--only=TEXT]
 
 The setting of low_budget.py with a cosine rate. The seeds of one loss are one
-sweep, trained together by one program; `jobs` losses go side by side. DIR holds
-answers about CIFAR-100, or about the images of FILE. Runs are lines of
+sweep, by default trained by one program; `jobs` losses go side by side. DIR
+holds answers about CIFAR-100, or about the images of FILE. Runs are lines of
 results/five_seeds.jsonl. The table compares every loss with `logit_mse`, seed
 by seed: both see the same images and answers.
 """
@@ -57,7 +57,8 @@ def sweep(arm: str, flags) -> list[dict]:
   )
   command[command.index("ckd_jax.main")] = "ckd_jax.sweep"
   folder = flags.runs / arm.replace(", ", "-").replace(" ", "-")
-  command += [f"--over=seed+budget_seed={flags.seeds}", "--how=together"]
+  command += [f"--over=seed+budget_seed={flags.seeds}"]
+  command += [f"--how={flags.how}"]
   folder.mkdir(parents=True, exist_ok=True)
   with open(flags.runs / f"{folder.name}.log", "a") as log:
     subprocess.run(
@@ -125,6 +126,7 @@ def main() -> None:
   parser.add_argument("--jobs", type=int, default=1)
   parser.add_argument("--seeds", default="1,2,3,4,5")
   parser.add_argument("--steps", type=int, default=2500)
+  parser.add_argument("--how", default="together")
   parser.add_argument("--only", default="", help="part of a loss's name")
   parser.add_argument("--runs", default="runs/five_seeds", type=pathlib.Path)
   flags = parser.parse_args()
