@@ -215,8 +215,8 @@ def _conflicts(config, method) -> Iterator[str]:
     yield f"teacher.source {source!r} needs teacher.path"
   if source == "table" and config.table.path:
     yield (
-      "table.path is where a teacher's answers are kept, and teacher.source"
-      " 'table' asks none: name the table as teacher.path alone"
+      "table.path keeps the answers of a teacher that is asked, and"
+      " teacher.source 'table' asks none: set teacher.path alone"
     )
   if config.teacher.live and config.hyper.get("offset") == FIT:
     yield (
@@ -225,8 +225,8 @@ def _conflicts(config, method) -> Iterator[str]:
     )
   if config.teacher.pruned and method.max_teachers < 2:
     yield (
-      f"method {config.method!r} listens to one teacher: teacher.pruned makes a"
-      " second one for r2kd, set teacher.pruned=0.0"
+      f"method {config.method!r} has one teacher: teacher.pruned makes a second"
+      " one for r2kd, set teacher.pruned=0.0"
     )
   if config.teacher.pruned and source not in ("checkpoint", "torch", "train"):
     yield (
