@@ -130,7 +130,7 @@ def _over(text: str) -> tuple[list[str], list[str]]:
   if not equals or not all(itertools.chain(*parts)):
     raise UserError(f"--over={text}: write --over=KEY=VALUE,VALUE")
   if len(set(parts[1])) < len(parts[1]):
-    raise UserError(f"--over={text}: a value is repeated")
+    raise UserError(f"--over={text}: a value comes twice")
   return parts
 
 
