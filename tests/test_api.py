@@ -1,4 +1,4 @@
-"""Distillation from Python: what the command does, with objects for names."""
+"""Distillation from Python: the command, with objects in place of names."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The house keeps its order: floors, faces, sizes."""
+"""The order of the package: floors, exported names, sizes."""
 
 import collections
 import importlib

@@ -1,4 +1,4 @@
-"""Networks that answer here: on devices, from files, whole or pruned."""
+"""Local teachers: on devices, from files, whole or pruned."""
 
 import json
 
