@@ -1,4 +1,4 @@
-"""Distillation from Python: what the command does, with objects for names."""
+"""Distillation from Python: the command, with objects in place of names."""
 
 import contextlib
 import math
@@ -26,8 +26,8 @@ class Result(NamedTuple):
   """A finished run.
 
   Attributes:
-    path: its folder, as the command would have left it.
-    summary: what summary.json holds.
+    path: its folder, with the same files as after the command.
+    summary: the contents of summary.json.
     student: the best student: uint8 images to float32 logits.
   """
 
@@ -57,26 +57,27 @@ def distill(
   unfinished run.
 
   Args:
-    config: from `get_config`, or the name of one; None where `data`
-      is given, whose defaults are those of configs/digits.py.
-    workdir: folder for everything that the run makes; None is a new temporary
+    config: from `get_config`, or a name for it; None, with `data`, has the
+      defaults of configs/digits.py.
+    workdir: folder for everything that the run writes; None is a new temporary
       one, which remains.
     student: a name of `models.names()`, a `Model`, or a Linen, NNX, Equinox or
-      Haiku network; None is the one that the config names.
+      Haiku network; None is the student of the config.
     data: (images, labels), or ((images, labels), (test images, test labels)),
       or a `Dataset`; images are uint8[n, h, w, c] and labels int[n].
-    answers: of the teacher: float[n, classes], logits about the n training
-      images in their order; a `Table`; or a function uint8[n, h, w, c] ->
+    answers: the teacher's: float[n, classes], logits of the n training images
+      in their order; a `Table`; or a function uint8[n, h, w, c] ->
       float[n, classes], which needs `budget=`: it is asked about the training
       part of so many images, each of them once.
     method: a name of `methods.names()`; its hyper-parameters are keys like
       `**{"hyper.temperature": 2.0}`.
     progress: called with (step, numbers by name) after logged steps and
       evaluations. Nothing is printed; likely mistakes are a UserWarning.
-    **keys: of the config, `steps=1000` or `**{"optimizer.learning_rate": 0.1}`.
+    **keys: keys of the config, `steps=1000` or
+      `**{"optimizer.learning_rate": 0.1}`.
 
   Raises:
-    UserError: anything that can be mended by the caller, in one line.
+    UserError: a mistake of the caller, in one line.
   """
   devices.use_every_core()
   dataset = None if data is None else _dataset(data)
@@ -85,14 +86,14 @@ def distill(
   with settled.unlocked():
     model = _name_student(settled, student)
     _name_teacher(settled, answers)
-  if is_ours and callable(answers) and "budget" not in keys:
+  if is_ours and settled.teacher.source == "callable" and "budget" not in keys:
     raise UserError(
       f"give budget=: without it all {settled.budget} images are asked about"
     )
   for key, value in keys.items():
     configuration.set_value(settled, key, value)
   if "batch_size" not in keys and is_ours:
-    # The default would be more than there are of few images.
+    # The default can exceed a small number of images.
     learned = math.ceil((1 - settled.val_fraction) * settled.budget)
     batch_size = min(settled.batch_size, max(learned, 1))
     configuration.set_value(settled, "batch_size", batch_size)
@@ -126,7 +127,7 @@ def _dataset(data: Any) -> Dataset:
 
 
 def _config(config: Any, dataset: Dataset | None, method: str | None) -> Any:
-  """A config of one's own, or the defaults for arrays."""
+  """The caller's config, or the defaults for arrays."""
   options = {} if method is None else {"method": method}
   if isinstance(config, str):
     return configuration.get_config(config, **options)
@@ -139,7 +140,7 @@ def _config(config: Any, dataset: Dataset | None, method: str | None) -> Any:
       )
     return own
   if dataset is None:
-    raise UserError("there is nothing to learn from: give a config, or data=")
+    raise UserError("there is nothing to learn from: give a config or data=")
   own: Any = configuration.get_config("digits", **options)
   pixels = dataset.train.images[:].reshape(-1, dataset.train.images.shape[-1])
   mean, std = pixels.mean(0) / 255, pixels.std(0) / 255
@@ -154,7 +155,7 @@ def _config(config: Any, dataset: Dataset | None, method: str | None) -> Any:
 
 
 def _name_student(config: Any, student: Any) -> Model | None:
-  """Enters the student's name; returns its network where it is an object."""
+  """Sets the student's name; returns the network if it is an object."""
   if student is None:
     return None
   if isinstance(student, str):
@@ -166,7 +167,7 @@ def _name_student(config: Any, student: Any) -> Model | None:
 
 
 def _name_teacher(config: Any, answers: Any) -> None:
-  """Enters where answers come from, where they are objects."""
+  """Sets the source of the answers if they are objects."""
   if answers is None:
     return
   if callable(answers):

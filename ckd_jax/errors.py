@@ -1,7 +1,7 @@
 """A user's mistake is one line on stderr and exit status 2, never a traceback.
 
 Code that finds such a mistake raises `UserError`; every command of the package
-runs inside `command`, which is the only place that prints it.
+runs inside `command`, the only place that prints it.
 """
 
 import difflib
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 
 class UserError(Exception):
-  """What is wrong and what to do, in one line."""
+  """A mistake of the user: what is wrong and what to do, in one line."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-  """Says which of `choices` the user may have meant, or lists them all."""
+  """Suggests the most similar of `choices`, or lists them all."""
   choices = sorted(choices)
   close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
   if close:

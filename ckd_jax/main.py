@@ -1,7 +1,6 @@
-"""The command: `python -m ckd_jax.main --config=configs/digits.py`."""
+"""The command `ckd-jax train`, or `python -m ckd_jax.main`."""
 
 import sys
-import textwrap
 
 from ckd_jax import errors
 from ckd_jax.system import devices
@@ -34,20 +33,16 @@ flags
 
 
 def main(argv: list[str]) -> None:
-  """Flags in, `run(config, workdir)` out."""
+  """Trains one student, as the flags say."""
   if {"-h", "--help"} & set(argv):
     from ckd_jax import ahead, config
 
-    targets = textwrap.fill(
-      f"targets   {', '.join(ahead.names())}",
-      width=79,
-      subsequent_indent=" " * 10,
-    )
-    print(HELP, config.keys(), config.epilog(), targets, sep="\n")
+    names = config.epilog(targets=ahead.names())
+    print(HELP, config.keys(), names, sep="\n", end="")
     return
   target, argv = _compile_for(argv)
   devices.use_every_core()
-  # Only now that the devices are settled.
+  # Imported only after the number of devices is set.
   from ckd_jax import ahead, config
   from ckd_jax.run import run
   from ckd_jax.system import compile_cache, hosts

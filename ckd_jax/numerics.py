@@ -1,7 +1,7 @@
 """What losses share: float32 arithmetic, finite values, finite gradients."""
 
 import functools
-from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,13 @@ def distances(x: jax.Array) -> jax.Array:
   return map_rows(to_all, x, floats=x.size)
 
 
-def map_rows(function: Callable, rows, *, floats: int) -> jax.Array:
+class OfRow(Protocol):
+  """Computes an array from one row of every array of a tree."""
+
+  def __call__(self, row: Any, /) -> jax.Array: ...
+
+
+def map_rows(function: OfRow, rows: Any, *, floats: int) -> jax.Array:
   """Applies a function to every row, with bounded memory forward and back.
 
   Args:

@@ -22,12 +22,12 @@ LABELS = {NONE: "no offset", FIT: "offset fitted"}
 
 
 class OffsetPlan(NamedTuple):
-  """What is done about the offset in one run.
+  """How one run treats the offset.
 
   Attributes:
-    mode: "none" or "fit", the way in which accuracies are reported.
-    bias: path of the leaf in the student's parameters that takes up a fitted
-      offset; None for mode "none".
+    mode: "none" or "fit", in which accuracies are reported.
+    bias: path of the leaf in the student's parameters to which a fitted offset
+      is added; None for mode "none".
   """
 
   mode: str = NONE
@@ -213,7 +213,7 @@ def find_bias(logits: LogitsOf, params: Any) -> tuple[str, ...]:
 
 
 def _keys(where) -> tuple[str, ...]:
-  """A path of jax as the texts of its keys."""
+  """The keys of a path of jax, as strings."""
   return tuple(
     jax.tree_util.keystr((key,), simple=True, separator="/") for key in where
   )

@@ -1,7 +1,7 @@
-"""Many runs of one config: `python -m ckd_jax.sweep --config=FILE --over=...`.
+"""The command `ckd-jax sweep`: many runs of one config.
 
-Every combination is an ordinary run in a folder of its own, to be resumed,
-reported and exported as one. What they ask of a teacher is asked once.
+Every combination is an ordinary run in its own folder, to be resumed, reported
+and exported like any other. The runs share the teacher's answers.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ _CHOICES = {"how": "auto", "at_once": "16"}
 
 
 def main(argv: list[str]) -> None:
-  """Flags in, one finished run for every combination out."""
+  """Runs the config for every combination of the values in the flags."""
   if {"-h", "--help"} & set(argv):
     print(HELP, configuration.keys(), configuration.epilog(), sep="\n", end="")
     return
@@ -74,7 +74,7 @@ def read(argv: Sequence[str]) -> tuple[dict, str, int]:
   """({folder: config}, how, max_students), everything checked.
 
   Raises:
-    UserError: anything in the command line that cannot be.
+    UserError: a flag or a value is wrong.
   """
   overs, chosen, rest = [], dict(_CHOICES), []
   for item in argv:
@@ -154,7 +154,7 @@ def vary(config, options: dict[str, str], workdir):
   """The config of one combination.
 
   Raises:
-    UserError: a key or a value that cannot be.
+    UserError: there is no such key, or a value is out of range.
   """
   one = config.copy_and_resolve_references()
   one.unlock()
@@ -177,15 +177,18 @@ def vary(config, options: dict[str, str], workdir):
 
 
 def run(runs: dict, how: str, max_students: int) -> list[dict]:
-  """Runs or resumes them all; returns what their summary.json hold.
+  """Runs or resumes every run.
 
   Args:
     runs: {folder: config}.
     how: "auto", "together" or "in_turn".
     max_students: students in one program, at most.
 
+  Returns:
+    The contents of each summary.json, in the order of `runs`.
+
   Raises:
-    UserError: anything that the user can mend.
+    UserError: a mistake of the user, or some runs diverged.
   """
   from ckd_jax.run import check_workdir
 
@@ -231,7 +234,7 @@ def groups(runs: dict, how: str, max_students: int) -> list[dict]:
 
 
 def can_share(config) -> bool:
-  """Whether the step is the same program for other seeds, budgets, rates."""
+  """Whether runs of other seeds, budgets and rates can share its program."""
   from ckd_jax import methods
 
   stages = methods.make(config.method, **config.hyper).stages
@@ -253,7 +256,7 @@ def in_turn(configs: dict):
 
 
 def together(configs: dict):
-  """All of them in one program, as many on each device as there are."""
+  """All of them in one program, spread over the devices."""
   from ckd_jax.run import prepare_all, train_together
 
   runs = prepare_all(configs)
@@ -262,7 +265,7 @@ def together(configs: dict):
 
 
 def auto(configs: dict):
-  """As it is faster: vmap makes grouped convolutions, which may lose."""
+  """In the faster way: the grouped convolutions of vmap can be slower."""
   if jax.default_backend() == "cpu":  # no gain was measured there
     return in_turn(configs)
   from ckd_jax.run import train_faster

@@ -1,7 +1,7 @@
-"""PyTorch checkpoints of the networks of our zoo, without running their code.
+"""Reads PyTorch checkpoints of networks of the zoo, without running their code.
 
-The trees of `ckd_jax.models` carry PyTorch's names, so nothing is looked up: a
-path joined with dots is a tensor's name, and only the layout differs.
+The trees of `ckd_jax.models` have PyTorch's names: a path joined with dots is a
+tensor's name, and only the layout differs.
 """
 
 import os
@@ -32,7 +32,7 @@ def convert(
     name: of the network, one of `ckd_jax.models.names()`.
     state_dict: PyTorch's name -> array; a leading "module." is dropped. The
       number of classes is read from the classifier.
-    channels: of the images.
+    channels: of the images: 1, 3 or 4.
 
   Returns:
     `params` and `state` (batch statistics), float32, for `Model.apply`.
@@ -65,7 +65,7 @@ def convert(
 
 
 def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """Reads the tensors of a .pth or .th file; refuses to run what is in it.
+  """Reads the tensors of a .pth or .th file, without running its code.
 
   Args:
     path: of a state dict, or of a checkpoint that holds one under
@@ -91,7 +91,7 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     with path.open("rb") as file, warnings.catch_warnings():
       warnings.simplefilter("ignore")  # a file that is refused needs one line
       content = torch.load(file, map_location="cpu", weights_only=True)
-  except Exception as error:  # damaged bytes make the reader raise anything
+  except Exception as error:  # damaged bytes raise errors of any type
     raise UserError(
       f"{path} was refused: it is damaged, or it holds more than tensors"
       " (save the state_dict alone with torch.save)"

@@ -54,8 +54,8 @@ def expected(plan: Plan) -> tuple[tuple[Outputs, ...], Live | None]:
 def _network(plan: Plan) -> Model | None:
   """A local teacher's network, without its weights."""
   asking, classes = plan.asking, plan.recipe.task.num_classes
-  if plan.teacher_config is not None:
-    return models.load(plan.teacher_config.student, classes)
+  if plan.teacher_training is not None:
+    return models.load(plan.teacher_training.student, classes)
   if asking.source == "torch":
     return models.load(asking.name, classes)
   if asking.source == "checkpoint":

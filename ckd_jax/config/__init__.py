@@ -1,8 +1,8 @@
-"""What a config may say: found, read, overridden and checked in one place.
+"""Configs: finds, reads, overrides and checks them.
 
 A config is an `ml_collections.ConfigDict`, made by `get_config(arg)` of a file;
-those of the package are in `ckd_jax/configs`. `configs/cifar100.py` explains
-every key.
+the package's own are in `ckd_jax/configs`. `configs/cifar100.py` explains every
+key.
 """
 
 from ckd_jax.config.files import get_config, packaged

@@ -1,4 +1,4 @@
-"""Config files: the user's own, and those that come with the package."""
+"""Config files: the user's own, and those of the package."""
 
 import difflib
 import importlib.util
@@ -20,10 +20,10 @@ def packaged() -> dict[str, pathlib.Path]:
 
 
 def find(path: str) -> pathlib.Path:
-  """The file that `path` names.
+  """Finds a config file.
 
   Args:
-    path: of a file; or, where there is none, `configs/NAME.py` or `NAME` of a
+    path: of a file; or, without such a file, `configs/NAME.py` or `NAME` of a
       config of the package.
 
   Raises:
@@ -54,14 +54,14 @@ def _nearest(file: pathlib.Path, known: dict[str, pathlib.Path]) -> str:
 
 
 def load_file(path: str, arg: str = "") -> ml_collections.ConfigDict:
-  """The config that a file makes of `arg`, complete and not yet checked.
+  """Loads a config, complete and not yet checked.
 
   Args:
     path: as `find` takes it.
     arg: the text after the colon of `--config=FILE:ARG`.
 
   Raises:
-    UserError: there is no such file, or it does not make a config.
+    UserError: there is no such file, or it does not return a config.
   """
   file = find(path)
   try:
@@ -95,13 +95,13 @@ def get_config(name: str, **options: Any) -> ml_collections.ConfigDict:
 
   Args:
     name: "cifar100", "digits", ... or the path of a file.
-    **options: `method`, options of the file's own, and values of keys.
+    **options: `method`, options of the file itself, and values of keys.
 
   Returns:
     A locked ConfigDict whose values were checked.
 
   Raises:
-    UserError: there is no such config or key, or a value cannot be.
+    UserError: there is no such config or key, or a value is out of range.
   """
   known = flatten(load_file(name))
   of_file = {

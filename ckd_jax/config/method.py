@@ -1,4 +1,4 @@
-"""What a config takes over from the method that it names."""
+"""Values of a config that depend on its method."""
 
 import ml_collections
 
@@ -7,10 +7,13 @@ from ckd_jax.errors import UserError
 
 
 def hyper(method: str) -> ml_collections.ConfigDict:
-  """The hyper-parameters of a method at their published defaults.
+  """The hyper-parameters of a method, at their published defaults.
+
+  Args:
+    method: a name of `methods.names()`.
 
   Raises:
-    UserError: no method has this name.
+    UserError: there is no such method.
   """
   try:
     return ml_collections.ConfigDict(methods.defaults(method))
@@ -19,7 +22,7 @@ def hyper(method: str) -> ml_collections.ConfigDict:
 
 
 def student_view(method: str) -> str:
-  """`table` for methods on maps: a cached map matches no other view."""
+  """ "table" for methods on maps, since a cached map matches one view only."""
   maps = {"maps", "preactivations"} & methods.make(method).needs
   return "table" if maps else "fresh"
 

@@ -1,4 +1,4 @@
-"""What every key of a config may be, in one table, and what goes together."""
+"""The rule of every key of a config, and which values exclude each other."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ SOURCES = ("callable", "checkpoint", "none", "table", "torch", "train")
 
 
 class Rule(NamedTuple):
-  """A test of one value, and the words for what passes it."""
+  """A test of one value, and a description of valid ones."""
 
   fits: Callable[[object], bool]
   words: str
 
 
 def _is_number(value) -> bool:
-  # A bool is an int to Python, and no number to a person.
+  # Python counts a bool as an int.
   return type(value) in (int, float) and math.isfinite(value)
 
 
@@ -58,7 +58,7 @@ _FACTOR = _number(lambda x: 0 < x <= 1, "a number in (0, 1]")
 _MEAN = _numbers(lambda x: True, "a tuple of numbers, one per channel")
 _STD = _numbers(lambda x: x > 0, "a tuple of numbers above 0, one per channel")
 
-RULES: dict[str, Any] = {  # a Rule, names, or a function that gives them
+RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "seed": _SEED,
   "label": _TEXT,
   "budget": _COUNT,
@@ -125,7 +125,7 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that gives them
   "dtype": ("bfloat16", "float32"),
 }
 
-# Keys that a config may leave out, and what they are then.
+# Keys that a config may leave out, and their defaults.
 OPTIONAL = {
   "optimizer.name": "sgd",
   "teacher.max_calls": None,  # of a whole number
@@ -133,14 +133,19 @@ OPTIONAL = {
 
 
 def value(config: Any, key: str) -> Any:
-  """The value of a dotted key; of "" the config itself."""
+  """The value of a dotted key; the config itself for ""."""
   for part in filter(None, key.split(".")):
     config = config[part]
   return config
 
 
 def check_complete(config, path: str) -> None:
-  """Refuses a file that leaves out a key, so that no default hides in code."""
+  """Refuses a config that lacks a key, so that no default hides in code.
+
+  Args:
+    config: a ConfigDict.
+    path: its file, for the message.
+  """
   for key in (*RULES.keys() - OPTIONAL.keys(), "hyper"):
     try:
       value(config, key)
@@ -165,7 +170,7 @@ def check_values(config) -> None:
 
 
 def _is_own_code(key: str, found) -> bool:
-  """Whether it is a `package.module:function` in place of a network's name."""
+  """Whether a network is given as `package.module:function`."""
   return key in ("student", "teacher.name") and ":" in str(found)
 
 
@@ -176,11 +181,11 @@ def _check_choice(key: str, found: Any, choices: Any) -> None:
 
 
 def check_together(config, method: methods.Method) -> None:
-  """Refuses values that are right alone and wrong together.
+  """Refuses values that exclude each other.
 
   Args:
-    config: whose values are each in their range.
-    method: which the config names.
+    config: a ConfigDict whose values are all in range.
+    method: the method of the config.
   """
   for conflict in _conflicts(config, method):
     raise UserError(conflict)
@@ -235,10 +240,13 @@ def _conflicts(config, method) -> Iterator[str]:
 
 
 def check(config: Any) -> None:
-  """Refuses, before anything is loaded or paid, what can never run.
+  """Refuses a config that can never run, before anything is loaded or paid.
+
+  Args:
+    config: a complete ConfigDict.
 
   Raises:
-    UserError: a value is out of its range, or two do not go together.
+    UserError: a value is out of range, or two exclude each other.
   """
   check_values(config)
   try:

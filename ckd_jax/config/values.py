@@ -1,4 +1,4 @@
-"""The keys of a config: set from text, flattened, compared and digested."""
+"""Sets keys of a config from text; flattens, compares and digests configs."""
 
 import hashlib
 import json
@@ -23,7 +23,15 @@ def parse(arg: str, **defaults: str) -> dict[str, str]:
 
 
 def override(config: Any, options: dict[str, str]) -> None:
-  """Sets keys of `config`, given as text, with the types that they have."""
+  """Sets keys from text, converted to the types of the keys.
+
+  Args:
+    config: a ConfigDict; changed in place.
+    options: key -> text.
+
+  Raises:
+    UserError: there is no such key, or the text is of another type.
+  """
   fill_optional(config)
   known: dict[str, Any] = flatten(config)
   for key, text in options.items():
@@ -43,7 +51,7 @@ def _typed(text: str, kind: type):
   if kind is str:
     return text
   value = json.loads(text.lower() if kind is bool else text)
-  # A bool is an int to Python: true is no budget.
+  # Python counts a bool as an int, but `true` is no budget.
   if isinstance(value, bool) != (kind is bool):
     raise TypeError
   return float(value) if kind is float else value
@@ -72,7 +80,12 @@ def fill_optional(config: Any) -> None:
 
 
 def set_value(config: Any, key: str, value: Any) -> None:
-  """Sets one key, given as a Python value of the type that it has.
+  """Sets one key.
+
+  Args:
+    config: a ConfigDict; changed in place.
+    key: dotted, `optimizer.learning_rate`.
+    value: of the type of the key.
 
   Raises:
     UserError: there is no such key, or the value is of another type.
@@ -92,8 +105,8 @@ def set_value(config: Any, key: str, value: Any) -> None:
 def to_json(config: Any) -> dict:
   """The config as plain JSON values (tuples become lists).
 
-  Optional keys at their defaults are left out: a run that was begun before
-  there were such keys is the same run.
+  Optional keys at their defaults are left out, so that runs begun before these
+  keys existed have the same config.
   """
   plain = json.loads(json.dumps(config.to_dict()))
   for key, default in rules.OPTIONAL.items():
@@ -105,13 +118,13 @@ def to_json(config: Any) -> dict:
 
 
 def digest(config: Any) -> str:
-  """Eight characters that name this config."""
+  """The first eight hexadecimal digits of a sha256 of the config."""
   text = json.dumps(to_json(config), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def differences(old: dict, new: dict) -> list[str]:
-  """One line for each key whose value is not the same."""
+  """One line for each key whose values differ."""
   old, new = flatten(old), flatten(new)
   lines = []
   for key in sorted(old.keys() | new.keys()):

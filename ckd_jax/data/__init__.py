@@ -32,7 +32,14 @@ __all__ = [
 
 
 class Dataset(NamedTuple):
-  """What a run learns from and what it is measured on."""
+  """Images and labels to learn from, and to test on.
+
+  Attributes:
+    name: of the data set.
+    train: training split.
+    test: test split, perhaps without images.
+    class_names: in the order of the labels.
+  """
 
   name: str
   train: Split
@@ -47,7 +54,7 @@ def load(
   image_size: int | None = None,
   lazy: bool | None = None,
 ) -> Dataset:
-  """Reads a set.
+  """Reads a data set.
 
   Args:
     name: `digits` (scikit-learn's real 8x8 digits) or `fake` (noise around one
@@ -59,10 +66,9 @@ def load(
       data_dir of tensorflow-datasets (default: TFDS_DATA_DIR, or its own).
     image_size: height and width in pixels to which images of another size are
       resized (bilinear), once, when they are decoded.
-    lazy: images of a folder or of tensorflow-datasets stay in their files and
-      are decoded whenever they are asked for; None: if a set of
-      tensorflow-datasets would take more than a quarter of this machine's
-      memory.
+    lazy: whether images of a folder or of tensorflow-datasets stay in their
+      files and are decoded on access; None: if a set of tensorflow-datasets
+      would take more than a quarter of this machine's memory.
 
   Returns:
     A `Dataset`. Greyscale images keep their one channel.
@@ -96,7 +102,7 @@ _FILES: dict[str, tuple[Callable[..., Parts], str]] = {
   "folder": (folder.read, "a folder with train/CLASS/*.png and test/CLASS"),
 }
 
-BUILTIN = (*builtin.SOURCES, *_FILES)  # what `load` knows by itself
+BUILTIN = (*builtin.SOURCES, *_FILES)  # read without tensorflow-datasets
 
 
 def _checked(dataset: Dataset, path: str | None) -> Dataset:

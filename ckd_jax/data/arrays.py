@@ -1,4 +1,4 @@
-"""A set that a Python program holds in memory."""
+"""A data set from arrays in memory."""
 
 from typing import Any
 
@@ -15,14 +15,13 @@ def read_arrays(train: Arrays, test: Arrays | None = None) -> Parts:
 
   Args:
     train: images uint8[n, h, w, c] (or [n, h, w], grey) and labels int[n].
-    test: the same for the test set; None is a set without test images.
+    test: images and labels of the test split; None is an empty one.
 
   Returns:
-    The training split, the test split, and the names of the classes, their
-    numbers.
+    The training split, the test split, and the class names "0", "1", ...
 
   Raises:
-    UserError: the arrays are of another type or shape, or do not fit together.
+    UserError: types or shapes are wrong, or do not match each other.
   """
   images, labels = _checked("train", *train)
   if not len(images):

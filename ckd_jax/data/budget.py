@@ -1,4 +1,4 @@
-"""Which images the teacher may be asked about, and which are held out.
+"""Chooses the images to ask about, and those to hold out.
 
 A seed puts all images of the training set into one order. A budget is a prefix
 of that order, so that a larger budget pays only for the images that it adds,
@@ -14,10 +14,15 @@ from ckd_jax.errors import UserError
 
 
 class Selection(NamedTuple):
-  """Rows of the training set, in the order of the seed's permutation."""
+  """Rows of the training set, in the order of the seed's permutation.
 
-  train: np.ndarray  # int64[train], the teacher may be asked about these
-  validation: np.ndarray  # int64[validation], labels only, never asked about
+  Attributes:
+    train: int64[train], which the teacher may be asked about.
+    validation: int64[validation], of which only labels are used.
+  """
+
+  train: np.ndarray
+  validation: np.ndarray
 
 
 def select(
@@ -31,10 +36,10 @@ def select(
   which is at least one.
 
   Args:
-    num_examples: images in the training set.
-    budget: images that the run may see, train and validation together.
-    val_fraction: part of them that is held out, in [0, 1).
-    seed: of the order, not of the training.
+    num_examples: number of images in the training set.
+    budget: number of labelled images that the run may see, validation included.
+    val_fraction: share of them that is held out, in [0, 1).
+    seed: of the order of images, independent of the training's seed.
 
   Returns:
     A `Selection`; its validation part is empty where budget * val_fraction < 1.

@@ -1,8 +1,8 @@
 """Decoded splits on disk, so that images are decoded once per machine.
 
-One file per split: four .npy arrays after one another. It is written beside and
-renamed, so two processes may do it at once; it is believed only if its pixels
-still have the fingerprint that it carries.
+One file per split: four .npy arrays in sequence. It is written under another
+name and renamed, so two processes may do it at once; it is used only if its
+pixels still have the fingerprint that it carries.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ _VERSION = 1  # raise it when the same files decode to other rows
 
 
 def cached(name: str, key: tuple, decode: Callable[[], Split]) -> Split:
-  """Returns `decode()`, or what it returned the last time for this key.
+  """Returns `decode()`, or its cached result for this key.
 
   Args:
-    name: how the file begins, for people.
+    name: readable beginning of the file's name.
     key: everything on which the result depends; its repr is hashed.
-    decode: is called where the cache has nothing, or something damaged.
+    decode: called if the cache has no file for this key, or a damaged one.
   """
   path = _place(name, key)
   split = _read(path)
@@ -41,13 +41,12 @@ def cached(name: str, key: tuple, decode: Callable[[], Split]) -> Split:
 def indexed(
   name: str, key: tuple, look: Callable[[], tuple[Any, ...]]
 ) -> tuple[np.ndarray, ...]:
-  """As `cached`, for what is known of images that are not kept.
+  """Like `cached`, for labels and ids of images that are not kept.
 
   Args:
-    name: how the file begins.
-    key: everything on which the result depends.
-    look: -> arrays; is called where the cache has nothing, or something
-      damaged.
+    name: readable beginning of the file's name.
+    key: everything on which the result depends; its repr is hashed.
+    look: () -> arrays; called if the cache has no file, or a damaged one.
   """
   path = _place(f"{name}-index", key)
   found = _arrays(path)
@@ -75,7 +74,7 @@ def _place(name: str, key: tuple) -> pathlib.Path:
 
 
 def stamp(path: os.PathLike) -> tuple:
-  """What tells that a file has changed; its name alone where it is remote."""
+  """Name, size and time of a file; the name alone if it is remote."""
   if not os.path.exists(path):
     return (os.fspath(path),)
   stat = os.stat(path)
@@ -83,7 +82,7 @@ def stamp(path: os.PathLike) -> tuple:
 
 
 def _arrays(path: pathlib.Path) -> list[np.ndarray]:
-  """All arrays of a file; none if it is absent or damaged in any way."""
+  """All arrays of a file; [] if it is absent or damaged."""
   arrays = []
   with contextlib.suppress(Exception), path.open("rb") as file:
     size = path.stat().st_size
@@ -98,7 +97,7 @@ def _read(path: pathlib.Path) -> Split | None:
   try:
     images, labels, ids, fingerprint = _arrays(path)
     split = make_split(images, labels, ids)
-  except Exception:  # it is decoded again
+  except Exception:  # absent or damaged: decode again
     return None
   return split if split.fingerprint == str(fingerprint) else None
 
@@ -113,7 +112,7 @@ def _write(path: pathlib.Path, arrays) -> None:
     temporary.replace(path)
   except OSError as error:  # a full disk, or a folder that is not ours
     logging.getLogger(__name__).warning(
-      "decoded images are not cached, they will be decoded again: %s", error
+      "decoded images are not cached and will be decoded again: %s", error
     )
     with contextlib.suppress(OSError):
       temporary.unlink()

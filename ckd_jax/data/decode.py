@@ -1,4 +1,4 @@
-"""Image files -> one uint8 array; resizing happens here, once."""
+"""Decodes and resizes image files."""
 
 from collections.abc import Iterable
 from typing import BinaryIO
@@ -18,19 +18,19 @@ def decode(
 
   Args:
     file: an open file, or a path.
-    name: what to call it in an error.
+    name: of the image, for messages.
     channels: 1, 3 or 4.
-    image_size: height and width to resize to, or None to leave them.
+    image_size: height and width to resize to, in pixels; None keeps the size.
 
   Returns:
     uint8[h, w, channels].
 
   Raises:
-    UserError: it is no image that Pillow reads, or it is not 8-bit.
+    UserError: Pillow cannot read the image, or it is not 8-bit.
   """
   try:
     with Image.open(file) as image:
-      # Pillow would cut 16 bits down by clipping: nearly all white, no error.
+      # Pillow would clip 16 bits to 8: nearly all white, without an error.
       if image.mode.startswith(("I", "F")):
         raise ValueError("its pixels are not 8-bit")
       pixels = _square(image.convert(MODES[channels]), image_size)
@@ -53,7 +53,14 @@ def resize(images: np.ndarray, image_size: int | None) -> np.ndarray:
 def collect(
   rows: Iterable[tuple[np.ndarray, int, str]], count: int
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-  """Stacks `count` rows of (pixels, label, id) without holding them twice.
+  """Stacks rows without holding them twice in memory.
+
+  Args:
+    rows: (uint8[h, w, c], label, id) of each image.
+    count: number of rows.
+
+  Returns:
+    uint8[count, h, w, c], int32[count] and the ids.
 
   Raises:
     UserError: the images differ in size.

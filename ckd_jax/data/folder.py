@@ -1,4 +1,4 @@
-"""A set of image files: DIR/train/CLASS/*.png and DIR/test/CLASS/*.png."""
+"""A data set of files: DIR/train/CLASS/*.png and DIR/test/CLASS/*.png."""
 
 import pathlib
 

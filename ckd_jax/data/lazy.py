@@ -1,4 +1,4 @@
-"""Images that are decoded when they are asked for: sets that fit nowhere."""
+"""Images that are decoded on access, for sets larger than memory."""
 
 import concurrent.futures
 import os
@@ -8,12 +8,12 @@ import numpy as np
 
 
 class Lazy:
-  """Looks like uint8[n, h, w, c]; holds nothing.
+  """Behaves like uint8[n, h, w, c], without holding the pixels.
 
   Args:
     read: row -> uint8[h, w, c]; called from many threads.
-    shape: of all images, [n, h, w, c].
-    rows: int[m], which of them these are; None is all.
+    shape: (n, h, w, c) of all images.
+    rows: int[m], a selection of them; None is all.
   """
 
   dtype = np.dtype(np.uint8)
@@ -34,14 +34,14 @@ class Lazy:
     return len(self._rows)
 
   def subset(self, rows) -> "Lazy":
-    """Some of the images, still not decoded."""
+    """A selection of the images, still not decoded."""
     return Lazy(self._read, self.shape, self._rows[rows])
 
   def __getitem__(self, rows) -> np.ndarray:
     """Decodes a slice or the rows of int[m]; -> uint8[m, h, w, c]."""
     wanted = self._rows[rows]
     images = np.empty((len(wanted), *self.shape[1:]), np.uint8)
-    if self._pool is None:  # Pillow lets go of Python's lock while it decodes
+    if self._pool is None:  # Pillow releases the GIL while it decodes
       self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     for place, pixels in enumerate(self._pool.map(self._read, wanted.tolist())):
       images[place] = pixels
@@ -52,10 +52,10 @@ class Lazy:
 
 
 def memory() -> int:
-  """Bytes of this machine."""
+  """The memory of this machine, in bytes."""
   return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def subset(images, rows):
-  """`images[rows]`, decoded only if the whole set is."""
+  """`images[rows]`; `Lazy` images stay in their files."""
   return images.subset(rows) if isinstance(images, Lazy) else images[rows]

@@ -1,4 +1,4 @@
-"""A set in one .npz: x_train, y_train, x_test, y_test, maybe class_names."""
+"""A data set in one .npz: x_train, y_train, x_test, y_test, class_names."""
 
 import numpy as np
 from etils import epath
@@ -10,7 +10,7 @@ from ckd_jax.errors import UserError
 
 def read(path: str, image_size: int | None, lazy: bool | None = None) -> Parts:
   """Returns (train, test, class names); ids are rows."""
-  del lazy  # its images are arrays already
+  del lazy  # the images are arrays already
   arrays = _arrays(path)
   train, test = (
     _split(path, arrays, name, image_size) for name in ("train", "test")
@@ -50,7 +50,7 @@ def _arrays(path: str) -> dict[str, np.ndarray]:
       arrays = {key: archive[key] for key in keys}
   except FileNotFoundError:
     raise UserError(f"dataset.path: there is no file {path}") from None
-  except Exception as error:  # zip, header and pickle errors are all kinds
+  except Exception as error:  # zip, header and pickle errors are of any type
     raise UserError(f"{path} is no readable .npz file: {error}") from error
   if missing := sorted(wanted - keys):
     raise UserError(

@@ -1,7 +1,7 @@
-"""Sets prepared by tensorflow-datasets, read without TensorFlow.
+"""Data sets prepared by tensorflow-datasets, read without TensorFlow.
 
-The set is found by its files alone: the code that once prepared it often needs
-TensorFlow, and it is slow to import.
+A set is found by its files alone: the code that prepared it often needs
+TensorFlow, and is slow to import.
 """
 
 import contextlib
@@ -29,10 +29,18 @@ def read(
   lazy: bool | None,
   other_names: list[str],
 ) -> Parts:
-  """Returns (train, test, class names); `other_names` are valid names too.
+  """Reads a prepared set.
 
-  With `lazy` None, images are decoded when they are asked for if they would
-  fill the memory of this machine.
+  Args:
+    name: `name[/config][:version]`.
+    path: data_dir of tensorflow-datasets; None is TFDS_DATA_DIR or its default.
+    image_size: height and width to resize to, in pixels; None keeps the size.
+    lazy: whether images are decoded on access; None: if they would take more
+      than a quarter of this machine's memory.
+    other_names: names of other data sets, to suggest.
+
+  Returns:
+    (train, test, class names).
   """
   builder = _builder(name, path, other_names)
   _require_images(name, builder.info.features)
@@ -45,7 +53,7 @@ def read(
 
 
 def _bytes(builder, image_size: int | None) -> int:
-  """Of the decoded train split, as far as that is known."""
+  """Size of the decoded train split; unknown sides count as 0."""
   *size, channels = builder.info.features["image"].shape
   height, width = (image_size,) * 2 if image_size else (n or 0 for n in size)
   return builder.info.splits["train"].num_examples * height * width * channels
@@ -53,7 +61,7 @@ def _bytes(builder, image_size: int | None) -> int:
 
 def _tfds() -> Any:
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what it deprecates is not ours to mend
+    warnings.simplefilter("ignore")  # deprecations inside the library
     import tensorflow_datasets
   return tensorflow_datasets
 
@@ -97,7 +105,7 @@ def _command(name: str, path: str | None) -> str:
 
 @contextlib.contextmanager
 def _one_line(name: str, builder, path: str | None) -> Iterator[None]:
-  """Says in one line, with the remedy, why the files cannot be read."""
+  """Turns errors of the readers into one line with the remedy."""
   remedy = f"delete {builder.data_path}, then run: {_command(name, path)}"
   try:
     yield
@@ -108,7 +116,7 @@ def _one_line(name: str, builder, path: str | None) -> Iterator[None]:
       f"dataset {name} is prepared as {builder.info.file_format.value}, which "
       f"only TensorFlow reads: {remedy}"
     ) from None
-  except Exception as error:  # the readers of the formats raise all kinds
+  except Exception as error:  # the readers raise errors of any type
     raise UserError(
       f"dataset {name} is prepared but damaged ({error}): {remedy}"
     ) from error
@@ -167,7 +175,7 @@ def _split(builder, split: str, image_size: int | None, lazy: bool) -> Split:
 
   def row(position, example):
     id_ = row_id(position, example)
-    if not example["image"]:  # so reads the end of a file that was cut off
+    if not example["image"]:  # a file that was cut off reads like this
       raise ValueError(f"image {position} of {split} is missing")
     file = io.BytesIO(example["image"])
     return decode(file, id_, channels, image_size), example["label"], id_
@@ -209,7 +217,7 @@ def _split(builder, split: str, image_size: int | None, lazy: bool) -> Split:
 
 
 def _canonical(split: str, ids) -> tuple[np.ndarray, np.ndarray]:
-  """Ids in canonical order, and that order."""
+  """Ids in canonical order, and the order as int[n]."""
   if len(set(ids)) < len(ids):
     ids = row_ids(split, len(ids))
   order = sorted(range(len(ids)), key=lambda row: _number(ids[row]))
@@ -217,7 +225,7 @@ def _canonical(split: str, ids) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _batched(source: Any, size: int = 1000) -> Iterator[dict]:
-  """Every example; asking for many at once is three times as fast."""
+  """Every example; reading many at once is three times as fast."""
   for start in range(0, len(source), size):
     stop = min(start + size, len(source))
     yield from source.__getitems__(list(range(start, stop)))

@@ -1,4 +1,4 @@
-"""One split of a data set, and the fingerprint that tells it from others."""
+"""One split of a data set, and its fingerprint."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,16 +9,23 @@ import numpy as np
 from ckd_jax.data.lazy import Lazy
 from ckd_jax.errors import UserError
 
-_PART = 4096  # images that are decoded at once, to be fingerprinted
+_PART = 4096  # images decoded at once for the fingerprint
 
 
 class Split(NamedTuple):
-  """Images of one split, in canonical order."""
+  """Images of one split, in canonical order.
 
-  images: np.ndarray | Lazy  # uint8[n, h, w, c]
-  labels: np.ndarray  # int32[n]
-  ids: np.ndarray  # str[n], stable
-  fingerprint: str  # sha256 over ids, labels and pixels in this order
+  Attributes:
+    images: uint8[n, h, w, c].
+    labels: int32[n].
+    ids: str[n], stable.
+    fingerprint: sha256 of ids, labels and pixels in this order.
+  """
+
+  images: np.ndarray | Lazy
+  labels: np.ndarray
+  ids: np.ndarray
+  fingerprint: str
 
 
 Parts = tuple[Split, Split, tuple[str, ...]]  # train, test, class names
@@ -57,10 +64,10 @@ def make_split(
 
 
 def row_ids(split: str, count: int) -> list[str]:
-  """Ids for sets that have none: the rows, `train_0`, `train_1`, ..."""
+  """Ids for sets without any: `train_0`, `train_1`, ..."""
   return [f"{split}_{row}" for row in range(count)]
 
 
 def numerals(count: int) -> tuple[str, ...]:
-  """Class names for sets that have none."""
+  """Class names for sets without any: "0", "1", ..."""
   return tuple(map(str, range(count)))

@@ -1,9 +1,8 @@
 """Distillation methods: every file of this folder is one.
 
-A file whose name begins with `_` is no method; what methods share is there. A
-method is a `Method`, pure functions like an optax.GradientTransformation. A
-network is a `Model`, all that a method or the step knows of Linen, NNX, Equinox
-or Haiku.
+Files whose names begin with `_` hold code that methods share. A method is a
+`Method`, pure functions like an optax.GradientTransformation. A network is a
+`Model`, the only interface to Linen, NNX, Equinox and Haiku.
 """
 
 import difflib
@@ -110,8 +109,8 @@ def mean_target(
   """What the student's mean logits should be, once an offset is fitted.
 
   Args:
-    method: whose `offset_target` says what its loss aims at.
-    labels: int32[n], of the training images.
+    method: its `offset_target` gives the target of each row.
+    labels: int32[n], classes of the training images.
     teachers: Outputs of [n, ...], the answers from the table.
 
   Returns:

@@ -1,4 +1,4 @@
-"""The networks: a zoo by name, and adapters for networks of one's own.
+"""Networks: a zoo by name, and adapters for the user's own.
 
 Every file beside this one that has NAMES is a family of the zoo; `linen`,
 `nnx`, `equinox` and `haiku` turn a network of that library into a `Model`.
@@ -24,7 +24,7 @@ __all__ = ["as_model", "cost", "get", "linen", "load", "names"]
 
 
 @functools.cache
-def _builders() -> dict[str, Callable]:
+def _builders() -> dict[str, Callable[..., nn.Module]]:
   """Name -> function of num_classes that makes a Linen module."""
   builders = {}
   for found in pkgutil.iter_modules(__path__):
@@ -34,7 +34,7 @@ def _builders() -> dict[str, Callable]:
 
 
 def names() -> list[str]:
-  """The names that `get` knows."""
+  """Lists the names that `get` knows."""
   return sorted(_builders())
 
 
@@ -44,8 +44,8 @@ def get(name: str, num_classes: int, *, dtype=jnp.float32) -> Model:
   Args:
     name: one of `names()`.
     num_classes: length of the logits.
-    dtype: what the network computes in; parameters, batch statistics and
-      logits are float32 all the same.
+    dtype: in which the network computes; parameters, batch statistics and
+      logits are always float32.
 
   Returns:
     A `Model` whose `Outputs` follow RepDistiller: `maps` are its features but
@@ -65,12 +65,14 @@ def load(student: str, num_classes: int, *, dtype=jnp.float32) -> Model:
 
   Args:
     student: one of `names()`, or `package.module:function`; the function is
-      called with `num_classes` and returns what `as_model` takes.
+      called with `num_classes` and returns an argument of `as_model`.
     num_classes: length of the logits.
-    dtype: what a network of the zoo computes in; the user's own decides itself.
+    dtype: in which a network of the zoo computes; the user's own decides
+      itself.
 
   Raises:
-    UserError: there is no such network, it cannot be imported, or it is none.
+    UserError: there is no such network, it cannot be imported, or it is not a
+      network.
   """
   if ":" not in student:
     return get(student, num_classes, dtype=dtype)
@@ -90,11 +92,11 @@ def as_model(network: Any, *, what: str = "student") -> Model:
   Args:
     network: a `Model`; a Linen module; an NNX module; an Equinox module, or the
       pair that `equinox.nn.make_with_state` returns; or a transformed Haiku
-      function. What each is called with stands in its file here.
-    what: its name, for messages.
+      function. The file of each library here documents its arguments.
+    what: name of the network, for messages.
 
   Raises:
-    UserError: it is none of these.
+    UserError: `network` is none of these.
   """
   from flax import nnx
 

@@ -1,4 +1,4 @@
-"""What a network costs: numbers to store, and operations for an image."""
+"""The cost of a network: parameters, and operations per image."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from ckd_jax.methods import Model
 
 
 def parameters(params) -> int:
-  """How many numbers a tree of arrays holds."""
+  """Counts the numbers in a tree of arrays."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -17,7 +17,7 @@ def flops(model: Model, params, state, image_shape) -> float:
   A multiplication and an addition count as two; the figure is XLA's own.
 
   Args:
-    model: the network.
+    model: architecture of the network.
     params: its parameters, arrays or shapes.
     state: its batch statistics, arrays or shapes.
     image_shape: (height, width, channels).

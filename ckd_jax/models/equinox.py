@@ -1,4 +1,4 @@
-"""An Equinox module as a `Model`; training begins with the weights it holds."""
+"""An Equinox module as a `Model`; training begins with its weights."""
 
 import inspect
 from typing import Any
@@ -15,15 +15,15 @@ def model(network: Any, begun: Any = None) -> Model:
   """Wraps an `equinox.Module`.
 
   Args:
-    network: called with one image float[h, w, c], normalised, as Equinox has
-      it; with `state` where it keeps batch statistics, and with `key=` where it
-      takes one (dropout). Returns the logits [classes] or `Outputs` of it, and
-      with a state also the next one. Batch norm's axis is named "batch".
-      Its floating-point arrays are the parameters.
-    begun: the `equinox.nn.State` of a network that `make_with_state` made.
+    network: called with one image float[h, w, c], normalised; also with `state`
+      if it has batch statistics, and with `key=` if it takes one (dropout).
+      Returns logits [classes] or `Outputs`, and the next state if it has one.
+      Batch norm's axis is named "batch". Its floating-point arrays are the
+      parameters.
+    begun: the `equinox.nn.State` that `make_with_state` returned.
 
   Raises:
-    UserError: the network keeps a state, and `begun` is not given.
+    UserError: the network has a state, and `begun` is not given.
   """
   import equinox
 
@@ -74,7 +74,7 @@ def model(network: Any, begun: Any = None) -> Model:
 
 
 def _keeps_state(network: Any) -> bool:
-  """Whether a layer of it, say a batch norm, reads a state."""
+  """Whether a layer, such as a batch norm, reads a state."""
   from equinox.nn import StateIndex
 
   def is_index(part: Any) -> bool:

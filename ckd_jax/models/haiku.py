@@ -13,9 +13,9 @@ def model(network: Any) -> Model:
   """Wraps `haiku.transform_with_state(f)` or `haiku.transform(f)`.
 
   Args:
-    network: of a function of float[n, h, w, c], normalised, and of
-      `is_training` where it takes that; it returns logits [n, classes] or
-      `Outputs`. `haiku.without_apply_rng` may have been applied to it.
+    network: its function takes float[n, h, w, c], normalised, and perhaps
+      `is_training`, and returns logits [n, classes] or `Outputs`.
+      `haiku.without_apply_rng` may have been applied to it.
   """
   has_state = type(network).__name__ == "TransformedWithState"
   taken = inspect.signature(network.apply).parameters

@@ -3,7 +3,6 @@
 The bottleneck strides in its 3x3 convolution, as torchvision's does.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -11,7 +10,7 @@ import jax
 
 from ckd_jax.methods import Outputs
 from ckd_jax.models.layers import Linear, conv_norm, pool
-from ckd_jax.models.resnet import BasicBlock
+from ckd_jax.models.resnet import BasicBlock, MakeBlock
 from ckd_jax.models.resnet50 import Bottleneck
 
 _WIDTHS = (64, 128, 256, 512)
@@ -22,7 +21,7 @@ class ImageNetResNet(nn.Module):
 
   num_classes: int
   blocks: tuple[int, ...]  # per stage
-  block: Callable = BasicBlock
+  block: MakeBlock = BasicBlock
   expansion: int = 1
 
   @nn.compact

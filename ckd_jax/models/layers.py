@@ -5,8 +5,6 @@ dots, is the name of a tensor in a PyTorch checkpoint. Parameters and statistics
 are float32, a layer computes in the dtype of its input, images are NHWC.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,7 @@ from ckd_jax.numerics import moments
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 small_normal = nn.initializers.normal(0.01)
-# Uniform within 1 / sqrt(fan_in): what PyTorch does when nobody says otherwise.
+# Uniform within 1 / sqrt(fan_in): PyTorch's default.
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -27,7 +25,7 @@ class Conv(nn.Module):
   stride: int = 1
   groups: int = 1
   use_bias: bool = False
-  weight_init: Callable = he_normal
+  weight_init: nn.initializers.Initializer = he_normal
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -86,7 +84,7 @@ class Linear(nn.Module):
   """A dense layer; always float32, for it makes the logits."""
 
   features: int
-  weight_init: Callable = torch_uniform
+  weight_init: nn.initializers.Initializer = torch_uniform
   zero_bias: bool = False
 
   @nn.compact

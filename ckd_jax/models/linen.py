@@ -18,17 +18,10 @@ def model(
   """Wraps a module that returns `Outputs`, or logits [n, classes].
 
   Args:
-    module: called with images float[n, h, w, c], and with `train` where it
-      takes that; draws its dropout from the stream "dropout".
-    dtype: what the images are cast to; parameters stay as the module makes
-      them.
-    collection: where the module keeps its batch statistics; other collections
-      are not kept.
-
-  Returns:
-    `init(key, images)`, which looks at the shape of the images only, and
-    `apply(params, state, images, *, train, key=None)`; images are [n, h, w, c],
-    already normalised.
+    module: called with images float[n, h, w, c], normalised, and with `train`
+      if it takes it; dropout uses the stream "dropout".
+    dtype: to which images are cast; parameters keep the module's types.
+    collection: of the batch statistics; other collections are dropped.
   """
   takes_mode = "train" in inspect.signature(type(module).__call__).parameters
 
@@ -39,7 +32,7 @@ def model(
   @partial(jax.jit, static_argnames="shape")
   def make(key: jax.Array, shape: tuple[int, ...]) -> tuple[Any, Any]:
     variables: Any = module.init(key, jnp.zeros(shape, dtype), **mode(False))
-    # Plain arrays, without the names of axes that flax may put around them.
+    # Plain arrays, without the axis names that flax may wrap around them.
     variables = nn.meta.unbox(variables)
     return variables.get("params", {}), variables.get(collection, {})
 

@@ -1,4 +1,4 @@
-"""An NNX module as a `Model`; training begins with the weights it holds."""
+"""An NNX module as a `Model`; training begins with its weights."""
 
 from typing import Any
 
@@ -53,14 +53,14 @@ def model(network: Any) -> Model:
 
 
 def _to_dicts(state: Any) -> dict[str, Any]:
-  """An `nnx.State` as nested dicts; leaves have the names of variables."""
+  """An `nnx.State` as nested dicts, with the names of its variables."""
   from flax import nnx
 
   return to_dicts(nnx.to_pure_dict(state))
 
 
 def _from_dicts(nested: dict[str, Any], like: Any) -> Any:
-  """The `nnx.State` that `_to_dicts` made `nested` of."""
+  """The inverse of `_to_dicts`; `like` gives the structure."""
   from flax import nnx
 
   values = from_dicts(nested, nnx.to_pure_dict(like))
@@ -70,7 +70,7 @@ def _from_dicts(nested: dict[str, Any], like: Any) -> Any:
 
 
 def _reseeded(streams: Any, key: jax.Array) -> Any:
-  """The random streams of a network, begun anew from `key`."""
+  """The random streams of a network, seeded from `key`."""
   leaves, structure = jax.tree.flatten(streams)
   fresh = [
     jax.random.fold_in(key, place)

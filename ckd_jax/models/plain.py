@@ -1,4 +1,4 @@
-"""Trees of any container as nested dicts, which a student's file can hold."""
+"""Converts trees of any container to nested dicts, for a student's file."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ckd_jax.methods import Model, Outputs
 
 
 def to_dicts(tree: Any) -> dict[str, Any]:
-  """Every leaf under its path, as nested dicts with texts for keys."""
+  """The leaves of a tree by path, as nested dicts with string keys."""
   nested: dict[str, Any] = {}
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   for path, leaf in leaves:
@@ -22,10 +22,10 @@ def to_dicts(tree: Any) -> dict[str, Any]:
 
 
 def from_dicts(nested: dict[str, Any], like: Any) -> Any:
-  """The tree that `to_dicts` made `nested` of.
+  """The inverse of `to_dicts`.
 
   Args:
-    nested: as `to_dicts` returns it.
+    nested: nested dicts of arrays.
     like: a tree of the wanted structure; its leaves are not used.
   """
   paths, structure = jax.tree_util.tree_flatten_with_path(like)
@@ -39,7 +39,7 @@ def from_dicts(nested: dict[str, Any], like: Any) -> Any:
 
 
 def _names(path) -> list[str]:
-  """The keys of a path of jax.tree_util as texts."""
+  """The keys of a path of jax.tree_util, as strings."""
   names = [
     jax.tree_util.keystr((key,), simple=True, separator="/") for key in path
   ]
@@ -47,9 +47,9 @@ def _names(path) -> list[str]:
 
 
 def is_plain(tree: Any) -> bool:
-  """Whether a tree is nested dicts of arrays with texts for keys.
+  """Whether a tree is nested dicts of arrays with string keys.
 
-  A dict without leaves inside another is not: no file remembers it.
+  An empty dict inside another does not count: a file cannot hold it.
   """
   if isinstance(tree, dict):
     hollow = any(isinstance(x, dict) and not x for x in tree.values())
@@ -59,10 +59,11 @@ def is_plain(tree: Any) -> bool:
 
 
 def plain(model: Model) -> Model:
-  """The same network over nested dicts; unchanged where it has them already.
+  """The same network over nested dicts.
 
   Args:
-    model: whose `init` may return trees of any containers.
+    model: its `init` may return trees of any containers; nested dicts are
+      passed through.
   """
 
   def shapes(images):
@@ -92,5 +93,5 @@ def _plain_tree(tree) -> dict[str, Any]:
 
 
 def as_outputs(answer: Any) -> Outputs:
-  """What a network returned: `Outputs`, or its logits [n, classes] alone."""
+  """`Outputs` of a network that returned them, or logits [n, classes] alone."""
   return answer if isinstance(answer, Outputs) else Outputs(answer)

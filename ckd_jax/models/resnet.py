@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from ckd_jax.methods import Outputs
 from ckd_jax.models.layers import Linear, conv_norm, pool
 
+MakeBlock = Callable[..., nn.Module]  # (features, stride, *, name) -> a block
+
 
 class BasicBlock(nn.Module):
   """Two convolutions and a shortcut; returns what the last ReLU will see."""
@@ -44,7 +46,7 @@ class ResNet(nn.Module):
   num_classes: int
   blocks: tuple[int, ...]  # per stage
   widths: tuple[int, ...]  # of the stem and of each stage
-  block: Callable = BasicBlock
+  block: MakeBlock = BasicBlock
   classifier: str = "fc"
 
   @nn.compact
@@ -66,7 +68,7 @@ class ResNet(nn.Module):
     return Outputs(logits, embedding, tuple(maps), tuple(preactivations))
 
 
-def _make(depth: int, widths=(16, 16, 32, 64), **options) -> Callable:
+def _make(depth: int, widths=(16, 16, 32, 64), **options) -> partial[ResNet]:
   blocks = ((depth - 2) // 6,) * 3
   return partial(ResNet, blocks=blocks, widths=widths, **options)
 

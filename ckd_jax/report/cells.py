@@ -36,7 +36,7 @@ Groups = dict[tuple[str, str, str], dict[str, dict[int | None, Cell]]]
 
 
 def label_unlike(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Tells runs apart that a cell would average although their configs differ.
+  """Labels runs of different configs that one cell would average.
 
   Returns:
     The summaries; those that share a cell with one of another config have the
@@ -91,7 +91,7 @@ def _order(item):
 
 
 def repeated(summaries: Sequence[dict[str, Any]]) -> list[str]:
-  """Says which cells hold one seed twice: they average unlike runs."""
+  """One note for each cell that averages a seed twice."""
   keys = ("dataset", "teacher", "student", "budget", "seed")
   counts = collections.Counter(
     (name(summary), *(summary[key] for key in keys)) for summary in summaries

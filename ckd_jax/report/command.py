@@ -1,4 +1,4 @@
-"""The command `python -m ckd_jax.report RUN_DIR ...`."""
+"""The command `ckd-jax report RUN_DIR ...`."""
 
 import base64
 import html
@@ -26,7 +26,7 @@ their seed are told apart by the keys in which they differ.
 
 
 def main(argv: list[str]) -> None:
-  """Folders of runs in, tables and a picture out."""
+  """Prints tables of runs, and writes a picture or a report."""
   parser = Parser("ckd-jax report", DESCRIPTION)
   parser.add_argument(
     "runs",

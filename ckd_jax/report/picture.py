@@ -15,8 +15,8 @@ def plot(groups: Groups, path) -> None:
 def draw(groups: Groups) -> bytes:
   """Draws test accuracy against teacher calls, one panel per pair.
 
-  A method that asks no teacher is drawn, dashed, where the others' calls for
-  the same budget are: equal labels, with and without a teacher.
+  A method without a teacher is drawn dashed, at the calls that the others need
+  for the same budget: equal labels, with and without a teacher.
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure

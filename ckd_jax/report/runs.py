@@ -1,4 +1,4 @@
-"""Finds runs, reads their summaries, and tells what differs between them."""
+"""Finds runs, reads their summaries, and compares their configs."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from etils import epath
 from ckd_jax.config import flatten
 from ckd_jax.errors import UserError
 
-# What is read of a summary, and of which type it is.
+# The keys of a summary that a report reads, and their types.
 _KEYS = {
   "dataset": str,
   "teacher": str,
@@ -23,8 +23,7 @@ _KEYS = {
 }
 
 
-# Keys that do not tell one experiment from another: places, and how often
-# something is written.
+# Keys that do not change an experiment: paths, and how often files are written.
 _NEUTRAL = (
   "budget",
   "budget_seed",
@@ -42,12 +41,15 @@ _NEUTRAL = (
 def find(paths: Iterable) -> tuple[list[epath.Path], list[epath.Path]]:
   """Looks for runs in folders and in their direct children.
 
+  Args:
+    paths: folders of runs, or folders of such folders.
+
   Returns:
     (finished, unfinished): folders with summary.json, and folders of runs that
     have config.json only.
 
   Raises:
-    UserError: a path is no folder, or there is no finished run at all.
+    UserError: a path is not a folder, or there is no finished run.
   """
   candidates = []
   for path in dict.fromkeys(epath.Path(path).resolve() for path in paths):
@@ -97,7 +99,7 @@ def read(run) -> dict[str, Any]:
 
 
 def _config(run) -> dict[str, Any]:
-  """The keys of config.json that tell experiments apart; {} without one."""
+  """The keys of config.json that define an experiment; {} without a file."""
   path = run / "config.json"
   try:
     config = flatten(json.loads(path.read_text())) if path.exists() else {}

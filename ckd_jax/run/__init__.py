@@ -1,7 +1,7 @@
-"""One run, from its config to its summary; `train` tells the story.
+"""One run, from its config to its summary; `train` is its outline.
 
-`plan` settles what is done, `answers` asks the teacher, `context` puts all of
-it on the devices, `loop` trains, `summary` tells.
+`plan` settles the run, `answers` asks the teacher, `context` puts both on the
+devices, `loop` trains, `summary` reports.
 """
 
 from ckd_jax.run.given import Given

@@ -21,30 +21,31 @@ from ckd_jax.teacher import Asking, Ledger, Order, Teacher
 
 
 class Collected(NamedTuple):
-  """What the teacher said about the training rows, and what it cost.
+  """The teacher's answers about the training rows, and what they cost.
 
   Attributes:
     teachers: NumPy arrays [train, ...], of the teacher and then of its pruned
       copy, if there is one; `Batch.teachers` are rows of them.
     live: teachers that answer inside the step instead.
-    teacher: who answered; "none" where nobody is asked.
+    teacher: its name; "none" without one.
     calls: answers that this run learns from.
     paid: of these, answers that this run bought, now or before a kill.
-    repeated: calls that it made a second time, in addition.
-    failed: requests that failed now, those that were sent again included.
-    may_buy: calls that may still be made for this table; None where nobody is
-      asked.
-    pruned_calls: answers of the pruned copy, which nobody charges for.
-    view: "clean" or "augmented", what was shown to it.
-    view_seed: of the augmented view.
-    view_pad: pixels of black border of the augmented view.
-    path: of the table.
-    digest: of the table.
+    repeated: calls that it made a second time, not counted in `paid`.
+    failed: requests that failed in this process, retries included.
+    may_buy: calls that may still be made for this table; None where no teacher
+      is asked.
+    pruned_calls: answers of the pruned copy, which are free.
+    view: "clean" or "augmented", what the teacher saw.
+    view_seed: seed of the augmented view; None for the clean one.
+    view_pad: pixels of black border of the augmented view, or None.
+    path: folder of the table; None for answers in memory.
+    digest: sha256 of the table.
     test_outputs: answers about the test images, for evaluation alone.
-    test_accuracy: in percent; None for a black box without a test table.
+    test_accuracy: of the teacher, in percent; None for a black box without a
+      test table.
     evaluation_calls: answers about test images.
-    parameters: of a local teacher.
-    flops: of a local teacher, for one image.
+    parameters: number of a local teacher's parameters.
+    flops: floating-point operations of a local teacher for one image.
   """
 
   teachers: tuple[Outputs, ...] = ()
@@ -79,15 +80,15 @@ def collect(
   """Reads, imports or asks for the answers about `rows` of the training set.
 
   Args:
-    asking: who is asked, and how.
-    dataset: whose images are asked about.
+    asking: settings of the teacher.
+    dataset: images that the teacher is asked about.
     rows: int[n], the training part of the budget.
-    plan: is rehearsed with answers of these shapes before any is asked for.
-    mesh: over which a local teacher's batches are sharded.
-    workdir: where a table lies that belongs to this run alone.
+    plan: of the run; rehearsed with the shapes of the answers before any call.
+    mesh: devices over which a local teacher's batches are sharded.
+    workdir: folder of the run, for a table of its own.
 
   Raises:
-    UserError: the answers cannot be had, or do not belong to this data set.
+    UserError: there are no answers, or they belong to another data set.
   """
   if asking.source == "none" or not plan.method.needs:
     return Collected()
@@ -114,7 +115,7 @@ def collect(
 
 
 def _about_network(asked: Teacher, dataset: Dataset, plan: Plan) -> Collected:
-  """Rehearses with a local teacher; says what it is worth and what it costs."""
+  """Rehearses with a local teacher; measures its accuracy and its size."""
   network, needs = asked.network, plan.method.needs
   with refusing(plan):
     weights = network.params, network.state
@@ -171,7 +172,7 @@ def _bought(
       budget=len(rows),
       max_calls=asking.max_calls if one is asked else None,
       part_size=asking.part_size,
-      # A pruned copy is asked for nothing.
+      # The answers of a pruned copy are free.
       ledger=ledger if one is asked else None,
     )
     for one, place in zip(all_asked, places, strict=False)
@@ -211,7 +212,7 @@ def _from_table(
     place = f"the table {path}" if path else "answers"
     raise UserError(
       f"method {plan.about.method!r} needs the teacher's {lacking}, which "
-      f"{place} does not hold: of the methods {work} work without"
+      f"{place} does not hold: these methods work without: {work}"
     )
   _say_kind(held)
   tested = {}
@@ -230,7 +231,7 @@ def _from_table(
 
 
 def _open(asking: Asking, dataset: Dataset, needs, mesh) -> Teacher:
-  """The teacher that is asked, if it knows these classes and channels."""
+  """Opens the teacher; refuses one of other classes or channels."""
   channels = dataset.train.images.shape[-1]
   if asking.source == "callable":
     return _black_box(asking)
@@ -275,7 +276,7 @@ def _black_box(asking: Asking) -> Teacher:
 
 
 def _usable(held: Table, ids, needs=frozenset()) -> Outputs:
-  """The rows of `ids` as logits, and what else is needed."""
+  """The rows of `ids` as logits, with the other fields in `needs`."""
   return table.to_outputs(held.rows(ids), held.kind, needs)
 
 
@@ -289,7 +290,7 @@ def _view(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:
-  """What the teacher is worth on the test set, and what asking it cost."""
+  """Accuracy on the test set, and how many answers that took."""
   hits = np.argmax(test.logits, axis=-1) == dataset.test.labels
   return {
     "test_outputs": test,

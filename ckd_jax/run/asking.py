@@ -1,14 +1,14 @@
-"""What a config says about asking, in one record."""
+"""Reads the settings of a teacher from a config."""
 
 from ckd_jax.teacher import Asking
 
 
 def asking(config) -> Asking:
-  """The record of a config.
+  """The settings as one record.
 
   Args:
-    config: a ConfigDict; that of a teacher's own training asks nobody, and
-      leaves the other keys out.
+    config: a ConfigDict; the one of a teacher's own training has source "none"
+      and lacks the other keys.
   """
   teacher = config.teacher
   if teacher.source == "none":

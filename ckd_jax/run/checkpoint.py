@@ -1,10 +1,10 @@
-"""Checkpoints that are believed only after every byte was checked.
+"""Checkpoints that are restored only after every byte was checked.
 
 A checkpoint is DIR/00000100 with `arrays` (orbax) and `manifest.json`: the
 sha256 of every file, the name and type of every leaf, the caller's notes, and
-on its last line the sha256 of itself. The manifest is written last, so what has
-none is an unfinished save. We do this because orbax restores flipped bits
-silently and never falls back to an older step.
+on its last line the sha256 of itself. The manifest is written last: a folder
+without one is an unfinished save. Reason: orbax restores flipped bits silently
+and never falls back to an older step.
 """
 
 import hashlib
@@ -35,12 +35,12 @@ def save(
   afterwards.
 
   Args:
-    directory: where the checkpoints of one run lie, seen by all processes; made
-      if absent.
-    step: the number of steps done; an older save of the same step is replaced.
-    state: any pytree of arrays and typed keys, alike in all processes.
-    notes: what the host remembers, JSON-able.
-    keep: how many checkpoints remain; the older ones are removed.
+    directory: of the checkpoints of one run, seen by all processes; made if
+      absent.
+    step: number of the steps done so far; an older save of it is replaced.
+    state: any pytree of arrays and typed keys, equal in all processes.
+    notes: values beside the arrays, JSON-able.
+    keep: number of checkpoints to keep; older ones are removed.
 
   Raises:
     UserError: the directory cannot be written.
@@ -86,14 +86,14 @@ def save(
 def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
   """Reads the newest checkpoint that is exactly as it was written.
 
-  One that is not is renamed `*.corrupt`, with one line in the log, and the next
-  older is tried.
+  A damaged one is renamed `*.corrupt`, with one line in the log, and the one
+  before is tried.
 
   Args:
-    directory: as given to `save`.
+    directory: of the checkpoints of one run.
     like: a pytree of arrays or `jax.ShapeDtypeStruct`s with the structure,
-      shapes and dtypes of the state; a leaf comes back with this leaf's
-      sharding, as a NumPy array where this leaf is one.
+      shapes and dtypes of the state; a leaf is restored with the sharding of
+      this one, or as a NumPy array where this one is.
 
   Returns:
     (step, state, notes), or None where there is no valid checkpoint.

@@ -1,4 +1,4 @@
-"""What the loop works with: programs, and what they are fed with."""
+"""Everything on the devices that the loop needs: programs and arrays."""
 
 import hashlib
 import math
@@ -34,27 +34,28 @@ from ckd_jax.system import hosts
 
 
 class RunContext(NamedTuple):
-  """What the loop works with and does not change.
+  """The constants of the loop.
 
   Attributes:
-    plan: what the run does.
-    programs: what is compiled.
+    plan: of the run.
+    programs: compiled functions.
     scale: learning rate of the plan over that of the programs.
-    longest: steps in a launch, at most.
+    longest: steps per launch, at most.
     feed: (key, state of the method, step) -> the Examples of each step from
       there on, where images do not lie on the devices; else None.
-    stages: what comes before the main part.
+    stages: training before the main part, in order.
     examples: the table on the devices.
-    key: of all steps.
+    key: the run's random key, the same for every step.
     state: before the first step.
-    images: of train, validation and test, where there are any.
-    labels: int32[n] of the same three.
-    target: float32[classes], the mean logits that a fitted offset meets; None
+    images: uint8 images by split, "train", "validation", "test"; splits without
+      images are left out.
+    labels: int32[n] by split.
+    target: float32[classes], the mean logits that a fitted offset aims at; None
       where the loss fixes the offset.
-    origin: digests of the images and of the answers.
-    images_per_step: student images.
-    mesh: the devices.
-    sharding: of the state on them.
+    origin: sha256 of the images and of the answers.
+    images_per_step: student images per step.
+    mesh: devices, with axes `students` and `data`.
+    sharding: of the state on the mesh.
   """
 
   plan: Plan
@@ -105,12 +106,12 @@ def assemble(
   """Puts the budgeted images and answers on the devices.
 
   Args:
-    plan: what the run does.
-    dataset: whose images it uses.
-    answers: of the teacher.
+    plan: of the run.
+    dataset: its images and labels.
+    answers: the teacher's, about the training rows.
     programs: of this run, or of one that differs in seed, budget or rate alone.
-    mesh: the devices.
-    like: that other run: its test images are used again.
+    mesh: devices, with axes `students` and `data`.
+    like: that other run, whose test images are used again.
 
   Raises:
     UserError: the method cannot work with these answers.
@@ -158,7 +159,7 @@ def assemble(
 def _examples(
   plan: Plan, dataset: Dataset, answers: Collected, mesh: Mesh, streamed: bool
 ) -> Examples:
-  """The table: of streamed images one row, for its shape."""
+  """The table; streamed images are one row, for the shape."""
   images = plan.images[:1] if streamed else plan.images[:]
   if not streamed:
     ids = dataset.train.ids[plan.rows.train]
@@ -174,7 +175,7 @@ def _examples(
 
 
 def _begin(plan: Plan, programs: Programs, key, examples: Examples):
-  """The first state, the shape of an index, and student images per step."""
+  """(first state, shape of an index, student images per step)."""
   method = plan.method
   try:
     state = programs.begin(key, examples)
@@ -192,7 +193,7 @@ def _begin(plan: Plan, programs: Programs, key, examples: Examples):
 def _splits(
   plan: Plan, dataset: Dataset, mesh: Mesh, streamed: bool, like
 ) -> tuple[dict[str, Images], dict[str, np.ndarray]]:
-  """Images on the devices and labels on the host, of what is evaluated."""
+  """Images on the devices, and labels on the host, by evaluated split."""
   held_out = plan.rows.validation
   places = {
     "train": (plan.images, plan.recipe.task.labels),
@@ -214,7 +215,11 @@ def _splits(
 
 
 def fingerprint(answers: Collected) -> str:
-  """Of what is learned from: a resumed run must not learn from another."""
+  """sha256 of a teacher's answers, so that a resumed run has the same ones.
+
+  Args:
+    answers: the teacher's.
+  """
   digest = hashlib.sha256(answers.teacher.encode())
   for leaf in jax.tree.leaves(answers.teachers):
     digest.update(np.ascontiguousarray(leaf))
@@ -224,13 +229,13 @@ def fingerprint(answers: Collected) -> str:
 def check_finite(
   plan: Plan, state: State, examples: Examples, shape: tuple[int, ...]
 ) -> None:
-  """A loss that cannot take a class ruled out (-inf) says so before it runs.
+  """Refuses answers of -inf (a class ruled out) if the loss is not finite.
 
   Args:
-    plan: whose loss it is.
+    plan: of the run, whose method has the loss.
     state: before the first step.
-    examples: whose answers may hold -inf.
-    shape: of a step's index, (batch, group).
+    examples: the table, whose answers may hold -inf.
+    shape: (batch, group) of a step's index.
   """
   if not examples.teachers:
     return
@@ -238,7 +243,7 @@ def check_finite(
   if finite.all():
     return
   rows = np.resize(np.flatnonzero(~finite), shape)
-  # Of this host, and indexed as the devices do where images are streamed.
+  # On this host, and indexed as on the devices where images are streamed.
   state, examples = jax.tree.map(jnp.asarray, jax.device_get((state, examples)))
   loss = jax.jit(lambda *x: _first_loss(plan.recipe, *x, rows))
   if not np.isfinite(loss(state, examples)):

@@ -1,4 +1,4 @@
-"""Images that the host decodes for each coming step."""
+"""Decodes the images of coming steps on the host."""
 
 import functools
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ class Feed(Protocol):
     """Begins at a step.
 
     Args:
-      key: of all steps.
-      method_state: the method's memories; who is compared may follow from it.
-      first: how many steps are done.
+      key: the run's random key, the same for every step.
+      method_state: the method's memories, which its sampler may read.
+      first: number of the steps done so far.
     """
     ...
 
@@ -34,13 +34,16 @@ class Feed(Protocol):
 def student_images(
   plan: Plan, images: np.ndarray, ids: np.ndarray, answers: Collected
 ) -> np.ndarray:
-  """What the student's step begins with: the images, or the teacher's view.
+  """The student's images before augmentation, or the teacher's view of them.
 
   Args:
-    plan: says which of them.
+    plan: whose `student_view` chooses between the two.
     images: uint8[n, h, w, c].
-    ids: str[n].
-    answers: say about which view the teacher was asked.
+    ids: str[n], the stable ids of the images.
+    answers: whose `view`, seed and border describe the teacher's view.
+
+  Returns:
+    uint8[n, h, w, c].
   """
   if plan.student_view == "fresh" or answers.view == "clean":
     return images
@@ -57,17 +60,17 @@ def make_feed(
   """Makes the feed of a run whose images stay with the host.
 
   Args:
-    plan: whose method says who is compared in a step.
-    dataset: of the images.
-    answers: of the teacher.
+    plan: of the run; its method samples the rows of a step.
+    dataset: whose training images are decoded.
+    answers: whose view the student may see.
     examples: labels and answers of the whole table, on the devices.
-    mesh: the devices.
+    mesh: devices with an axis `data`, over which a batch is sharded.
   """
   ids = dataset.train.ids[plan.rows.train]
 
   def feed(key, method_state, first):
     copy = jax.device_get((jax.random.key_data(key), method_state))
-    # By the processor: a device would draw after all steps that wait for it.
+    # On the CPU: a device would draw only after all steps in its queue.
     key, memory = jax.device_put(copy, host_device())
     draw = jax.jit(
       lambda key, memory, step: plan.method.sample(

@@ -1,16 +1,16 @@
-"""After which steps a run is evaluated, saved and logged."""
+"""When a run is evaluated, saved and logged."""
 
 from typing import NamedTuple
 
 
 class Intervals(NamedTuple):
-  """Everything in steps.
+  """Numbers of training steps.
 
   Attributes:
-    steps: the last step.
-    evaluate: between two evaluations.
-    save: between two checkpoints.
-    log: between two lines of training metrics.
+    steps: of the whole run.
+    evaluate: from one evaluation to the next.
+    save: from one checkpoint to the next.
+    log: from one line of training metrics to the next.
   """
 
   steps: int

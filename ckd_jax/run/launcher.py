@@ -11,13 +11,13 @@ from ckd_jax.step import Examples, State, Step
 
 
 class Launched(Protocol):
-  """What a launcher uses of a run, or of several that go together.
+  """The part of a run, or of several in one program, that a launcher uses.
 
   Attributes:
-    examples: of every step, where they lie on the device.
+    examples: the table on the devices, read by every step.
     feed: the examples of each coming step, where the host streams; or None.
-    key: of all steps.
-    longest: steps in a launch, at most.
+    key: the run's random key, the same for every step.
+    longest: steps per launch, at most.
     one_at_a_time: whether a launch must end before the next one begins.
     launch: (times) -> a jitted `Step` of so many steps.
   """
@@ -35,18 +35,25 @@ class Launched(Protocol):
 
 
 def launch_length(left: int, longest: int) -> int:
-  """Steps of the next launch, of the `left` ones before the host looks.
+  """Number of steps in the next launch.
 
-  Below `longest` a power of two: every length is a program of its own, and how
-  many steps a simulated epoch has follows from the budget.
+  Below `longest` a power of two: every length is compiled separately, and the
+  length of a simulated epoch follows from the budget.
+
+  Args:
+    left: steps before the next evaluation or checkpoint.
+    longest: steps per launch, at most.
   """
   return longest if left >= longest else 1 << (left.bit_length() - 1)
 
 
 class Timer:
-  """Enters what the time of a run goes into, in its record.
+  """Measures training and evaluation, into the records of runs.
 
-  Runs that go together have an equal share in it.
+  Runs in one program share the time equally.
+
+  Args:
+    *records: of the runs; changed in place.
   """
 
   def __init__(self, *records: Record):
@@ -62,11 +69,16 @@ class Timer:
     return (self._began[0] - wall) / max(len(self.records), 1)
 
   def skip(self) -> None:
-    """Leaves out what came since the last entry."""
+    """Drops the time since the last entry."""
     self._began = time.perf_counter(), time.process_time()
 
   def trained(self, timed_steps: int) -> None:
-    """Enters training; `timed_steps` of it count as speed."""
+    """Adds the time since the last entry to training.
+
+    Args:
+      timed_steps: steps in this time that count for the speed; 0 where a
+        program was compiled.
+    """
     seconds = self._lap()
     for record in self.records:
       record.train_seconds += seconds
@@ -75,7 +87,7 @@ class Timer:
         record.timed_steps += timed_steps
 
   def evaluated(self) -> None:
-    """Enters validation and checkpoints."""
+    """Adds the time since the last entry to validation and checkpoints."""
     seconds = self._lap()
     for record in self.records:
       record.evaluation_seconds += seconds
@@ -85,11 +97,11 @@ class Launcher:
   """Launches steps; reads the metrics of a launch while the next one runs.
 
   Args:
-    run: what is launched, and what it is fed with.
+    run: the programs, and the arrays that they read.
     is_logged: step -> whether its metrics are shown.
     show: called with (step, metrics) for those, each metric a NumPy number, or
       an array of one number per student.
-    timer: of the time.
+    timer: adds the time of launches to the runs' records.
   """
 
   def __init__(
@@ -105,7 +117,13 @@ class Launcher:
     self._feed: Iterator[Examples] | None = None
 
   def run(self, state: State, step: int, stop: int) -> State:
-    """The state after `stop` steps of which `step` are done, finished."""
+    """Trains up to a step, and waits for it.
+
+    Args:
+      state: after `step` steps; donated.
+      step: number of the steps done so far.
+      stop: number of the steps to have done.
+    """
     run, pending, timed = self._run, None, 0
     if run.feed and not self._feed:
       self._feed = run.feed(run.key, state.method, step)

@@ -1,4 +1,4 @@
-"""What a run tells people and programs: header, progress, metrics, curves."""
+"""Output of a run: header, progress, metrics, curves."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from ckd_jax.system import console, files
 
 
 def to_json(value: Any) -> Any:
-  """Makes arrays of one number plain, and non-finite numbers None."""
+  """Converts arrays of one number to plain ones, non-finite ones to None."""
   if isinstance(value, Mapping):
     return {str(key): to_json(inner) for key, inner in value.items()}
   if isinstance(value, list | tuple):
@@ -30,7 +30,7 @@ def to_json(value: Any) -> Any:
 
 
 def json_bytes(value: Any) -> bytes:
-  """What a .json file of a run holds."""
+  """The bytes of a .json file."""
   return (json.dumps(to_json(value), indent=2) + "\n").encode()
 
 
@@ -38,10 +38,9 @@ class Logger:
   """Appends one JSON object per line to a file.
 
   Args:
-    path: the file; made if absent.
-    from_step: the step that the run resumes from: later lines, which it will
-      write again, are dropped, and so is a line that a kill cut short. None
-      begins a new file.
+    path: the metrics file; made if absent.
+    from_step: the step that the run resumes from; later lines and lines cut by
+      a kill are dropped. None begins a new file.
   """
 
   def __init__(self, path, from_step: int | None = None):
@@ -52,13 +51,13 @@ class Logger:
     files.write(path, text.encode())
 
   def log(self, step: int, **metrics) -> None:
-    """Writes one line; call it with the numbers of a step that is finished."""
+    """Appends the metrics of a finished step."""
     line = to_json({"step": step, **metrics})
     files.append(self._path, json.dumps(line, allow_nan=False))
 
 
 def read_metrics(path) -> list[dict[str, Any]]:
-  """The lines of a metrics file, without one that a kill cut short."""
+  """The lines of a metrics file, without lines cut by a kill."""
   path = epath.Path(path)
   lines = []
   for text in path.read_text().splitlines() if path.exists() else ():
@@ -85,13 +84,13 @@ class Progress:
   """One line that overwrites itself, or a plain line now and then.
 
   Args:
-    steps: the number of the last step.
-    images_per_step: student images, for the rate.
+    steps: number of training steps in the whole run.
+    images_per_step: student images per step, for the rate.
     first: the step that the run resumes from.
     stream: a terminal gets the overwriting line; anything else a plain line
       every `interval` seconds and one at the end.
     interval: seconds between plain lines.
-    clock: a function that returns seconds.
+    clock: () -> seconds.
   """
 
   def __init__(
@@ -114,11 +113,11 @@ class Progress:
     self._rate = 0.0
 
   def show(self, step: int, *, last: bool = False, **metrics) -> None:
-    """Shows a finished step, not too often.
+    """Shows a finished step, if the last one is long enough ago.
 
     Args:
-      step: how many are done.
-      last: whether nothing comes after it: it is shown in any case.
+      step: number of the steps done so far.
+      last: whether it is the run's last one, which is always shown.
       **metrics: names that end in `accuracy` are in percent.
     """
     now = self._clock()
@@ -144,21 +143,21 @@ class Progress:
 
 
 class Diverged(UserError):
-  """The loss is not a number any more."""
+  """The loss is not finite."""
 
 
 class Display:
-  """A run's numbers: every one to metrics.jsonl, the telling ones to the bar.
+  """Writes every metric to metrics.jsonl, and shows some on the bar.
 
   Args:
-    path: of the metrics file.
-    steps: the number of the last step.
-    images_per_step: student images, for the rate.
+    path: the metrics file.
+    steps: number of training steps in the whole run.
+    images_per_step: student images per step, for the rate.
     first: the step that the run resumes from.
-    log: whether numbers are written.
+    log: whether metrics are written.
     bar: whether they are shown.
-    mode: of `ckd_jax.offset`, in which the student is judged. Where an offset
-      is fitted, accuracies without one say nothing and are not shown.
+    mode: the mode of `ckd_jax.offset` that is reported. Where an offset is
+      fitted, accuracies without one are not shown.
   """
 
   def __init__(
@@ -184,10 +183,14 @@ class Display:
     self._shown: dict[str, float] = {}
 
   def training(self, step: int, metrics: Mapping[str, Any]) -> None:
-    """The metrics of a step that is finished.
+    """Enters the metrics of a finished step.
+
+    Args:
+      step: number of the steps done so far.
+      metrics: scalars by name, `loss` among them.
 
     Raises:
-      Diverged: the loss is not a number any more.
+      Diverged: the loss is not finite.
     """
     values = {name: float(value) for name, value in metrics.items()}
     if not math.isfinite(values["loss"]):
@@ -199,14 +202,14 @@ class Display:
     self._tell(step, values, shown)
 
   def accuracies(self, step: int, values: Mapping[str, float]) -> None:
-    """What a validation found, in percent."""
+    """Enters validation accuracies, in percent by name."""
     shown = {
       key: value for key, value in values.items() if offsets.is_reported(key)
     }
     self._tell(step, values, shown)
 
   def finish(self) -> None:
-    """Shows where the run stands at its end."""
+    """Shows the last line of the bar."""
     if self._bar:
       self._bar.show(self._steps_done, last=True, **self._shown)
 
@@ -263,9 +266,13 @@ def _label(name: str, names: list[str]) -> str:
 def curves(path_png, metrics_path) -> None:
   """Draws a metrics file: losses and learning rate, and accuracies, by step.
 
-  Names that hold `loss` go left, `learning_rate` left on an axis of its own,
-  names that end in `accuracy` (in percent) right. A short or empty file gives
-  axes with few or no points. No display is needed.
+  Metrics with `loss` in their name are on the left, `learning_rate` too, on an
+  axis of its own; those that end in `accuracy` (in percent) on the right. A
+  short or empty file gives axes with few or no points. No display is needed.
+
+  Args:
+    path_png: the picture to write.
+    metrics_path: metrics.jsonl of a run.
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure

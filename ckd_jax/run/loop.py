@@ -24,10 +24,10 @@ class Standing(NamedTuple):
   """Where a run stands.
 
   Attributes:
-    step: how many steps are done.
-    state: of the student that is trained.
+    step: number of the steps done so far.
+    state: student, method and optimizer after them.
     best: the weights to report, by mode of `ckd_jax.offset`.
-    record: accuracies and times.
+    record: accuracies, plateau and times.
   """
 
   step: int
@@ -50,13 +50,13 @@ class Lanes(NamedTuple):
   """How the students of a loop lie on the devices.
 
   Attributes:
-    launched: what a launcher feeds and launches for all of them.
-    state: of all of them, before the first launch.
-    predict: state -> `selection.predict_splits` of each.
-    metrics_of: (metrics, place) -> those of the student in that place.
+    launched: programs and arrays for all students at once.
+    state: of all students, before the first launch.
+    predict: state -> `selection.predict_splits` of each student.
+    metrics_of: (metrics, place) -> the metrics of one student.
     take: (state, place) -> the state of one student.
-    put: (state, place, part) -> the same with another state for one student.
-    holds: how many of them are left -> whether these lanes are still worth it.
+    put: (state, place, part) -> the state with one student's part replaced.
+    holds: number of students left -> whether to keep these lanes.
   """
 
   launched: Launched
@@ -120,12 +120,18 @@ class _Student:
     )
 
   def is_done(self, step: int) -> bool:
-    """Whether this step was its last one."""
+    """Whether this step was the student's last one."""
     over = selection.is_over(self.record, self.context.plan.plateau)
     return over or step >= self.intervals.steps
 
   def evaluate(self, step: int, logits, take) -> State | None:
-    """Validates; returns another state where the learning rate falls."""
+    """Validates; returns a new state where the learning rate falls.
+
+    Args:
+      step: number of the steps done so far.
+      logits: float32[n, classes] by split, from `selection.predict_splits`.
+      take: () -> the student's state, which is copied only if needed.
+    """
     context, plateau = self.context, self.context.plan.plateau
     found = selection.validate(
       context,
@@ -150,7 +156,7 @@ class _Student:
     compile_cache.share()
 
   def end(self, step: int, state: State) -> Standing:
-    """What is left when it is done."""
+    """Closes the display; returns where the student stands."""
     self.display.finish()
     self.record.steps = step
     return Standing(step, state, self.best, self.record)
@@ -168,8 +174,8 @@ def train(
 
   Args:
     runs: ready for their next step.
-    standings: where they stand, all after as many steps.
-    arrange: how they lie on the devices; called again when many have ended.
+    standings: one for each run, all of the same step.
+    arrange: lays students out on the devices; called again when many ended.
 
   Yields:
     (run, where it stands at its end), or (run, Diverged) where the loss was not
@@ -230,7 +236,7 @@ def _drive(lanes: Lanes, students: list[_Student], step: int, timer: Timer):
     try:
       state = launcher.run(state, step, stop)
     except Diverged:
-      pass  # all of them did: there is nothing more to do with the state
+      pass  # all students did: the state is not used again
     step = stop
     for student, error in diverged.items():
       leave(student)

@@ -11,10 +11,11 @@ class Phase(NamedTuple):
   """A stage of a method, compiled for one run.
 
   Attributes:
-    stage: of the method.
+    stage: its loss, length and learning rate.
     launch: (times) -> a jitted Step of so many steps of this stage.
-    steps: how many it has.
-    begin: the state before its first step, if nothing comes before it.
+    steps: number of its training steps.
+    begin: the state before its first step; of later stages only the structure
+      counts.
   """
 
   stage: Stage

@@ -1,4 +1,4 @@
-"""What a run will do, settled before a teacher is asked.
+"""Settles a run, before a teacher is asked.
 
 After `make_plan` nothing reads the config: what later parts need is a field of
 the plan.
@@ -27,19 +27,19 @@ from ckd_jax.teacher import Asking
 
 
 class About(NamedTuple):
-  """What a run says of itself, in its header and its summary.
+  """The description of a run in its header and its summary.
 
   Attributes:
     dataset: name of the data set.
     student: name of the network.
     method: name of the method.
-    label: tells variants apart in a report.
-    hyper: hyper-parameters of the method.
+    label: tells variants of a method apart in a report.
+    hyper: hyper-parameters of the method, by name.
     schedule: name of the learning-rate schedule.
-    seed: of the training.
-    budget: labelled images that the run may see.
-    budget_seed: of their choice.
-    dtype: what the student computes in.
+    seed: of initial weights, sampling and augmentation.
+    budget: labelled images that the run may see, validation included.
+    budget_seed: of the order of images whose prefix the budget is.
+    dtype: in which the student computes, "float32" or "bfloat16".
     pruned: share of weights that a second teacher lacks (r2kd), or 0.
   """
 
@@ -57,25 +57,25 @@ class About(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """What is settled before the teacher is asked anything.
+  """Everything that is settled before the teacher is asked.
 
   Attributes:
-    about: what the run says of itself.
-    recipe: what a training step does.
-    rows: of the training set: to learn from, and to validate with.
-    images: uint8[train, h, w, c], those to learn from, in memory or in files.
-    asking: who is asked, about which view, and how.
+    about: names and numbers for the header and the summary.
+    recipe: the parts of a training step.
+    rows: of the training set, to learn from and to validate with.
+    images: uint8[train, h, w, c], to learn from, in memory or in files.
+    asking: settings of the teacher.
     teacher_training: the run that trains the teacher first; None where there is
       nothing to train.
     intervals: when the run is evaluated, saved and logged.
     plateau: when the learning rate falls; None for other schedules.
-    offset: what is done about the class offset.
-    learning_rate: the highest one of the schedule.
+    offset: how the class offset is treated.
+    learning_rate: the highest rate of the schedule.
     student_view: "fresh", images augmented in the step, or "table", the view
-      that the teacher answered about.
+      that the teacher saw.
     placement: of the images, "auto", "device" or "stream".
-    steps_per_launch: 0 chooses it by the kind of device.
-    config: as config.json holds it.
+    steps_per_launch: steps in one program; 0 chooses by the kind of device.
+    config: plain values, for config.json.
   """
 
   about: About
@@ -102,9 +102,9 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
   """Settles the run.
 
   Args:
-    config: complete and checked.
-    dataset: that it names.
-    given: objects of a Python program, in place of names.
+    config: a ConfigDict, complete and checked.
+    dataset: the set that it names.
+    given: objects of a Python program, in place of names in the config.
 
   Raises:
     UserError: the budget, the student or the images cannot be used.
@@ -152,7 +152,7 @@ def _recipe(config, dataset: Dataset, rows: Selection, model) -> Recipe:
     steps_per_epoch=math.ceil(len(labels) / config.batch_size),
     labels=labels,
   )
-  # A live teacher looks at whatever the student sees.
+  # A live teacher sees the student's images.
   fresh = config.teacher.get("live") or config.student_view == "fresh"
   return Recipe(
     method=methods.make(config.method, **config.hyper),
@@ -231,7 +231,7 @@ def _check_channels(config, dataset: Dataset) -> None:
 
 
 def _note_normalisation(config, dataset: Dataset) -> None:
-  """Says so where one's own images are normalised as if they were others."""
+  """Warns if mean and deviation are not those of the user's images."""
   some = np.asarray(dataset.train.images[:1000], np.float32) / 255
   mean, std = some.mean((0, 1, 2)), some.std((0, 1, 2))
   off = np.abs(mean - config.dataset.mean) > 0.1

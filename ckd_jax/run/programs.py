@@ -1,4 +1,4 @@
-"""What is compiled for a run, and serves runs that differ in little as well."""
+"""The compiled programs of a run, shared by runs that differ in little."""
 
 import functools
 from collections.abc import Callable
@@ -29,16 +29,16 @@ from ckd_jax.step import (
   staged,
 )
 
-_LAUNCH = 32  # steps a launch on an accelerator, which then never waits for us
+_LAUNCH = 32  # steps per launch on an accelerator, which then never waits
 
 
 class Programs(NamedTuple):
-  """What is compiled; runs that differ in seed, budget or rate share it.
+  """Programs that runs of another seed, budget or rate share.
 
   Attributes:
     begin: jitted (key, examples) -> State.
-    step: not jitted, for those who vmap it.
-    launch: (times) -> a jitted Step of so many steps; metrics are of [times].
+    step: one training step, not jitted, to be vmapped.
+    launch: (times) -> a jitted Step of so many steps; metrics are [times].
     forward: (params, state, uint8 images) -> logits, not jitted.
     predict: (params, state, Images) -> float32[n, classes] on the host.
     learning_rate: the highest rate of the schedule in the step.
@@ -58,10 +58,10 @@ def make_programs(
   """Jits what a run does; nothing is compiled before it is first called.
 
   Args:
-    plan: what the run will do.
-    mesh: the devices.
-    live: teachers that answer inside the step.
-    step: of the plan, from `make_step`.
+    plan: of the run.
+    mesh: devices, with axes `students` and `data`.
+    live: teachers that answer inside the step; None where the table does.
+    step: from `make_step`, for this plan.
   """
   replicas = replicated(mesh)
   recipe = plan.recipe
@@ -92,16 +92,22 @@ def make_launch(step: Step, replicas: NamedSharding) -> Callable[[int], Step]:
 
 
 def default_launch(platform: str | None = None) -> int:
-  """Steps a launch: a loop inside a program costs a CPU dearly.
+  """Steps per launch: on a CPU 1, where a loop in a program is slow.
 
   Args:
-    platform: of the devices; None is that of those that are here.
+    platform: of the devices, "cpu", "gpu" or "tpu"; None is this process's.
   """
   return 1 if (platform or jax.default_backend()) == "cpu" else _LAUNCH
 
 
 def longest_launch(plan: Plan, streamed: bool, mesh: Mesh) -> int:
-  """Steps in a launch, at most; streamed images come for one step each."""
+  """Steps per launch, at most.
+
+  Args:
+    plan: whose `steps_per_launch` chooses, if it is not 0.
+    streamed: whether the host sends images for one step at a time.
+    mesh: the devices.
+  """
   if streamed:
     return 1
   platform = mesh.devices.flat[0].platform
@@ -119,12 +125,12 @@ def make_phases(
   """The stages, jitted, and the state that the main part begins with.
 
   Args:
-    plan: what the run will do.
-    mesh: the devices.
-    live: teachers that answer inside the step.
-    state: before everything.
-    examples: a first batch of which tells what a stage's loss reaches.
-    key: of all steps.
+    plan: of the run.
+    mesh: devices, with axes `students` and `data`.
+    live: teachers that answer inside the step; None where the table does.
+    state: before the first stage.
+    examples: the table; a first batch shows which parameters a loss reaches.
+    key: the run's random key, the same for every step.
   """
   where = {"live": live, "shard": make_batch_sharder(mesh)}
   made = []

@@ -1,4 +1,4 @@
-"""What a run remembers beside its weights; a checkpoint carries it as JSON."""
+"""The numbers of a run beside its weights, saved as JSON in checkpoints."""
 
 import dataclasses
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 
 @dataclasses.dataclass
 class Score:
-  """The best weights found in one mode of judging, and the last ones.
+  """Accuracies of the best and of the last weights in one mode.
 
   Attributes:
     val: the best validation accuracy, in percent; None without validation.
     test: test accuracy of these weights, in percent; None before the end.
-    step: after how many steps they were found.
+    step: number of the steps after which they were found.
     last_test: test accuracy of the last weights, in percent.
   """
 
@@ -26,16 +26,16 @@ class Record:
   """Accuracies, the plateau's state, and what the time went into.
 
   Attributes:
-    modes: by the mode of `ckd_jax.offset` in which the student is judged.
-    since_best: validations since the reported mode was at its best.
+    modes: one Score for each mode of `ckd_jax.offset`.
+    since_best: validations since the best one of the reported mode.
     level: how often a plateau lowered the learning rate.
-    train_seconds: in training steps, compilation included.
-    evaluation_seconds: in validations and checkpoints.
-    processor_seconds: of all cores, in both.
-    timed_steps: steps in launches that were compiled before.
-    timed_seconds: in these.
+    train_seconds: wall time of training steps, compilation included.
+    evaluation_seconds: wall time of validations and checkpoints.
+    processor_seconds: CPU time of all cores, for both.
+    timed_steps: steps in launches without compilation.
+    timed_seconds: wall time of these steps.
     origin: digests of the images and the answers that the run began with.
-    steps: how many were done when the run ended.
+    steps: number of training steps when the run ended.
   """
 
   modes: dict[str, Score]
@@ -55,7 +55,7 @@ class Record:
 
   @classmethod
   def from_json(cls, notes: dict[str, Any]) -> "Record":
-    """The record that `to_json` wrote; fields that it lacks are as at first."""
+    """The record that `to_json` wrote; missing fields have their defaults."""
     known = {field.name for field in dataclasses.fields(cls)}
     kept = {key: value for key, value in notes.items() if key in known}
     modes = {mode: Score(**score) for mode, score in notes["modes"].items()}

@@ -1,4 +1,4 @@
-"""A first step with shapes in place of numbers: a mistake costs no call."""
+"""Traces the first step with shapes only, before any call is paid."""
 
 import contextlib
 
@@ -17,7 +17,11 @@ from ckd_jax.student import check_holdable
 
 @contextlib.contextmanager
 def refusing(plan: Plan):
-  """What a student or a method raises becomes one line."""
+  """Turns any error of a student or a method into one line.
+
+  Args:
+    plan: names the student and the method.
+  """
   try:
     yield
   except UserError:
@@ -31,7 +35,7 @@ def refusing(plan: Plan):
 
 
 def rehearse_early(plan: Plan) -> None:
-  """Rehearses whatever can be told before the teacher is there."""
+  """Traces the first step as far as it does not depend on the teacher."""
   _check_student(plan)
   if not plan.method.needs - {"logits"}:
     task = plan.recipe.task
@@ -48,9 +52,9 @@ def answers_of(model: Model, images, weights=None) -> Outputs:
   """The shapes of a network's answers about these images.
 
   Args:
-    model: the network.
-    images: of shape [n, h, w, c].
-    weights: (params, state); None: as they are initialised.
+    model: architecture of the network.
+    images: [n, h, w, c]; only the shape counts.
+    weights: (params, state); None takes the shapes of initial ones.
   """
 
   def answer(images):
@@ -61,7 +65,7 @@ def answers_of(model: Model, images, weights=None) -> Outputs:
 
 
 def _check_student(plan: Plan) -> None:
-  """Refuses a student that cannot be kept, or shows too little."""
+  """Refuses a student that its file cannot hold, or with too few outputs."""
   model, needs = plan.recipe.model, plan.method.needs
   image = jax.ShapeDtypeStruct((1, *plan.images.shape[1:]), jnp.float32)
   check_holdable(*jax.eval_shape(model.init, jax.random.key(0), image))
@@ -74,7 +78,7 @@ def _check_student(plan: Plan) -> None:
     raise UserError(
       f"student {plan.about.student} gives no {' and no '.join(lacking)}, "
       f"which method {plan.about.method!r} compares: choose another student, "
-      f"or of the methods {work}"
+      f"or a method that works without: {work}"
     )
 
 
@@ -82,9 +86,9 @@ def rehearse(plan: Plan, answers: Outputs) -> None:
   """Traces the first step, with shapes in place of numbers.
 
   Args:
-    plan: what the run will do.
-    answers: shapes [rows, ...] of a teacher's answers. Beyond logits only the
-      teacher knows them: such methods are rehearsed when it is there.
+    plan: of the run.
+    answers: shapes [rows, ...] of the teacher's answers; those of maps and
+      embeddings are known only once there is a teacher.
   """
   recipe = plan.recipe
   examples = Examples(
@@ -95,7 +99,7 @@ def rehearse(plan: Plan, answers: Outputs) -> None:
 
   def first_step(key, examples):
     state = init_state(key, recipe, examples)
-    # With the number that is known here a sampler can refuse it.
+    # The number of images is known here, so a sampler can refuse it.
     recipe.method.sample(key, 0, recipe.task, state.method)
     for stage in recipe.method.stages:
       state, _ = make_step(staged(recipe, stage))(state, examples, key)
@@ -106,7 +110,7 @@ def rehearse(plan: Plan, answers: Outputs) -> None:
 
 
 def find_bias(plan: Plan) -> tuple[str, ...]:
-  """The classifier's bias, into which an offset can be folded at the end."""
+  """Path of the classifier's bias, into which an offset is folded."""
   recipe = plan.recipe
   images = jnp.zeros((4, *plan.images.shape[1:]), jnp.float32)
   params, state = jax.jit(recipe.model.init)(jax.random.key(0), images)
@@ -120,7 +124,10 @@ def find_bias(plan: Plan) -> tuple[str, ...]:
 
 
 def rehearsed(plan: Plan) -> Plan:
-  """Rehearses whatever can be told before the teacher is there.
+  """Traces the first step as far as it does not depend on the teacher.
+
+  Args:
+    plan: of the run, without the bias.
 
   Returns:
     The plan, with the bias that will take up a fitted offset.

@@ -46,10 +46,10 @@ def judge(
 
   Args:
     record: changed in place.
-    step: how many steps the weights have seen.
-    val: mode -> accuracy in percent, or None where nothing validates; then
+    step: number of training steps of these weights.
+    val: mode -> accuracy in percent, or None without validation images; then
       the newest weights are the best.
-    primary: the mode whose best weights are reported and counted for a plateau.
+    primary: the mode that is reported, and that a plateau watches.
   """
   improved = set()
   for mode, accuracy in val.items():
@@ -64,9 +64,13 @@ def judge(
 def falls(record: Record, plateau: Plateau | None) -> bool:
   """Whether the run goes on from its best weights at a lower rate.
 
-  It does after `patience` evaluations that brought nothing better, but for the
-  last level, which ends it. The best accuracy so far stays the bar
-  (arXiv 2311.02253, its protocol).
+  It does after `patience` evaluations without a better accuracy, except at the
+  last level, which ends the run. The best accuracy so far remains the one to
+  beat (arXiv 2311.02253, its protocol).
+
+  Args:
+    record: changed in place.
+    plateau: None for other schedules, whose rate never falls here.
   """
   if plateau is None or record.since_best < plateau.patience:
     return False
@@ -81,14 +85,14 @@ def is_over(record: Record, plateau: Plateau | None) -> bool:
 
 
 def watched(context: RunContext) -> tuple[str, ...]:
-  """The splits that an evaluation looks at."""
+  """The splits that an evaluation predicts."""
   names = () if context.target is None else ("train",)
   held_out = ("validation",) if "validation" in context.images else ()
   return (*names, *held_out)
 
 
 def predict_splits(context: RunContext, state: State) -> dict[str, np.ndarray]:
-  """What the student answers there, by split: float32[n, classes]."""
+  """The student's logits by split, float32[n, classes]."""
   params, model_state = state.params["student"], state.model
   predict = context.programs.predict
   return {
@@ -105,15 +109,15 @@ def validate(
   best: dict[str, Snapshot],
   keep: Callable[[np.ndarray], Snapshot],
 ) -> dict[str, float]:
-  """Validates, and keeps in `best` a copy of what is now at its best.
+  """Validates, and copies the weights that are the best so far.
 
   Args:
     context: the splits and the programs that predict them.
     logits: from `predict_splits`.
-    step: how many steps the weights have seen.
+    step: number of training steps of these weights.
     record: changed in place.
     best: weights by mode; changed in place.
-    keep: offset -> a `snapshot` of these weights.
+    keep: float32[classes], an offset -> a `snapshot` of these weights.
 
   Returns:
     The accuracies found, in percent, by name.
@@ -129,7 +133,7 @@ def validate(
       for mode, offset in found.items()
     }
   primary = context.plan.offset.mode
-  # In one order, or the hosts of a run would wait for each other.
+  # In a fixed order: hosts that differed would wait for each other forever.
   for mode in sorted(judge(record, step, val, primary)):
     best[mode] = keep(found[mode])
   return {

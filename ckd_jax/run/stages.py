@@ -1,4 +1,8 @@
-"""What a method trains before the main part: an adapter, or the trunk alone."""
+"""Stages of a method before the main part: an adapter, or the trunk alone.
+
+A stage has neither evaluations nor a best student: a short loop of its own
+around the launcher is simpler than the one of `loop.py`.
+"""
 
 import jax
 
@@ -13,7 +17,13 @@ from ckd_jax.system import hosts
 
 
 def check_origin(context: RunContext, notes: dict, workdir) -> None:
-  """Refuses to go on with other images or answers than a run began with."""
+  """Refuses to resume with other images or answers.
+
+  Args:
+    context: of the resumed run.
+    notes: of its checkpoint, with the digests that it began with.
+    workdir: folder of the run, for the message.
+  """
   before = notes.get("origin", context.origin)
   for what, digest in context.origin.items():
     if before[what] != digest:
@@ -24,7 +34,15 @@ def check_origin(context: RunContext, notes: dict, workdir) -> None:
 
 
 def run_stages(context: RunContext, workdir) -> State:
-  """Runs or resumes every stage; returns what the main part begins with."""
+  """Runs or resumes every stage.
+
+  Args:
+    context: of the run.
+    workdir: folder of the run, where stages keep their checkpoints.
+
+  Returns:
+    The state before the first step of the main part.
+  """
   state = context.stages[0].begin if context.stages else context.state
   for number, phase in enumerate(context.stages):
     state = _run_stage(context, workdir, number, phase, state)
@@ -60,7 +78,7 @@ def _run_stage(
     programs=context.programs._replace(launch=phase.launch),
     key=jax.random.fold_in(context.key, number),
   )
-  # Its time is not a part of the record.
+  # A stage's time is not in the record.
   launcher = Launcher(own, intervals.is_logged, show.training, Timer())
   while step < phase.steps:
     stop = intervals.stop(step)

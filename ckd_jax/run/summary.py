@@ -1,4 +1,4 @@
-"""What a run says of itself: the header, the result, and summary.json."""
+"""The header of a run, its result, and summary.json."""
 
 import json
 from typing import Any
@@ -21,7 +21,13 @@ Lines = list[tuple[str, Any]]  # (name, text), one line each
 
 
 def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
-  """What stands above the progress bar."""
+  """The lines above the progress bar.
+
+  Args:
+    plan: of the run.
+    answers: the teacher's, and what they cost.
+    context: whose state has the student's parameters.
+  """
   about, recipe, state = plan.about, plan.recipe, context.state
   student = cost.parameters(state.params["student"])
   flops = cost.flops(
@@ -53,7 +59,7 @@ def _budget(plan: Plan, answers: Collected) -> str:
 
 
 def _teacher(plan: Plan, answers: Collected, student: int, flops: float):
-  """The lines about a teacher; there are none without one."""
+  """The lines about a teacher; none without one."""
   if answers.teacher == "none":
     return []
   teacher, compression = answers.teacher, "unknown: the teacher is a black box"
@@ -103,7 +109,7 @@ def _changed(about: About) -> str:
 
 
 def devices(context: RunContext) -> str:
-  """How many of which kind."""
+  """Number and kind of the devices."""
   device = context.mesh.devices.flat[0]
   return f"{context.mesh.size} x {device.device_kind} ({device.platform})"
 
@@ -116,15 +122,18 @@ def finish(
   ended: Standing,
   workdir,
 ) -> dict[str, Any]:
-  """Exports the best student; returns everything that the run showed.
+  """Exports the best student.
 
   Args:
-    plan: what the run did.
+    plan: of the run.
     dataset: its images and labels.
-    answers: of the teacher, and what they cost.
-    context: what its loop worked with.
-    ended: where it stands, test accuracies entered.
-    workdir: where the student is written.
+    answers: the teacher's, and what they cost.
+    context: programs and splits of the run.
+    ended: where the run stands, test accuracies included.
+    workdir: folder of the run, where the student is written.
+
+  Returns:
+    The contents of summary.json.
   """
   about, record = plan.about, ended.record
   params, model_state = _export_best(plan, dataset, context, ended, workdir)
@@ -165,7 +174,7 @@ def finish(
     "teacher_test_accuracy": answers.test_accuracy,
     "train_seconds": round(record.train_seconds, 3),
     "evaluation_seconds": round(record.evaluation_seconds, 3),
-    # Of all cores, for both: a busy machine does not change it as it does time.
+    # CPU time of all cores: other programs change it less than wall time.
     "processor_seconds": round(record.processor_seconds, 3),
     "step_milliseconds": round(1e3 / rate, 3) if rate else None,
     "images_per_second": round(rate * context.images_per_step, 1),
@@ -194,7 +203,7 @@ def _cost_of(answers: Collected, images: int) -> dict[str, int]:
 
 
 def _measured(context: RunContext, split: str, params, state, teacher):
-  """`measures` of a split; nothing where it has no images."""
+  """`measures` of a split; {} where it has no images."""
   if split not in context.images:
     return {}
   logits = context.programs.predict(params, state, context.images[split])
@@ -225,7 +234,11 @@ def _export_best(
 
 
 def result(summary: dict[str, Any]) -> Lines:
-  """What stands below the progress bar."""
+  """The lines below the progress bar.
+
+  Args:
+    summary: contents of summary.json.
+  """
   lines = [
     ("test accuracy", _percent(summary["test_accuracy"])),
     ("validation accuracy", _percent(summary["val_accuracy"])),

@@ -1,4 +1,4 @@
-"""Answers that are there already: a table, a foreign file, an array."""
+"""Reads existing answers: a table, a foreign file, an array."""
 
 import numpy as np
 from etils import epath
@@ -12,7 +12,7 @@ from ckd_jax.teacher import Asking
 
 
 def given_table(asking: Asking, dataset: Dataset) -> Table:
-  """The array or the Table of a program, checked against the data set.
+  """Checks the array or the Table of a Python program.
 
   Args:
     asking: whose `given` is a Table, or float[n, classes] about the training

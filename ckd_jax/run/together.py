@@ -1,8 +1,8 @@
-"""Students that are trained by one program: vmap over everything of a run.
+"""Trains several students in one program: vmap over states, tables and keys.
 
-They may differ in seed, budget and learning rate. Each keeps its own record,
-checkpoints and plateau; all make the same step at the same time, and one that
-is finished is left out of what follows.
+They may differ in seed, budget and learning rate. Each has its own record,
+checkpoints and plateau; all make the same step at the same time, and a finished
+one is ignored from then on.
 """
 
 import contextlib
@@ -42,13 +42,13 @@ InTurn = Callable[[dict], Iterator[Results]]  # trains {folder: config} in turn
 
 
 def prepare_all(configs: Mapping) -> list[list[Run]]:
-  """Runs that are ready, grouped by what one program can hold.
+  """Prepares runs, grouped by what one program can hold.
 
   Args:
-    configs: {folder: config}, alike but for seed, budget and rate.
+    configs: {folder: config}, equal except for seed, budget and rate.
 
   Returns:
-    Runs whose padded tables are of the same size.
+    Groups of runs whose padded tables have the same size.
   """
   groups: dict[int, list[Run]] = {}
   like = None
@@ -99,10 +99,10 @@ def train_together(runs: Sequence[Run]) -> Iterator[Results]:
 
 
 def train_faster(configs: Mapping, in_turn: InTurn) -> Iterator[Results]:
-  """Measures a few steps both ways, and trains as it is faster.
+  """Measures a few steps both ways, and trains in the faster one.
 
   Args:
-    configs: {folder: config}, alike but for seed, budget and rate.
+    configs: {folder: config}, equal except for seed, budget and rate.
     in_turn: trains such configs one after the other.
   """
   for runs in prepare_all(configs):
@@ -112,7 +112,7 @@ def train_faster(configs: Mapping, in_turn: InTurn) -> Iterator[Results]:
     if best == "together":
       yield from train_together(runs)
     else:
-      runs.clear()  # this group's tables make room for one after the other
+      runs.clear()  # frees the tables of this group
       yield from in_turn(own)
 
 
@@ -135,7 +135,7 @@ def _faster(runs: Sequence[Run]) -> str:
 
 
 def _seconds(launched, state: State, repeats: int = 5) -> float:
-  """Of one launch, compiled."""
+  """Seconds of one launch, compilation excluded."""
   state = jax.tree.map(jnp.copy, state)
   launch = launched.launch(launched.longest)
   begun = 0.0
@@ -153,7 +153,11 @@ def _seconds(launched, state: State, repeats: int = 5) -> float:
 def vmapped(contexts: list[RunContext], states: list[State]) -> Lanes:
   """The lanes of several students: their states stacked, their steps vmapped.
 
-  They hold until half of the students have ended, which are masked out.
+  They hold until half of the students have ended.
+
+  Args:
+    contexts: one for each student, with tables of the same size.
+    states: one for each student, at the same step.
   """
   mesh = contexts[0].mesh
   filled = fill(contexts, mesh)
@@ -178,12 +182,12 @@ def _places(count: int, mesh: Mesh) -> int:
 
 
 def fill(items: list, mesh: Mesh) -> list:
-  """With the first one again in the places left: devices divide it evenly."""
+  """Repeats the first item until the devices divide their number."""
   return items + items[:1] * (_places(len(items), mesh) - len(items))
 
 
 def _stacked_context(contexts: Sequence[RunContext]) -> RunContext:
-  """The first of them, with the tables, keys and launches of all."""
+  """The first context, with the tables, keys and launches of all."""
   first = contexts[0]
   students = NamedSharding(first.mesh, PartitionSpec("students"))
   in_launch = NamedSharding(first.mesh, PartitionSpec(None, "students"))
@@ -229,7 +233,7 @@ class _Predictor:
     self._forward = jax.jit(shard_vmap(first.programs.forward, first.mesh))
 
   def __call__(self, state: State) -> list[dict[str, np.ndarray]]:
-    """What `selection.predict_splits` gives, for each."""
+    """`selection.predict_splits` of each student."""
     found: list[dict[str, np.ndarray]] = [{} for _ in range(self._students)]
     for name, batches in self._batches.items():
       parts = [

@@ -26,12 +26,12 @@ class Run(NamedTuple):
   """A run that is ready for its first step.
 
   Attributes:
-    plan: what it does.
-    workdir: where it keeps what it makes.
+    plan: what was settled before the teacher was asked.
+    workdir: its folder.
     dataset: its images and labels.
-    answers: of the teacher, and what they cost.
-    context: what its loop works with.
-    began: time.monotonic() when it was begun.
+    answers: the teacher's, and what they cost.
+    context: programs, and arrays on the devices.
+    began: time.monotonic() at its start, in seconds.
   """
 
   plan: Plan
@@ -56,9 +56,9 @@ def run(
 
   Args:
     config: a ConfigDict, complete and checked.
-    workdir: folder for everything that the run makes.
+    workdir: folder for everything that the run writes.
     given: objects of a Python program, in place of names in the config.
-    flag_name: what the user sets to choose another folder, for messages.
+    flag_name: the setting that names the folder, for messages.
 
   Raises:
     UserError: anything that the user can mend.
@@ -84,10 +84,10 @@ def run(
 
 
 def where_it_stands(workdir: epath.Path) -> str:
-  """What the same command will do, after a run was stopped.
+  """What the same command will do after a Ctrl-C.
 
   Args:
-    workdir: the folder of the run.
+    workdir: folder of the run.
   """
   step = checkpoint.latest(workdir / "checkpoints")
   if step is None:
@@ -106,14 +106,16 @@ def prepare(
   mesh: Mesh | None = None,
   like: Run | None = None,
 ) -> Run:
-  """Reads the data, asks the teacher, and says what will be done.
+  """Reads the data, asks the teacher, and prints the header.
 
   Args:
     config: a ConfigDict, complete and checked.
-    workdir: folder for everything that the run makes.
+    workdir: folder for everything that the run writes.
     given: objects of a Python program, in place of names in the config.
-    mesh: the devices; None is all of them, for one student.
-    like: a run that differs in seed, budget or rate alone: its programs serve.
+    mesh: devices, with axes `students` and `data`; None is all of them, for one
+      student.
+    like: a run that differs in seed, budget or rate alone; its programs are
+      used again.
 
   Raises:
     UserError: anything that the user can mend.
@@ -140,13 +142,13 @@ def prepare(
 def make_context(
   plan: Plan, dataset: Dataset, answers: Collected, mesh: Mesh
 ) -> RunContext:
-  """What a loop works with on these devices, with programs of its own.
+  """Puts a run on devices, with programs of its own.
 
   Args:
-    plan: what the run does.
+    plan: of the run.
     dataset: its images and labels.
-    answers: of the teacher.
-    mesh: the devices, as axes `students` and `data`.
+    answers: the teacher's.
+    mesh: devices, with axes `students` and `data`.
   """
   shard = make_batch_sharder(mesh)
   step = make_step(plan.recipe, live=answers.live, shard=shard)
@@ -167,13 +169,13 @@ def load_dataset(config) -> Dataset:
 def ask_teacher(
   plan: Plan, dataset: Dataset, mesh: Mesh, workdir: epath.Path
 ) -> Collected:
-  """Trains the teacher where there is none yet, and asks it, once.
+  """Trains the teacher if the run has to, and asks it, once.
 
   Args:
-    plan: says who is asked, and about which rows.
-    dataset: whose images it is asked about.
-    mesh: over which a local teacher's batches are sharded.
-    workdir: where a teacher and a table lie that belong to this run alone.
+    plan: whose `asking` and `rows` describe the questions.
+    dataset: images that the teacher is asked about.
+    mesh: devices over which a local teacher's batches are sharded.
+    workdir: folder of the run, for a teacher and a table of its own.
 
   Raises:
     UserError: the teacher cannot be trained or asked.
@@ -199,7 +201,15 @@ def ask_teacher(
 
 
 def conclude(run: Run, ended: Standing) -> dict[str, Any]:
-  """Tests and exports the best student; returns what summary.json holds."""
+  """Tests and exports the best student.
+
+  Args:
+    run: that was trained.
+    ended: where it stands after its last step.
+
+  Returns:
+    The contents of summary.json.
+  """
   selection.test(run.context, ended.state, ended.best, ended.record)
   results = summary.finish(
     run.plan, run.dataset, run.answers, run.context, ended, run.workdir

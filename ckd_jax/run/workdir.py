@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and what a failed command leaves of it."""
+"""The folder of a run: checked, locked, and removed if it stays empty."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ from ckd_jax.system import files, hosts
 def check_workdir(
   workdir: epath.Path, config, flag_name: str
 ) -> dict[str, Any] | None:
-  """The summary of a finished run, or None if there is something to do.
+  """The summary of a finished run, or None for an unfinished or new one.
 
   Args:
     workdir: need not exist.
-    config: of the run that is to use it.
-    flag_name: what the user sets to choose another folder, for messages.
+    config: a ConfigDict, compared with the folder's config.json.
+    flag_name: the setting that names the folder, for messages.
 
   Raises:
     UserError: the folder cannot be used, or holds a run of another config.
@@ -32,7 +32,7 @@ def check_workdir(
       raise NotADirectoryError(20, "Not a directory")
     old, finished = _object(path), _object(workdir / "summary.json")
     if finished is not None:
-      summary.result(finished)  # whatever it shows must be there
+      summary.result(finished)  # raises if a key is missing
   except OSError as error:
     raise UserError(
       f"cannot use {workdir}: {error.strerror}: choose another {flag_name}"
@@ -52,7 +52,7 @@ def check_workdir(
 
 
 def _object(path: epath.Path) -> dict[str, Any] | None:
-  """What a .json file holds, or None where there is none."""
+  """The object in a .json file, or None without a file."""
   if not path.exists():
     return None
   value = json.loads(path.read_text())
@@ -63,13 +63,13 @@ def _object(path: epath.Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def claimed(workdir: epath.Path, flag_name: str) -> Iterator[None]:
-  """Holds the folder for this run, in the first process of several.
+  """Locks the folder for this run, in the first process of several.
 
-  A command that fails before it kept anything leaves no folder behind.
+  A command that fails before it wrote anything leaves no folder behind.
 
   Args:
     workdir: made if absent.
-    flag_name: what the user sets to choose another folder, for messages.
+    flag_name: the setting that names the folder, for messages.
   """
   new = [path for path in (workdir, *workdir.parents) if not path.exists()]
   with contextlib.ExitStack() as stack:

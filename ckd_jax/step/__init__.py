@@ -1,7 +1,7 @@
-"""The training step as a pure function, what feeds it and what judges it.
+"""The training step as a pure function, its input and its evaluation.
 
-`Recipe` says what a step does, `make_step` makes it, `State` is what it changes
-and `Examples` what it reads.
+`Recipe` describes a step, `make_step` makes it, it changes a `State` and reads
+`Examples`.
 """
 
 from ckd_jax.step import optimizer

@@ -1,4 +1,4 @@
-"""The state that training begins with."""
+"""The initial state of training."""
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,10 @@ def init_state(
   """The state before the first step.
 
   Args:
-    key: draws the student's weights, and the method's heads and memories.
-    recipe: what a step does.
-    examples: for shapes, and for what the teacher answers.
-    live: the teachers inside the step, if there are any.
+    key: random key for the student's weights and the method's initial values.
+    recipe: the parts of a step.
+    examples: the table; only shapes count.
+    live: teachers that answer inside the step; None where the table does.
 
   Raises:
     ValueError: the student has another number of logits than there are classes.

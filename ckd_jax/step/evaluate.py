@@ -1,4 +1,4 @@
-"""What a student knows: every image once, and the measures of its answers."""
+"""Evaluates a network: its logits of every image, and measures of them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -14,10 +14,15 @@ from ckd_jax.system import hosts
 
 
 class Images(NamedTuple):
-  """Images on the devices, in batches of one size."""
+  """Images on the devices, in batches of one size.
 
-  batches: Iterable[jax.Array]  # uint8[batch, h, w, c], sharded over `data`
-  count: int  # how many of them are images; the rest is padding
+  Attributes:
+    batches: uint8[batch, h, w, c] each, sharded over `data`.
+    count: number of images; the rest of the last batch is padding.
+  """
+
+  batches: Iterable[jax.Array]
+  count: int
 
 
 class Forward(Protocol):
@@ -37,7 +42,7 @@ class Predict(Protocol):
 
 
 class _Streamed(NamedTuple):
-  """Batches that are decoded anew for every evaluation."""
+  """Batches that are decoded again for every evaluation."""
 
   put: Callable[[int], jax.Array]  # start -> uint8[batch, h, w, c]
   starts: range
@@ -49,9 +54,13 @@ class _Streamed(NamedTuple):
 def place(
   images: np.ndarray, mesh, batch_size: int = 500, *, stream: bool = False
 ) -> Images:
-  """Puts uint8[n, h, w, c] on the devices once, for every evaluation.
+  """Puts images on the devices, for all evaluations.
 
-  With `stream` they are put there a batch at a time, in every evaluation.
+  Args:
+    images: uint8[n, h, w, c], in memory or in files.
+    mesh: devices with an axis `data`, over which a batch is sharded.
+    batch_size: images per batch, rounded up to a multiple of the devices.
+    stream: whether to send them again, batch by batch, in every evaluation.
   """
   share = mesh.shape["data"]
   batch_size = -(-min(batch_size, len(images)) // share) * share
@@ -73,9 +82,9 @@ def make_forward(
   """Makes the function that runs a network in evaluation mode.
 
   Args:
-    model: the network.
-    mean: of its training images, per channel, in units of pixel / 255.
-    std: standard deviation of these, in the same units.
+    model: architecture of the network.
+    mean: float per channel, mean of its training images as pixel / 255.
+    std: float per channel, their standard deviation as pixel / 255.
   """
 
   def forward(params, state, images):
@@ -89,16 +98,16 @@ def make_forward(
 def make_predict(
   forward: Forward, replicas: NamedSharding | None = None
 ) -> Predict:
-  """Makes the function that answers about all images of a split.
+  """Makes the function that computes the logits of a whole split.
 
   Args:
     forward: from `make_forward`.
-    replicas: the sharding of a copy on every device, if there are many.
+    replicas: sharding of the logits, a copy on every device; None for one.
   """
   jitted = jax.jit(forward, out_shardings=replicas)
 
   def predict(params, state, images: Images) -> np.ndarray:
-    # All launched before the first is read: the devices never wait.
+    # All launched before the first is read, so devices never wait.
     parts = [jitted(params, state, batch) for batch in images.batches]
     return np.concatenate([np.asarray(part) for part in parts])[: images.count]
 
@@ -108,12 +117,12 @@ def make_predict(
 def measures(
   logits: np.ndarray, labels: np.ndarray, teacher: Outputs | None = None
 ) -> dict[str, float]:
-  """Percentages over all images.
+  """Measures logits, in percent.
 
   Args:
-    logits: float[n, classes].
-    labels: int[n].
-    teacher: answers about the same images, if there are any.
+    logits: float[n, classes], the student's.
+    labels: int[n], the classes.
+    teacher: its Outputs for the same images, [n, ...]; None without a teacher.
 
   Returns:
     top1, top5 (or top-k for fewer than 5 classes), calibration_error, and with

@@ -1,4 +1,4 @@
-"""The optimizers, SGD as PyTorch has it, and the learning-rate schedules."""
+"""Optimizers, with SGD as in PyTorch, and learning-rate schedules."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# The numbers of `schedule_hyper` that a schedule looks at.
+# The numbers of `schedule_hyper` that a schedule reads.
 SCHEDULE_NUMBERS = {
   "constant": (),
   "cosine": ("warmup_fraction",),
@@ -27,8 +27,9 @@ def make(
 
   Args:
     name: one of NAMES.
-    momentum: of sgd; the first moment's decay (beta 1) of adamw.
-    weight_decay: added to the gradient by sgd, to the direction by adamw.
+    momentum: of sgd; for adamw the decay of the first moment (beta 1).
+    weight_decay: coefficient; sgd adds the term to the gradient, adamw to the
+      direction.
   """
   return {"adamw": adamw, "sgd": sgd}[name](momentum, weight_decay)
 
@@ -66,8 +67,8 @@ def schedule(
 
   Args:
     name: one of SCHEDULES.
-    learning_rate: the highest rate.
-    steps: how many the training has.
+    learning_rate: the highest rate of the schedule.
+    steps: number of training steps.
     hyper: warmup_fraction of cosine; epochs, milestones and factor of step,
       whose milestones are epochs out of `epochs`, scaled to `steps`.
 

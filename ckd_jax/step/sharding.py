@@ -1,4 +1,4 @@
-"""Where things lie: the mesh, a batch on it, and images with it or the host."""
+"""Places arrays: the mesh, a batch on it, and images there or on the host."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ def make_mesh(
   """All devices, or as many as divide the batch, as (students, data).
 
   Args:
-    batch_size: of one student, divided over the axis `data`.
-    students: trained at once; as many devices as divide their number make the
+    batch_size: rows of one student's batch, divided over the axis `data`.
+    students: number trained at once; as many devices as divide it make the
       axis `students`.
     devices: to choose from; None is all that are here.
 

@@ -1,4 +1,4 @@
-"""The step as it is during a stage of a method, and what a stage hands on."""
+"""The step during a stage of a method, and the state after a stage."""
 
 import jax.numpy as jnp
 import optax
@@ -15,7 +15,7 @@ KEEP_GRADIENT = optax.GradientTransformation(
 
 
 def staged(recipe: Recipe, stage: Stage) -> Recipe:
-  """The recipe during a stage: its loss, at its constant learning rate."""
+  """The recipe with the loss and the constant learning rate of a stage."""
   return recipe._replace(
     method=recipe.method._replace(loss=stage.loss),
     schedule=lambda step: jnp.full((), stage.learning_rate, jnp.float32),
@@ -25,7 +25,13 @@ def staged(recipe: Recipe, stage: Stage) -> Recipe:
 def finish_stage(
   stage: Stage, state: State, transform: optax.GradientTransformation
 ) -> State:
-  """The state after a stage: its heads passed on, moments and step at zero."""
+  """The state after a stage, with step and moments at zero.
+
+  Args:
+    stage: that ended; its `finish` passes heads and memories on.
+    state: after its last step.
+    transform: optimizer of what comes next.
+  """
   heads, memory = stage.finish(state.params["method"], state.method)
   params = {"student": state.params["student"], "method": heads}
   return state._replace(

@@ -1,4 +1,4 @@
-"""What a step reads and what it changes, as they lie on the devices."""
+"""The arrays on the devices that a step reads and changes."""
 
 from typing import Any, NamedTuple
 
@@ -8,14 +8,14 @@ import numpy as np
 from ckd_jax.methods import Batch, Model, Outputs, Task
 from ckd_jax.step.rows import Rows, take_rows
 
-_ROWS = 4096  # a table takes up a multiple of it
+_ROWS = 4096  # tables are padded to a multiple of it
 
 
 class State(NamedTuple):
   """Everything that a step changes.
 
   Attributes:
-    step: int32, how many steps are done.
+    step: int32, number of the steps done so far.
     params: {"student": ..., "method": ...}, trees of float arrays.
     model: batch statistics of the student.
     method: memory banks, queues and lists of groups.
@@ -40,7 +40,7 @@ class Examples(NamedTuple):
     labels: int32[rows].
     teachers: Outputs of [rows, dim] and Rows of maps, one for each teacher.
     live: weights of the teachers that answer inside the step.
-    count: int32, rows in use, the others are padding; None: all of them.
+    count: int32, rows in use, the others are padding; None is all of them.
     index: int32[batch, group], who is compared in this step, where the host
       streams; None: the step draws it.
   """
@@ -57,10 +57,10 @@ class Live(NamedTuple):
   """Local teachers that answer inside the step, on the student's view.
 
   Attributes:
-    model: the network that they have in common.
+    model: architecture of all of them.
     weights: (params, state) of each.
-    mean: of their training images, per channel, in units of pixel / 255.
-    std: standard deviation of these, in the same units.
+    mean: float per channel, mean of their training images as pixel / 255.
+    std: float per channel, their standard deviation as pixel / 255.
   """
 
   model: Model
@@ -70,7 +70,11 @@ class Live(NamedTuple):
 
 
 def capacity(count: int) -> int:
-  """How many rows a table of `count` takes up: budgets share one program."""
+  """Rows of a padded table: budgets of equal capacity share one program.
+
+  Args:
+    count: rows in use.
+  """
   return -(-count // _ROWS) * _ROWS
 
 
@@ -79,7 +83,7 @@ def pad(examples: Examples, rows: int) -> Examples:
 
   Args:
     examples: of NumPy arrays [n, ...].
-    rows: how many the table shall have.
+    rows: number of rows after padding.
   """
 
   def extend(array):

@@ -24,17 +24,17 @@ class Augment(Protocol):
 
 
 class Recipe(NamedTuple):
-  """What a step does; fixed while it is traced.
+  """The parts of a step, fixed while it is traced.
 
   Attributes:
-    method: who is compared with whom, and by which loss.
-    model: the student.
-    task: sizes that methods may know; its labels are those of the examples.
-    augment: what images go through before they are normalised.
+    method: samples the images to compare, and computes the loss.
+    model: architecture of the student.
+    task: sizes and labels that a method may read.
+    augment: applied to uint8 images before they are normalised.
     transform: gradients to directions; the learning rate is applied after it.
-    schedule: step -> learning rate.
-    mean: of the images, per channel, in units of pixel / 255.
-    std: standard deviation of these, in the same units.
+    schedule: int32 step -> float32 learning rate.
+    mean: float per channel, mean of the images as pixel / 255.
+    std: float per channel, their standard deviation as pixel / 255.
   """
 
   method: Method
@@ -57,9 +57,9 @@ class Update(Protocol):
 
     Args:
       state: before the step.
-      batch: of [batch, group, ...]; images are normalised.
-      keys: (prepare_key, method_key, model_key).
-      weights: of live teachers; constants of the program otherwise.
+      batch: arrays [batch, group, ...]; images are normalised.
+      keys: (prepare_key, method_key, model_key) of this step.
+      weights: (params, state) of each live teacher; () without any.
     """
     ...
 
@@ -67,8 +67,8 @@ class Update(Protocol):
 class Step(Protocol):
   """(state, examples, key) -> (state, metrics), pure.
 
-  `key` is the same at every step: what is random follows from it and from
-  `state.step`, so a resumed run needs no key.
+  `key` is the same at every step: all random numbers follow from it and from
+  `state.step`, so checkpoints need no key.
   """
 
   def __call__(
@@ -86,11 +86,11 @@ def make_step(
   """Makes the step of a run, not yet jitted.
 
   Args:
-    recipe: what the step does.
-    live: teachers to ask inside the step, in place of the table's answers.
-    shard: places a Batch on the mesh.
-    trainable: tree of bools shaped as `State.params`: what moves at all; None
-      is everything.
+    recipe: the parts of the step.
+    live: teachers that answer inside the step, in place of the table.
+    shard: distributes a Batch over the mesh.
+    trainable: tree of bools shaped as `State.params`, true for leaves that are
+      trained; None is all of them.
   """
   update = make_update(recipe, live=live, trainable=trainable)
 
@@ -118,8 +118,8 @@ def make_update(
   """Makes the part of a step that comes after the batch is drawn.
 
   Args:
-    recipe: what the step does; its sampling and augmentation are not used.
-    live: teachers to ask inside the step; the update takes their weights.
+    recipe: the parts of the step; sampling and augmentation are not used.
+    live: teachers that answer inside the step, whose weights the update takes.
     trainable: as in `make_step`.
   """
   method, model = recipe.method, recipe.model
@@ -158,7 +158,7 @@ def make_update(
     if trainable is not None:
       params = _only(trainable, params, state.params)
       if not any(jax.tree.leaves(trainable["student"])):
-        model_state = state.model  # its batch statistics stay, too
+        model_state = state.model  # batch statistics stay, too
     new_state = State(
       step=state.step + 1,
       params=params,
@@ -198,13 +198,13 @@ def forward(
   """The student's train-mode outputs.
 
   Args:
-    model: the student.
+    model: architecture of the student.
     params: its parameters.
     state: its batch statistics.
-    images: float[batch, group, h, w, c].
-    passes: sizes into which the group axis is cut; every piece is a pass of its
-      own with its own batch statistics, in this order. () is one pass.
-    key: for dropout.
+    images: float[batch, group, h, w, c], normalised.
+    passes: sizes into which the group axis is cut; every piece is a separate
+      pass with its own batch statistics, in this order. () is one pass.
+    key: random key for dropout; None without dropout.
 
   Returns:
     Outputs of [batch, group, ...], and the new batch statistics.
@@ -231,10 +231,15 @@ def forward(
 
 
 def repeat(step: Step, times: int) -> Step:
-  """`step`, `times` times in one program; its metrics are of [times]."""
+  """Repeats a step in one program; metrics are [times].
+
+  Args:
+    step: from `make_step`.
+    times: number of steps.
+  """
 
   def launch(state: State, examples: Examples, key: jax.Array):
-    if times == 1:  # a loop of one costs a CPU dearly
+    if times == 1:  # a loop of one step is slow on a CPU
       state, metrics = step(state, examples, key)
       return state, jax.tree.map(lambda x: x[None], metrics)
     return jax.lax.scan(

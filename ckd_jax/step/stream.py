@@ -1,7 +1,7 @@
-"""Batches that the host decodes ahead of the step that will want them.
+"""Streams batches that the host decodes ahead of their steps.
 
-Who is compared in a step follows from its number alone, so the host knows what
-any coming step needs: there is no shuffle buffer, no epoch to finish, and a run
+The rows of a step follow from its number alone, so the host knows what any
+coming step needs: there is no shuffle buffer, no epoch to finish, and a run
 resumes at a step by beginning there.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from ckd_jax.step.state import Examples
 
-_THREADS = 16  # batches that are decoded at the same time
-_PREFETCHED = 2  # of them on the devices, while the step uses another one
+_THREADS = 16  # batches decoded at the same time
+_PREFETCHED = 2  # batches waiting on the devices, besides the one in use
 
 
 class _Steps:
@@ -31,7 +31,7 @@ class _Steps:
     self._index_of, self._fetch, self._mine = index_of, fetch, mine
 
   def __len__(self) -> int:
-    return 2**31 - 1  # a run ends when it likes
+    return 2**31 - 1  # the run decides when to stop
 
   def __getitem__(self, step) -> tuple[np.ndarray, np.ndarray]:
     index = np.asarray(self._index_of(int(step)))
@@ -52,11 +52,11 @@ def stream_batches(
 
   Args:
     examples: labels and answers of the whole table.
-    first: the steps that are done already.
-    index_of: step -> int32[batch, group], who is compared in it.
+    first: number of the steps done so far.
+    index_of: step -> int32[batch, group], rows of the table.
     fetch: int[n] rows of the table -> uint8[n, h, w, c].
     sharding: of a batch, over its first axis.
-    replicas: a copy on every device.
+    replicas: sharding of a copy on every device.
 
   Returns:
     An iterator of Examples with `index` and the images of that batch alone, in
@@ -64,7 +64,7 @@ def stream_batches(
   """
   batch_size = len(index_of(first))
   held = sharding.addressable_devices_indices_map((batch_size,)).values()
-  # Not always neighbours: a mesh follows how the devices are connected.
+  # Not always contiguous: a mesh follows the connections of the devices.
   mine = np.unique(
     np.concatenate([np.arange(batch_size)[rows] for (rows,) in held])
   )
@@ -79,7 +79,7 @@ def stream_batches(
 
       def of_device(where, images=images):
         rows = np.searchsorted(mine, np.arange(batch_size)[where[0]])
-        return images[rows[0] : rows[-1] + 1]  # of one device: neighbours
+        return images[rows[0] : rows[-1] + 1]  # contiguous on one device
 
       shape = (batch_size, *images.shape[1:])
       yield examples._replace(
@@ -91,7 +91,7 @@ def stream_batches(
 
 
 def prefetch(items: Iterator, count: int) -> Iterator:
-  """The same items, each asked for `count` items before it is used."""
+  """Yields the same items, each requested `count` items before its use."""
   waiting = collections.deque()
   for item in items:
     waiting.append(item)

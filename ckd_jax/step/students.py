@@ -1,24 +1,27 @@
-"""Several students in one program: an axis `students` before everything."""
+"""Several students in one program, along a first axis `students`."""
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+OfStudent = Callable[..., Any]  # trees of arrays -> a tree of arrays
 
-def shard_vmap(function: Callable, mesh: Mesh, out_axes=0) -> Callable:
-  """`function` of every student at once, each device with its own students.
+
+def shard_vmap(function: OfStudent, mesh: Mesh, out_axes=0) -> OfStudent:
+  """Applies a function to all students, each device to its own.
 
   Uses shard_map: XLA miscomputes the grouped 1x1 convolutions that vmap creates
   when groups are sharded (jaxlib 0.10, 0.12, CPU).
 
   Args:
-    function: of one student; what it shards over `data` stays so.
-    mesh: of axes `students` and `data`.
-    out_axes: where the axis of students is in what it returns; one int, or one
-      for each thing returned.
+    function: of one student's arrays; its shardings over `data` are kept.
+    mesh: devices, with axes `students` and `data`.
+    out_axes: position of the axis of students in the results; one int, or a
+      tuple with one for each result.
   """
 
   def place(axis):
@@ -35,10 +38,10 @@ def shard_vmap(function: Callable, mesh: Mesh, out_axes=0) -> Callable:
 
 
 def stack(trees: Sequence, sharding):
-  """One tree whose leaves begin with the axis of students.
+  """Stacks trees along a new first axis of students.
 
   Args:
-    trees: alike, one for each student.
+    trees: one pytree per student, all of one structure.
     sharding: of the stacked leaves.
   """
   stacked = jax.jit(

@@ -1,4 +1,4 @@
-"""The student alone: its file, and its use without config or teacher."""
+"""The student: its file, and inference without config or teacher."""
 
 from ckd_jax.student.file import (
   STUDENT,

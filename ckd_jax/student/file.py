@@ -1,7 +1,7 @@
-"""A student as one file: safetensors, whose loading runs no code.
+"""A student as one safetensors file, whose loading runs no code.
 
-Tensors are named by their tree paths, `params/...` and `state/...`; what is
-needed to use them stands in the metadata.
+Tensors are named by their tree paths, `params/...` and `state/...`; name,
+classes and preprocessing of the network are in the metadata.
 """
 
 import hashlib
@@ -32,9 +32,13 @@ _DTYPES = {
 
 
 def params_sha256(params, state) -> str:
-  """One digest of every leaf: path, dtype, shape and bytes, in tree order.
+  """sha256 of every leaf's path, dtype, shape and bytes, in tree order.
 
   It is the same for JAX and NumPy arrays, and after `save` and `load`.
+
+  Args:
+    params: pytree of arrays.
+    state: pytree of arrays, the batch statistics.
   """
   digest = hashlib.sha256()
   for path, leaf in _leaves(params, state):
@@ -44,14 +48,14 @@ def params_sha256(params, state) -> str:
 
 
 def save(path, params, state, metadata: dict[str, str]) -> None:
-  """Writes a student, or nothing.
+  """Writes a student; a kill leaves the old file or the new one.
 
   Args:
-    path: of the .safetensors file.
+    path: the .safetensors file.
     params: pytree of arrays.
     state: pytree of arrays, the batch statistics.
-    metadata: texts by name, JSON where not plain: model, classes, class_names,
-      mean, std, image_shape.
+    metadata: model, classes, class_names, mean, std and image_shape as strings,
+      JSON where they are not plain.
   """
   tensors = dict(_leaves(params, state))
   files.write(path, safetensors.numpy.save(tensors, metadata))
@@ -60,11 +64,14 @@ def save(path, params, state, metadata: dict[str, str]) -> None:
 def load(path) -> tuple[dict, dict, dict[str, str]]:
   """Reads a student.
 
+  Args:
+    path: the .safetensors file.
+
   Returns:
     (params, state, metadata); the first two are nested dicts of NumPy arrays.
 
   Raises:
-    UserError: there is no such file, it is cut, or it is not a student.
+    UserError: there is no such file, or it is cut or not a student.
   """
   path = epath.Path(path)
   try:
@@ -102,15 +109,15 @@ def _nest(tensors) -> dict[str, dict]:
 
 
 def check_holdable(params, state) -> None:
-  """Refuses a student that its file could not hold, or not give back.
+  """Refuses a student that cannot be saved and restored.
 
   Args:
     params: tree of arrays, or of their shapes (`jax.ShapeDtypeStruct`).
-    state: the same, the batch statistics.
+    state: tree of the batch statistics, arrays or shapes.
 
   Raises:
-    UserError: a leaf that is no array of numbers, a container that is no dict,
-      or two leaves of one name.
+    UserError: a leaf is not an array of numbers, a container is not a dict, or
+      two leaves have the same name.
   """
   for name, tree in (("params", params), ("state", state)):
     _check_tree(tree, name)
@@ -141,14 +148,14 @@ def _check_tree(tree: Any, name: str) -> None:
 
 
 def _keys(where) -> tuple[str, ...]:
-  """A path of jax as the texts of its keys."""
+  """The keys of a path of jax, as strings."""
   return tuple(
     jax.tree_util.keystr((key,), simple=True, separator="/") for key in where
   )
 
 
 def _leaves(params, state) -> Iterator[tuple[str, np.ndarray]]:
-  """(path, array on the host), sorted by keys: dicts' own order in a tree.
+  """(path, array on the host), sorted by keys as JAX sorts dicts.
 
   A '/' inside a key (Haiku has them) is written %2F.
   """

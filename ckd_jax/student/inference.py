@@ -1,4 +1,4 @@
-"""A student as a function of images, from its file alone."""
+"""Runs a student on images, from its file alone."""
 
 import json
 import os
@@ -21,9 +21,9 @@ class Student:
 
   Attributes:
     name: of the network.
-    classes: their names, in the order of the logits.
+    classes: names of the classes, in the order of the logits.
     image_shape: (height, width, channels) of its training images.
-    metadata: what its file says beside the tensors.
+    metadata: of its file: model, classes, mean, std, ...
     params: nested dicts of arrays.
     state: its batch statistics, nested dicts of arrays.
   """
@@ -47,11 +47,11 @@ class Student:
     self._forward = forward
 
   def __call__(self, images) -> np.ndarray:
-    """The logits of images, preprocessed as in training.
+    """Computes logits; images are preprocessed as in training.
 
     Args:
-      images: uint8[n, h, w, c], or one image [h, w, c]; grey ones may leave
-        the channel out.
+      images: uint8[n, h, w, c], or one image [h, w, c]; grey images may omit
+        the channel.
 
     Returns:
       float32[n, classes], or [classes] for one image.
@@ -92,16 +92,18 @@ class Student:
 
 
 def load_student(path: str | os.PathLike, network: Any = None) -> Student:
-  """The student of a finished run, or of an export; no teacher, no config.
+  """Loads the student of a finished run, or of an export.
+
+  Neither the teacher nor the config is needed.
 
   Args:
     path: the folder, or its student.safetensors.
-    network: what the student was trained as, where that was an object of a
-      Python program; names of the zoo and `package.module:function` are found.
+    network: the network that was trained, if it was an object of a Python
+      program; names of the zoo and `package.module:function` are found.
 
   Raises:
-    UserError: there is no student, its file is damaged, or its network cannot
-      be told.
+    UserError: there is no student, its file is damaged, or its network is
+      unknown.
   """
   model, params, state, metadata = open_student(path, network)
   return Student(model, params, state, metadata)
@@ -110,10 +112,7 @@ def load_student(path: str | os.PathLike, network: Any = None) -> Student:
 def open_student(
   path: str | os.PathLike, network: Any = None
 ) -> tuple[Model, dict, dict, dict[str, Any]]:
-  """What a student is made of: (model, params, state, metadata).
-
-  Arguments and errors as `load_student`.
-  """
+  """Like `load_student`, but returns (model, params, state, metadata)."""
   file = epath.Path(path)
   file = file / STUDENT if file.is_dir() else file
   params, state, texts = load(file)
@@ -159,7 +158,7 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
 
 
 def _check(file, model: Model, params, state, metadata) -> None:
-  """Refuses tensors that are those of another network."""
+  """Refuses tensors of another network."""
   shape = (1, *metadata["image_shape"])
   classes = len(metadata["class_names"])
   try:

@@ -1,7 +1,7 @@
-"""The machine: durable files, the processes of a run, kept compilations.
+"""The machine: durable files, processes of a run, compiled programs.
 
-Knows nothing of teachers, students or tables; every other room may use it.
-Its public names are its modules, used with their names (`files.write`).
+It knows no teachers, students or tables, and every other room may use it. Its
+public names are its modules (`files.write`).
 """
 
 from ckd_jax.system import (

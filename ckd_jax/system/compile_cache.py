@@ -1,9 +1,9 @@
-"""Programs that were compiled once are found again by every later run.
+"""Keeps compiled programs for later runs.
 
-JAX writes the entries of its cache in place, so a kill leaves half of one for
-the next run to stumble over. Here every process has a folder of its own, which
-begins as links to what is there; what it added is linked back, whole, at every
-checkpoint and when the process ends. A kill in between adds nothing.
+JAX writes the entries of its cache in place, so a kill leaves half an entry,
+which breaks the next run. Here every process has a folder of its own, which
+begins as links to the shared entries; new entries are linked back, whole, at
+every checkpoint and when the process ends. A kill in between adds nothing.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ import jax
 import jaxlib
 from jax.experimental.compilation_cache import compilation_cache
 
-LIMIT = 4 * 2**30  # bytes; beyond it the oldest programs are forgotten
+LIMIT = 4 * 2**30  # bytes; beyond it the oldest programs are deleted
 
-# In `persistent_cache`: the process's folder, the shared one, what both held.
+# In `persistent_cache`: (own folder, shared folder, entries in both).
 _open: list[tuple[pathlib.Path, pathlib.Path, set[str]]] = []
 
 
 def folder() -> pathlib.Path:
-  """Where programs of this JAX for this kind of processor are kept."""
+  """The shared folder for this version of JAX and this kind of CPU."""
   facts = f"{jax.__version__} {jaxlib.__version__} {_processor()}"
   base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   name = hashlib.sha256(facts.encode()).hexdigest()[:12]
@@ -44,13 +44,13 @@ def _processor() -> str:
 
 @contextlib.contextmanager
 def persistent_cache(place: pathlib.Path | None = None) -> Iterator[None]:
-  """Compiles through a folder that outlives the process, and survives it.
+  """Reads compiled programs from a shared folder, and adds new ones.
 
-  Does nothing where JAX was given a folder (JAX_COMPILATION_CACHE_DIR) or where
-  none can be made: a cache is no condition of a run.
+  Does nothing if JAX has a folder already (JAX_COMPILATION_CACHE_DIR) or if
+  none can be made: a run works without a cache.
 
   Args:
-    place: the folder; None is `folder()`.
+    place: the shared folder; None is `folder()`.
   """
   if jax.config.jax_compilation_cache_dir:
     yield
@@ -63,7 +63,7 @@ def persistent_cache(place: pathlib.Path | None = None) -> Iterator[None]:
     except OSError:
       yield
       return
-    # The further caches of XLA make the folder's name a part of every key.
+    # XLA's other caches would put the folder's name into every key.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     _use(own)
     _open.append((own, place, {entry.name for entry in own.glob("*-cache")}))
@@ -76,27 +76,27 @@ def persistent_cache(place: pathlib.Path | None = None) -> Iterator[None]:
 
 
 def share() -> None:
-  """Links back what was compiled so far; where nothing is being compiled."""
+  """Links new entries back; call it when nothing is being compiled."""
   for own, place, known in _open:
     with contextlib.suppress(OSError):
       known |= _publish(own, place, known)
 
 
 def _use(folder: pathlib.Path | None) -> None:
-  """Points JAX to a folder; without the reset it stays with the one before."""
+  """Points JAX to a folder; without the reset it keeps the one before."""
   jax.config.update("jax_compilation_cache_dir", folder and str(folder))
   compilation_cache.reset_cache()
 
 
 @contextlib.contextmanager
 def _own(place: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A folder for this process alone, with all that `place` holds."""
+  """A folder for this process alone, with links to all entries of `place`."""
   _sweep(place)
   own = pathlib.Path(tempfile.mkdtemp(prefix="process-", dir=place))
   with open(own / "lock", "w") as file:
-    fcntl.flock(file, fcntl.LOCK_SH)  # says that the process lives
+    fcntl.flock(file, fcntl.LOCK_SH)  # held while the process lives
     for entry in place.glob("*-cache"):
-      with contextlib.suppress(OSError):  # another run may forget it now
+      with contextlib.suppress(OSError):  # another run may delete it now
         os.link(entry, own / entry.name)
     try:
       yield own
@@ -113,7 +113,11 @@ def _sweep(place: pathlib.Path) -> None:
 
 
 def _publish(own: pathlib.Path, place: pathlib.Path, known=frozenset()) -> set:
-  """Links what is not `known` back, forgets the oldest; what is known then."""
+  """Links entries that are not `known` back, and deletes the oldest.
+
+  Returns:
+    The names of the entries that both folders hold now.
+  """
   found = {entry.name for entry in own.glob("*-cache")}
   for name in found - known:
     with contextlib.suppress(FileExistsError):

@@ -26,7 +26,7 @@ def say(text: str = "") -> None:
 
 
 def progress(text: str) -> None:
-  """Prints a line on stderr about how far something is."""
+  """Prints a progress line on stderr."""
   if not _silent.get():
     print(text, file=sys.stderr, flush=True)
 
@@ -48,19 +48,23 @@ def outside() -> int:
 
 
 def is_silent() -> bool:
-  """Whether nothing is to be printed."""
+  """Whether nothing is printed."""
   return _silent.get()
 
 
 def tell(step: int, numbers: Mapping[str, Any]) -> None:
-  """Passes the numbers of a finished step to the listener, if there is one."""
+  """Passes the metrics of a finished step to the listener, if there is one."""
   if listener := _listener.get():
     listener(step, numbers)
 
 
 @contextlib.contextmanager
 def silenced(listener: Listener | None = None) -> Iterator[None]:
-  """Prints nothing; the numbers of a run go to `listener` instead."""
+  """Prints nothing inside.
+
+  Args:
+    listener: called with (step, metrics by name) instead; None drops them.
+  """
   tokens = _silent.set(True), _listener.set(listener)
   try:
     yield

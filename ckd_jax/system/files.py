@@ -1,4 +1,4 @@
-"""Files that survive a kill, and a lock between runs that share a folder."""
+"""Writes files that survive a kill, and locks folders that runs share."""
 
 import contextlib
 import fcntl
@@ -18,7 +18,7 @@ def is_local(path: epath.PathLike) -> bool:
 
 @contextlib.contextmanager
 def _explained(path: epath.PathLike) -> Iterator[None]:
-  """A full disk or a read-only folder is for the user to put right."""
+  """Turns a full disk or a read-only folder into a UserError."""
   try:
     yield
   except OSError as error:
@@ -28,6 +28,10 @@ def _explained(path: epath.PathLike) -> Iterator[None]:
 
 def write(path: epath.PathLike, data: bytes) -> None:
   """Replaces a file as a whole: after a kill it is the old one or the new one.
+
+  Args:
+    path: local or in a bucket; folders are made if absent.
+    data: the new contents.
 
   Raises:
     UserError: the disk is full or the folder cannot be written.
@@ -51,6 +55,10 @@ def write(path: epath.PathLike, data: bytes) -> None:
 
 def append(path: epath.PathLike, line: str) -> None:
   """Adds a line to a file and returns once it would survive a power cut.
+
+  Args:
+    path: local or in a bucket; made if absent.
+    line: text without its newline.
 
   Raises:
     UserError: the disk is full or the folder cannot be written.
@@ -83,9 +91,12 @@ def _sync(file) -> None:
 
 @contextlib.contextmanager
 def lock(folder: epath.PathLike) -> Iterator[None]:
-  """Holds a folder; the system frees it when the process ends, however it ends.
+  """Locks a folder until the block, or the process, ends.
 
-  A bucket has no lock: there, let one run ask at a time.
+  Buckets have no locks: let one run at a time ask a teacher there.
+
+  Args:
+    folder: made if absent.
   """
   folder = epath.Path(folder)
   if not is_local(folder):

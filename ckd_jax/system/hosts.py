@@ -1,7 +1,7 @@
-"""One run on many hosts: how its processes meet, wait, agree and part.
+"""One run on many hosts: joining, waiting, agreeing, leaving.
 
 Every process runs the same program on the same config; the first one asks the
-teacher, writes and speaks. The run directory must be seen by all of them.
+teacher, writes and prints. All of them must see the folder of the run.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -20,13 +21,15 @@ from jax.experimental import multihost_utils
 from ckd_jax.errors import UserError
 from ckd_jax.system import files
 
+Result = TypeVar("Result")
+
 _FLAGS = ("hosts", "coordinator", "processes", "process")
-# A process that is silent for so long is gone, and the others stop.
+# A process that is silent for this long is gone, and the others stop.
 _SILENCE = 30  # seconds
 
 
 def join(argv: Sequence[str]) -> list[str]:
-  """Meets the other processes, as flags or the cluster's environment say.
+  """Connects to the other processes, by flags or the cluster's environment.
 
   Args:
     argv: with `--hosts=auto` (TPU pods, SLURM, Open MPI, Kubernetes), or with
@@ -36,7 +39,7 @@ def join(argv: Sequence[str]) -> list[str]:
     What remains of argv.
 
   Raises:
-    UserError: the flags are incomplete, or nobody was met.
+    UserError: the flags are incomplete, or no other process connected.
   """
   found, rest = {}, []
   for item in argv:
@@ -62,7 +65,7 @@ def join(argv: Sequence[str]) -> list[str]:
 
 
 def _settings(found: dict[str, str]) -> dict:
-  """The arguments of `jax.distributed.initialize` that the flags stand for."""
+  """The flags as arguments of `jax.distributed.initialize`."""
   explicit = sorted(found.keys() - {"hosts"})
   if "hosts" in found:
     if found["hosts"] != "auto" or explicit:
@@ -89,26 +92,29 @@ def _settings(found: dict[str, str]) -> dict:
 
 
 def many() -> bool:
-  """Whether there are other processes; asks no device where none joined."""
+  """Whether there are other processes; starts no device to find out."""
   return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def first() -> bool:
-  """Whether this is the process that asks, writes and speaks."""
+  """Whether this is the process that asks, writes and prints."""
   return not many() or jax.process_index() == 0
 
 
-def in_turn(folder, work: Callable):
+def in_turn(folder: epath.PathLike, work: Callable[[], Result]) -> Result:
   """Calls `work` in the first process, and then in all others.
 
   They wait without the network, since asking a teacher can take days.
 
   Args:
     folder: seen by all processes.
-    work: () -> anything; what it makes durable is there for the others.
+    work: () -> result; the files that it writes are there for the others.
+
+  Returns:
+    The result of this process.
 
   Raises:
-    UserError: as `work` does, or in the others what the first one raised.
+    UserError: raised by `work`, in the first process or in this one.
   """
   if not many():
     return work()
@@ -124,7 +130,7 @@ def in_turn(folder, work: Callable):
       raise
     files.write(mark, b"")
   else:
-    while not mark.exists():  # if the first one is gone, JAX ends this one too
+    while not mark.exists():  # if the first one dies, JAX ends this one too
       time.sleep(0.2)
     if reason := mark.read_text():
       raise UserError(reason)
@@ -136,17 +142,17 @@ def in_turn(folder, work: Callable):
 
 
 def barrier() -> None:
-  """Until every process is here."""
+  """Waits until every process is here."""
   if many():
     multihost_utils.sync_global_devices("ckd_jax")
 
 
 def assert_equal(what: str, value: str) -> None:
-  """Stops every process if one of them has something else.
+  """Stops every process if their values differ.
 
   Args:
-    what: its name, for the message.
-    value: its digest, of any length.
+    what: name of the value, for the message.
+    value: a digest of any length.
 
   Raises:
     UserError: the values differ.
@@ -164,7 +170,12 @@ def assert_equal(what: str, value: str) -> None:
 
 
 def put_global(tree, sharding):
-  """Puts what every process holds, alike, on the devices of all of them."""
+  """Puts equal arrays of all processes on all devices.
+
+  Args:
+    tree: of arrays and random keys, equal in every process.
+    sharding: of every leaf.
+  """
   if not many():
     return jax.device_put(tree, sharding)
 
@@ -184,10 +195,10 @@ def put_global(tree, sharding):
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-  """A collective that fails because a process is gone becomes one line.
+  """Turns a collective that failed because a process died into one line.
 
   Raises:
-    UserError: what is left of the run cannot go on.
+    UserError: the other processes cannot go on.
   """
   try:
     yield
@@ -201,7 +212,11 @@ def together() -> Iterator[None]:
 
 
 def leave(status: int) -> None:
-  """Ends the process; after a failure without waiting for the others."""
+  """Ends the process; after a failure without waiting for the others.
+
+  Args:
+    status: exit status, 0 for success.
+  """
   if status and many():
     sys.stdout.flush()
     sys.stderr.flush()

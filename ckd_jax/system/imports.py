@@ -1,4 +1,4 @@
-"""Functions that a user names as `package.module:function`."""
+"""Imports functions named as `package.module:function`."""
 
 import importlib
 from collections.abc import Callable
@@ -11,7 +11,7 @@ def import_function(spec: str, what: str) -> Callable:
 
   Args:
     spec: `package.module:function`.
-    what: "the teacher", for messages.
+    what: the role of the function, "the teacher", for messages.
 
   Raises:
     UserError: the module cannot be imported, or has no such function.
@@ -23,7 +23,7 @@ def import_function(spec: str, what: str) -> Callable:
     )
   try:
     namespace = vars(importlib.import_module(module))
-  except (Exception, SystemExit) as error:  # the user's code may do anything
+  except (Exception, SystemExit) as error:  # the user's code may raise anything
     raise UserError(
       f"cannot import {module!r} of {what} {spec!r}:"
       f" {type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """The teacher's answers, each beside the stable id of its image.
 
-A table is a folder: `table.json` says what was asked of whom, `part-00000.npz`
-and its followers hold ids and answers.
+A table is a folder: `table.json` describes teacher, images and view, and the
+parts `part-00000.npz`, ... hold ids and answers.
 """
 
 from ckd_jax.table.answers import Answers, from_outputs, given, to_outputs

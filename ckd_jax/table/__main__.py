@@ -25,7 +25,7 @@ Imports, shows and checks a table of a teacher's answers.
 (The same: python -m ckd_jax.table.)
 """
 _IMPORT = """\
-Makes a table of answers that another tool wrote: .npz, .npy, .parquet,
+Makes a table from answers that another tool wrote: .npz, .npy, .parquet,
 .safetensors or .csv, never a pickle.
 
   ckd-jax table import answers.npz --dataset=cifar100 --out=table
@@ -100,7 +100,7 @@ def _check(flags) -> None:
   except UserError as error:
     if flags.dataset_path:
       raise
-    print(f"compared with no data set: {error}", file=sys.stderr)
+    print(f"not compared with a data set: {error}", file=sys.stderr)
     split = None
   report, is_clean = check(flags.table, split)
   parts = report.pop("parts")
@@ -141,17 +141,17 @@ def _parser() -> Parser:
   command = add(
     "import",
     parents=[data_flags],
-    help="makes a table of a file that another tool wrote",
+    help="makes a table from a file of another tool",
     description=_IMPORT,
   )
   _add_import(command)
-  command = add("show", help="prints what it is about", description=_SHOW)
+  command = add("show", help="prints what table.json says", description=_SHOW)
   command.set_defaults(run=_show)
   command.add_argument("table", metavar="DIR", help="the table's folder")
   command = add(
     "check",
     parents=[data_flags],
-    help="says whether it is fit for training",
+    help="checks whether it is fit for training",
     description=_CHECK,
   )
   command.set_defaults(run=_check)
@@ -162,7 +162,7 @@ def _parser() -> Parser:
 def _add_import(command: Parser) -> None:
   command.set_defaults(run=_import)
   flag = command.add_argument
-  flag("file", metavar="FILE", help="of answers")
+  flag("file", metavar="FILE", help="the file of answers")
   flag("--dataset", required=True, help="dataset.name of the config")
   flag(
     "--split",
@@ -171,7 +171,7 @@ def _add_import(command: Parser) -> None:
     help="which images the answers are about (default: train)",
   )
   flag("--out", required=True, metavar="DIR", help="the new table's folder")
-  flag("--array", metavar="NAME", help="of the answers, if not as above")
+  flag("--array", metavar="NAME", help="name of the answers, if not as above")
   flag(
     "--kind",
     default="logits",

@@ -1,4 +1,4 @@
-"""What a teacher said, as it said it, and as logits to learn from."""
+"""A teacher's answers as given, and as logits to learn from."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -28,20 +28,25 @@ class Answers(NamedTuple):
 
 
 def from_outputs(outputs: Outputs, fields: Iterable[str]) -> Answers:
-  """A network's answers: its logits, and the fields of `Outputs` named."""
+  """A network's outputs as answers.
+
+  Args:
+    outputs: NumPy arrays [rows, ...].
+    fields: of `Outputs` to keep; the logits are always kept.
+  """
   kept = set(fields) - {"logits"}
   values: Any = outputs.logits
   return Answers(values, **{field: getattr(outputs, field) for field in kept})
 
 
 def to_outputs(answers: Answers, kind: str, fields: Iterable[str]) -> Outputs:
-  """The logits that a student learns from, and what else it compares.
+  """Answers as logits, with the other fields that a method compares.
 
   Args:
-    answers: as they are stored.
+    answers: arrays [rows, ...], as stored.
     kind: of their values; probabilities become log(max(p, 1e-8)), logits and
-      log-probabilities stay as they are.
-    fields: of `Outputs`; "logits" is always among them.
+      log-probabilities are unchanged.
+    fields: of `Outputs` to keep; the logits are always kept.
   """
   logits: Any = answers.values
   if kind == "probs":
@@ -51,7 +56,7 @@ def to_outputs(answers: Answers, kind: str, fields: Iterable[str]) -> Outputs:
 
 
 def given(answers: Answers) -> frozenset[str]:
-  """The fields of `Outputs` that these answers fill."""
+  """Lists the fields of `Outputs` that these answers fill."""
   others = {
     field
     for field in ("embedding", "maps", "preactivations")

@@ -1,4 +1,4 @@
-"""Whether a table is fit for training."""
+"""Checks whether a table is fit for training."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from ckd_jax.table.table import Table, read
 def check(
   path: epath.PathLike, split: Any = None
 ) -> tuple[dict[str, Any], bool]:
-  """Looks for what makes a table unfit for training.
+  """Looks for defects that make a table unfit for training.
 
   Args:
-    path: the table's folder.
-    split: its `data.Split`, to compare with the labels; optional.
+    path: folder of the table.
+    split: a `data.Split` of the same images, to compare with labels; optional.
 
   Returns:
     A report: rows, missing_ids, duplicate_ids, non_finite_rows (NaN or
@@ -54,7 +54,7 @@ def _agreement(table: Table, split) -> float:
 
 
 def _mean_entropy(values: np.ndarray, kind: str) -> float | None:
-  """Of the rows without NaN or +inf, in nats."""
+  """Mean entropy of the rows without NaN or +inf, in nats."""
   values = values[~(np.isnan(values) | (values == np.inf)).any(1)]
   if not len(values):
     return None

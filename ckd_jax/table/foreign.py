@@ -1,4 +1,4 @@
-"""Makes a table from answers that another tool wrote."""
+"""Imports answers that another tool wrote."""
 
 import hashlib
 import os
@@ -35,21 +35,22 @@ def import_file(
 ) -> dict[str, Any]:
   """Makes a table from a file that another tool wrote.
 
-  Beside the answers, an array `embedding` or `<split>_embedding` is taken over,
-  for methods that compare embeddings; stderr names what is not used.
+  An array `embedding` or `<split>_embedding` is imported, too, for methods that
+  compare embeddings; stderr lists the arrays that are not used.
 
   Args:
     file: .npz, .npy, .parquet, .safetensors or .csv; without ids its rows are
       in the split's order.
     subject: the images that the answers are about.
-    out: the new table's folder.
-    array: the name of the answers, if not `logits` or `<split>_logits`.
-    kind: "logits", "log_probs" or "probs".
-    dtype: "float16" or "float32"; default: as precise as needed.
-    teacher: who answered; default: the file and its sha256.
+    out: folder of the new table.
+    array: name of the answers, if not `logits`, `<split>_logits` or `values`.
+    kind: of the answers, "logits", "log_probs" or "probs".
+    dtype: of the stored arrays, "float16" or "float32"; default: as precise as
+      needed.
+    teacher: name of the teacher; default: the file and its sha256.
 
   Returns:
-    What table.json says.
+    The contents of table.json.
 
   Raises:
     UserError: the file is malformed or belongs to another data set.
@@ -64,7 +65,7 @@ def import_file(
   try:
     place, answers = _parse(data, name, subject, array, kind)
     if dtype == "float16" and not fits_half(answers.values):
-      raise UserError("some |logit| > 65504: say --dtype=float32")
+      raise UserError("some |logit| > 65504: set --dtype=float32")
   except UserError as error:
     raise UserError(f"{name}: {error}") from error
   if kind == "logits" and looks_like_probs(answers.values):
@@ -82,7 +83,7 @@ def import_file(
 def _parse(
   data: bytes, name: str, subject: Subject, array: str | None, kind: str
 ) -> tuple[np.ndarray, Answers]:
-  """The rows of the split that a file is about, and its answers, in order."""
+  """Rows of the split, ascending, and the answers about them."""
   found = formats.read(
     data, name, subject.split_name, subject.class_names, array
   )
@@ -106,7 +107,7 @@ def _parse(
 
 
 def _places(ids, count: int, split, split_name: str) -> np.ndarray:
-  """The row in the split of each row of a file."""
+  """For each row of a file, its row in the split."""
   if ids is None and count != len(split.ids):
     raise UserError(
       f"there are {count} rows without ids and the {split_name} split has"

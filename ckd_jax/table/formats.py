@@ -18,13 +18,13 @@ _VALUES = "values"  # answers of any kind
 
 
 class Found(NamedTuple):
-  """What a file holds.
+  """The arrays of a file.
 
   Attributes:
-    ids: str or int [rows]; None where it has none.
+    ids: str or int [rows]; None where the file has none.
     values: float[rows, classes], the answers.
-    embedding: float32[rows, dim], the teacher's; None where it has none.
-    unused: names of further arrays that may be about the same images.
+    embedding: float32[rows, dim], the teacher's; None where the file has none.
+    unused: names of further arrays that may belong to the same images.
   """
 
   ids: np.ndarray | None
@@ -43,13 +43,14 @@ def read(
   """Finds ids, answers and embeddings in the bytes of a file.
 
   Args:
-    data: the whole file.
-    name: its name; the ending says the format.
+    data: the bytes of the whole file.
+    name: the name of the file, whose ending gives the format.
     split_name: the answers are `logits`, `<split>_logits` or `values`, whatever
       their kind; the split is also looked for in `<split>_ids` and
       `<split>_embedding`.
-    class_names: in the data set's order; columns named so are put into it.
-    array: the name of the answers, where it is another one.
+    class_names: in the data set's order, into which columns of these names are
+      put.
+    array: name of the answers, if it is another one.
 
   Raises:
     UserError: the file is cut, empty, pickled, or not what its ending says;

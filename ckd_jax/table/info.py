@@ -1,4 +1,4 @@
-"""What table.json says before there is an answer."""
+"""The contents of table.json before the first answer."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from ckd_jax.data import Split
 
 
 class Subject(NamedTuple):
-  """The images that a table is about.
+  """The images that a table has answers about.
 
   Attributes:
     dataset: name of the data set.
@@ -22,7 +22,7 @@ class Subject(NamedTuple):
   class_names: Sequence[str]
 
   def facts(self) -> dict[str, Any]:
-    """What table.json says of these images."""
+    """The entries of table.json that identify these images."""
     return {
       "dataset": self.dataset,
       "split": self.split_name,
@@ -44,12 +44,12 @@ def new_info(
   """The `info` of a table without rows.
 
   Args:
-    about: the facts of a `Subject`.
-    teacher: who answers.
-    missing: ids of the images that the table is to hold.
+    about: the `facts` of a `Subject`.
+    teacher: name of the teacher.
+    missing: ids of the images whose answers the table is to hold.
     kind: of the answers, "logits", "log_probs" or "probs".
-    view: "clean" or "augmented", what was shown to the teacher.
-    view_seed: of the augmented view; None for the clean one.
+    view: "clean" or "augmented", what the teacher sees.
+    view_seed: seed of the augmented view; None for the clean one.
     view_pad: pixels of black border of the augmented view, or None.
   """
   return {

@@ -1,8 +1,8 @@
 """The files of a table: `table.json`, and parts guarded by their sha256.
 
 A part is durable before the table.json that names it, and that one is durable
-before anyone uses the answers; a kill between the two leaves a stray file that
-the next part overwrites.
+before the answers are used; a kill between the two leaves a stray file that the
+next part overwrites.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from ckd_jax.table.answers import Answers
 from ckd_jax.table.values import storage_dtype
 
 _TUPLES = ("maps", "preactivations")
-# What table.json says, and of which type it is.
+# The keys of table.json, and their types.
 _FACTS = {
   "dataset": str,
   "split": str,
@@ -57,10 +57,15 @@ def fields(info: dict[str, Any]) -> frozenset[str]:
 
 
 def require(path: epath.PathLike, info: dict, **expected) -> None:
-  """Refuses a table that was made for something else.
+  """Refuses a table of another teacher, view or data set.
+
+  Args:
+    path: folder of the table, for the message.
+    info: contents of table.json.
+    **expected: entries that it must have.
 
   Raises:
-    UserError: says the first key in which the table and the run differ.
+    UserError: names the first key in which table and run differ.
   """
   for key, value in expected.items():
     value = list(map(str, value)) if key == "class_names" else value
@@ -108,7 +113,7 @@ def read_info(path: epath.PathLike) -> dict[str, Any]:
 
 
 def _require_facts(file, info: dict) -> None:
-  """Refuses what another program wrote, digest and all."""
+  """Refuses a table.json of another program, even with a right digest."""
   wrong = _unlike(info, _FACTS) or [
     key for part in info["parts"] for key in _unlike(part, _PART)
   ]
@@ -131,7 +136,15 @@ def _unlike(facts: Any, wanted: dict[str, Any]) -> list[str]:
 
 
 def write_info(path: epath.PathLike, info: dict) -> dict[str, Any]:
-  """Makes table.json durable; returns `info` with its digest."""
+  """Makes table.json durable.
+
+  Args:
+    path: folder of the table.
+    info: contents, without or with an old digest.
+
+  Returns:
+    The contents with their digest.
+  """
   info = info | {"digest": digest(info)}
   text = json.dumps(info, indent=1) + "\n"
   files.write(epath.Path(path) / "table.json", text.encode())
@@ -141,7 +154,13 @@ def write_info(path: epath.PathLike, info: dict) -> dict[str, Any]:
 def read_answers(
   path: epath.PathLike,
 ) -> tuple[np.ndarray, Answers, dict[str, Any]]:
-  """The ids str[rows], the answers [rows, ...] and table.json of a table.
+  """Reads a table, checking the sha256 of every part.
+
+  Args:
+    path: folder of the table.
+
+  Returns:
+    str[rows], the ids; arrays [rows, ...], the answers; contents of table.json.
 
   Raises:
     UserError: there is no table or no row, or a file is missing or damaged.
@@ -178,9 +197,10 @@ def _read_part(folder, part: dict) -> dict[str, np.ndarray]:
 
 
 def to_arrays(answers: Answers) -> dict[str, np.ndarray]:
-  """Names in a part to arrays; the members of a tuple are numbered, `maps_0`.
+  """The arrays of a part by name; members of a tuple are numbered, `maps_0`.
 
-  The values, of whatever kind, are called `logits` there.
+  The file format calls the values `logits`, whatever their kind; table.json
+  holds the kind.
   """
   arrays = {"logits": answers.values}
   if answers.embedding is not None:
@@ -215,13 +235,13 @@ def append(
   """Adds one durable part: first the part, then the table.json that names it.
 
   Args:
-    path: the table's folder.
+    path: folder of the table.
     info: contents of table.json, without the new part.
-    ids: str[rows].
+    ids: str[rows], ids of the images.
     answers: arrays [rows, ...].
     dtype: of the stored arrays; default: as precise as needed.
-    announce: is given the part's file, sha256 and rows once it is durable and
-      before table.json names it.
+    announce: called with the part's file, sha256 and rows once it is durable
+      and before table.json names it.
 
   Returns:
     `info` with the part, the dtype and the ids still missing.

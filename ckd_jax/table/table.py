@@ -1,4 +1,4 @@
-"""Answers in memory: what a Python program holds of a table."""
+"""A table in memory."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,15 +15,15 @@ from ckd_jax.table.values import validate
 
 
 class Table(NamedTuple):
-  """Answers in memory, each beside the id of its image.
+  """Answers in memory, each with the id of its image.
 
     table = Table.from_arrays(logits, ids=["train_0", "train_7"])
     table.write("answers"); Table.read("answers").kind
 
   Attributes:
-    ids: str[rows].
-    answers: NumPy arrays [rows, ...] as stored.
-    info: what table.json says.
+    ids: str[rows], ids of the images.
+    answers: NumPy arrays [rows, ...], as stored.
+    info: contents of table.json.
   """
 
   ids: np.ndarray
@@ -32,12 +32,15 @@ class Table(NamedTuple):
 
   @property
   def kind(self) -> str:
-    """What the values are: "logits", "log_probs" or "probs"."""
+    """The kind of the values: "logits", "log_probs" or "probs"."""
     return self.info["kind"]
 
   @classmethod
   def read(cls, path: epath.PathLike) -> "Table":
-    """Reads a table's folder and checks every part's sha256.
+    """Reads a table and checks the sha256 of every part.
+
+    Args:
+      path: folder of the table.
 
     Raises:
       UserError: there is no table or no row, or a file is missing or damaged.
@@ -55,18 +58,18 @@ class Table(NamedTuple):
     class_names: Sequence[str] | None = None,
     teacher: str = "arrays",
   ) -> "Table":
-    """A table of answers that a program holds.
+    """Makes a table of arrays.
 
     Args:
-      values: float[rows, classes].
-      ids: of the images; default: train_0, train_1, ...
-      kind: "logits", "log_probs" or "probs".
-      embedding: float[rows, dim], of the teacher, if it is known.
+      values: float[rows, classes], the answers.
+      ids: str[rows], ids of the images; default: train_0, train_1, ...
+      kind: of the values, "logits", "log_probs" or "probs".
+      embedding: float[rows, dim], the teacher's embeddings, if known.
       class_names: in the order of the columns; default: their numbers.
-      teacher: who answered.
+      teacher: name of the teacher.
 
     Raises:
-      UserError: the values cannot be what they are said to be.
+      UserError: the values are not of this kind, or shapes do not match.
     """
     values = np.asarray(values)
     if values.ndim != 2 or values.dtype.kind not in "fiu":
@@ -102,10 +105,10 @@ class Table(NamedTuple):
     return cls(np.asarray(ids, str), Answers(values, embedding), info)
 
   def write(self, path: epath.PathLike) -> None:
-    """Writes the table into a folder that holds none yet.
+    """Writes the table to disk.
 
     Args:
-      path: the folder, made if absent.
+      path: folder without a table, made if absent.
 
     Raises:
       UserError: the folder holds a table, or cannot be written.
@@ -119,7 +122,7 @@ class Table(NamedTuple):
     """Looks up answers by image.
 
     Args:
-      ids: str[n].
+      ids: str[n], ids of the images.
 
     Returns:
       NumPy arrays [n, ...] in the order of `ids`; the values are of `kind`.
@@ -141,10 +144,10 @@ class Table(NamedTuple):
 
 
 def _half_or_single(values: np.ndarray) -> np.ndarray:
-  """float16 as it is and anything else in float32: devices hold no float64."""
+  """float16 unchanged, other types as float32: devices hold no float64."""
   return values if values.dtype == np.float16 else values.astype(np.float32)
 
 
 def read(path: epath.PathLike) -> Table:
-  """`Table.read`, for code that has no use for the name of the class."""
+  """Same as `Table.read`."""
   return Table(*read_answers(path))

@@ -1,4 +1,4 @@
-"""What a teacher's answers may be, and how precisely they must be stored."""
+"""Kinds of answers, their valid ranges, and the precision to store them in."""
 
 import numpy as np
 
@@ -11,11 +11,15 @@ _LARGEST_HALF = 65504.0
 
 
 def storage_dtype(values: np.ndarray, kind: str = "logits") -> type:
-  """float16 where it loses nothing that matters, else float32.
+  """float16 if it is precise enough, else float32.
 
-  What a student compares is the difference of two rows, so this measures the
-  relative error (root mean square) of the differences of neighbouring rows;
-  one row alone is measured by its spread over the classes.
+  A student compares differences of rows, so this measures the relative error
+  (root mean square) of the differences of neighbouring rows; a single row is
+  measured by its spread over the classes.
+
+  Args:
+    values: float[rows, ...].
+    kind: of the values; probabilities are float32.
   """
   values = np.asarray(values, np.float32)
   values = np.where(np.isfinite(values), values, 0)
@@ -50,7 +54,7 @@ def warn_of_probs(name: str, remedy: str) -> None:
 def looks_like_probs(values: np.ndarray) -> bool:
   """Whether float[rows, classes] may be probabilities: sums of 1, none below 0.
 
-  Answers that a teacher calls logits and that look so deserve a warning.
+  Logits that look like this deserve a warning.
   """
   values = np.asarray(values, np.float64)
   if not values.size or not np.isfinite(values).all():
@@ -59,15 +63,15 @@ def looks_like_probs(values: np.ndarray) -> bool:
 
 
 def validate(values: np.ndarray, kind: str, num_classes: int) -> None:
-  """Refuses answers that cannot be what they are said to be.
+  """Refuses answers that are not of their kind.
 
   Args:
     values: float[rows, classes].
     kind: "logits", "log_probs" or "probs".
-    num_classes: of the data set.
+    num_classes: number of classes of the data set.
 
   Raises:
-    UserError: says what is wrong, without the name of the source.
+    UserError: what is wrong, without the name of the source.
   """
   if kind not in KINDS:
     raise UserError(f"unknown kind {kind!r}: {errors.nearest(kind, KINDS)}")

@@ -10,11 +10,12 @@ from ckd_jax.teacher.black_box import from_callable, from_function
 from ckd_jax.teacher.ledger import Ledger
 from ckd_jax.teacher.networks import from_model, from_run, from_torch, pruned
 from ckd_jax.teacher.order import BudgetExceeded, CallBudget, Order
-from ckd_jax.teacher.teacher import Network, Teacher
+from ckd_jax.teacher.teacher import AnswerFunction, Network, Teacher
 from ckd_jax.teacher.views import VIEWS, augmented
 
 __all__ = [
   "VIEWS",
+  "AnswerFunction",
   "Asking",
   "Bought",
   "BudgetExceeded",

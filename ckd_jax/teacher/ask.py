@@ -27,8 +27,8 @@ class Bought(NamedTuple):
   Attributes:
     table: with these answers, and perhaps others.
     paid: answers that the owner of the ledger bought, now or before.
-    repeated: its calls that were sent twice, in addition.
-    failed: requests that failed now.
+    repeated: calls that it made a second time, not counted in `paid`.
+    failed: requests that failed in this build.
     may_buy: calls that may still be made for this table.
   """
 
@@ -51,18 +51,18 @@ def build(
 ) -> Bought:
   """Asks about the ordered images that the table does not hold yet.
 
-  A killed build loses no answer: what was under way is asked again and counted
-  apart. Runs that share the table take turns.
+  A killed build loses no answer: requests in flight are sent again and counted
+  separately. Runs that share the table take turns.
 
   Args:
-    teacher: who is asked.
-    order: what about.
-    table_path: the table's folder.
-    budget: how many of the ordered images may be asked about at all.
-    max_calls: how many calls the table may ever cost, repeated ones included;
-      None is no such limit.
-    part_size: images per file; at most one local part is asked again.
-    ledger: of the run that pays; None counts what is paid now.
+    teacher: the one that is asked.
+    order: the images, and the view of them.
+    table_path: folder of the table, made if absent.
+    budget: how many of the ordered images may be asked about.
+    max_calls: calls that the table may ever cost, repeated ones included; None
+      is no limit.
+    part_size: images per file; at most one local part is asked about again.
+    ledger: counts what the run paid; None counts this build alone.
 
   Raises:
     BudgetExceeded: more is wanted than a budget allows; what was answered
@@ -75,8 +75,8 @@ def build(
     work = ", ".join(methods.working_with(frozenset({"logits"})))
     raise UserError(
       f"{teacher.name} is a black box and gives logits only, not"
-      f" {', '.join(sorted(order.needs - {'logits'}))}: of the methods {work}"
-      " work"
+      f" {', '.join(sorted(order.needs - {'logits'}))}: these methods work with"
+      f" logits only: {work}"
     )
   path, ledger = epath.Path(table_path), ledger or Ledger()
   found, failed = _existing(path, teacher, order), 0
@@ -98,7 +98,7 @@ def build(
 
 
 def _existing(path, teacher: Teacher, order: Order) -> Table | None:
-  """The table as it is, if it was made for the same purpose."""
+  """The table, if there is one, checked against the order."""
   if not table.exists(path):
     return None
   info = table.read_info(path)
@@ -111,7 +111,7 @@ def _existing(path, teacher: Teacher, order: Order) -> Table | None:
     raise UserError(
       f"the table {path} holds {', '.join(sorted(held))}, and"
       f" {', '.join(sorted(lacking))} is needed: choose another table.path, or"
-      f" of the methods {work}"
+      f" a method that works with it: {work}"
     )
   return table.read(path)
 
@@ -139,7 +139,7 @@ def _fill(
   )
   promised = list(dict.fromkeys([*before["missing"], *missing]))
   if promised != before["missing"] or info is None:
-    # Written before the first question, so that nobody else fills this folder.
+    # Written before the first request, so no other teacher fills this folder.
     info = table.write_info(path, before | {"missing": promised})
   journal = Journal(path / "journal.jsonl")
   kept = sum(name in journal.answers for name in missing)
@@ -177,12 +177,12 @@ class _Asker:
   """Asks for the answers of one part after the other.
 
   Args:
-    teacher: who is asked.
-    order: says what is shown.
+    teacher: the one that is asked.
+    order: the images, and the view of them.
     needs: fields of `Outputs` that the answers must have.
-    journal: of the table.
-    budgets: every request is refused that one of them does not allow.
-    progress: is told of answers and failures.
+    journal: records requests and answers until a part is durable.
+    budgets: each of them can refuse a request.
+    progress: counts answers and failures.
   """
 
   def __init__(
@@ -202,7 +202,7 @@ class _Asker:
     self._is_black_box = teacher.request_size is not None
 
   def answers(self, ids: list[str]) -> Answers:
-    """The answers about these images, those that the journal kept included."""
+    """The answers about these images, including those in the journal."""
     if not self._is_black_box:
       answers = self._send(ids)
       self._progress.answered(answers.values, self._journal.repeated(ids))
@@ -266,7 +266,7 @@ def _checked(
   needs: frozenset[str],
   teacher: Teacher,
 ) -> Answers:
-  """Only answers that a student can use are stored."""
+  """Refuses answers that no student can use."""
   try:
     values = np.asarray(answers.values, np.float32)
   except (TypeError, ValueError) as error:
@@ -291,16 +291,16 @@ def require(name: str, given: Iterable[str], needs: Iterable[str]) -> None:
   """Refuses a teacher that lacks a field.
 
   Args:
-    name: of the teacher.
+    name: identifies the teacher in the message.
     given: fields of `Outputs` that it fills.
     needs: fields that a method compares.
 
   Raises:
-    UserError: names the methods that work with what it gives.
+    UserError: lists the methods that need no other fields.
   """
   if lacking := sorted(set(needs) - set(given)):
     work = ", ".join(methods.working_with(frozenset(given)))
     raise UserError(
       f"the teacher {name} gives no {' and no '.join(lacking)}: choose another"
-      f" teacher, or of the methods {work}"
+      f" teacher, or a method that works without: {work}"
     )

@@ -1,38 +1,41 @@
-"""Everything that a run settles about its teacher before it asks."""
+"""The settings of a run about its teacher, in one record."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from ckd_jax.table import Table
+from ckd_jax.teacher.teacher import AnswerFunction
 
 
 class Asking(NamedTuple):
-  """Who is asked, about which view, and how.
+  """Which teacher is asked, about which view, and how.
 
   Attributes:
     source: "train", "checkpoint", "torch", "callable", "table" or "none".
-    name: of a teacher's network.
-    path: of a checkpoint, a run or a table, or `package.module:function`.
-    kind: of the answers of a callable or a file.
+    name: a name of `models.names()`, for a local teacher.
+    path: a checkpoint, a run, a table, or `package.module:function`.
+    kind: of the answers of a callable or a file: "logits", "log_probs" or
+      "probs".
     view: "clean" or "augmented".
-    view_seed: of the augmented view.
+    view_seed: seed of the augmented view.
     pad: pixels of black border of the augmented view.
     live: whether a local teacher answers inside the step instead.
     pruned: share of weights that a second teacher lacks; 0 is no second one.
-    mean: of a PyTorch teacher's images, per channel, in units of pixel / 255.
-    std: standard deviation of these, in the same units.
-    part_size: images in a part of the table.
-    retries: how often a request that failed is sent again.
-    back_off: seconds before the first retry.
-    concurrency: requests under way at once.
-    requests_per_second: at most; 0 is no limit.
-    request_size: images in a request.
-    max_calls: how many calls the table may ever cost; None is no such limit.
-    table_path: where the answers are kept; None is in the run's folder.
-    test_path: of a table about the test images; None is none.
-    given: answers or a function of a Python program, in place of `path`.
+    mean: float per channel, mean of a PyTorch teacher's images as pixel / 255.
+    std: float per channel, their standard deviation as pixel / 255.
+    part_size: images per part of the table.
+    retries: how often a failed request is sent again.
+    back_off: seconds before the first retry; doubled before each next one.
+    concurrency: requests in flight at once, at most.
+    requests_per_second: upper limit; 0 is none.
+    request_size: images per request.
+    max_calls: calls that the table may ever cost; None is no limit.
+    table_path: folder of the answers; None is one in the run's folder.
+    test_path: folder of a table about the test images; None is none.
+    given: answers or a function of a Python program, in place of `path`:
+      float[n, classes] about the training images in their order, a Table, or
+      uint8[n, h, w, c] -> float[n, classes].
   """
 
   source: str
@@ -55,4 +58,4 @@ class Asking(NamedTuple):
   max_calls: int | None = None
   table_path: str | None = None
   test_path: str | None = None
-  given: np.ndarray | Table | Callable | None = None
+  given: np.ndarray | Table | AnswerFunction | None = None

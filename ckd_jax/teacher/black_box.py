@@ -1,4 +1,4 @@
-"""Teachers that are any function: an API, say."""
+"""Functions as teachers: an API, say."""
 
 import threading
 import time
@@ -10,13 +10,11 @@ import numpy as np
 from ckd_jax.errors import UserError
 from ckd_jax.system import imports
 from ckd_jax.table import Answers
-from ckd_jax.teacher.teacher import Failures, Teacher
+from ckd_jax.teacher.teacher import AnswerFunction, Failures, Teacher
 
-Function = Callable[[np.ndarray], np.ndarray]
-
-# A mistake in the user's function raises these, and asking again would not mend
-# it. OSError, TimeoutError, RuntimeError and ValueError (of a cut response) may
-# be an outage.
+# A mistake in the user's function raises these, and a retry would not mend it.
+# An outage may raise OSError, TimeoutError, RuntimeError, or, after a cut
+# response, ValueError.
 BUGS = (
   ArithmeticError,
   AssertionError,
@@ -42,21 +40,20 @@ def from_callable(
 ) -> Teacher:
   """Any function `uint8[n, h, w, c] -> float[n, classes]`: an API, say.
 
-  A mistake in the function (one of `BUGS`) is told at once; whatever else it
-  raises is taken for an outage, and the request is sent again.
+  A mistake in the function (one of `BUGS`) is raised at once; any other error
+  counts as an outage, and the request is sent again.
 
   Args:
     spec: `package.module:function`.
-    retries: how often a request that raised is sent again.
+    retries: how often a failed request is sent again.
     back_off: seconds before the first retry; doubled before each next one.
-    concurrency: requests under way at once, each in a thread of its own.
-    requests_per_second: at most so many are sent, retries included; None or 0
-      is no limit.
+    concurrency: requests in flight at once, each in its own thread.
+    requests_per_second: upper limit, retries included; None or 0 is none.
     request_size: images per request.
-    kind: "logits", "log_probs" or "probs".
+    kind: of the answers, "logits", "log_probs" or "probs".
 
   Raises:
-    UserError: there is no such function, or a number makes no sense.
+    UserError: the function does not exist, or a number is out of range.
   """
   function = imports.import_function(spec, "the teacher")
   return from_function(
@@ -72,7 +69,7 @@ def from_callable(
 
 
 def from_function(
-  function: Function,
+  function: AnswerFunction,
   name: str,
   *,
   retries: int = 3,
@@ -86,17 +83,16 @@ def from_function(
 
   Args:
     function: uint8[n, h, w, c] -> float[n, classes].
-    name: of the teacher, by which a table knows it.
-    retries: how often a request that raised is sent again.
+    name: identifies the teacher in a table.
+    retries: how often a failed request is sent again.
     back_off: seconds before the first retry; doubled before each next one.
-    concurrency: requests under way at once, each in a thread of its own.
-    requests_per_second: at most so many are sent, retries included; None or 0
-      is no limit.
+    concurrency: requests in flight at once, each in its own thread.
+    requests_per_second: upper limit, retries included; None or 0 is none.
     request_size: images per request.
-    kind: "logits", "log_probs" or "probs".
+    kind: of the answers, "logits", "log_probs" or "probs".
 
   Raises:
-    UserError: a number makes no sense.
+    UserError: a number is out of range.
   """
   if min(concurrency, request_size, retries + 1) < 1 or back_off < 0:
     raise UserError(
@@ -145,7 +141,7 @@ def from_function(
 
 
 def _limiter(requests_per_second: float | None) -> Callable[[], None]:
-  """A function that returns when the next request may go out."""
+  """Makes a function that blocks until the next request may be sent."""
   if not requests_per_second:
     return lambda: None
   guard = threading.Lock()

@@ -1,8 +1,8 @@
-"""What was asked and answered since the last part of a table became durable.
+"""Requests and answers since the last durable part of a table.
 
-One line is on the disk before a request goes out and one after its answer came
-back, so a run that is killed neither loses an answer nor hides a question that
-it must ask again. A part of the table, once durable, takes its lines' place.
+One line is on the disk before a request is sent and one after its answer came
+back, so a killed run neither loses an answer nor hides a repeated call. A
+durable part of the table replaces its lines.
 """
 
 import base64
@@ -22,7 +22,7 @@ class Journal:
   """The journal of one table; hold the table's lock while you use it.
 
   Attributes:
-    asked: id -> how often a request for it went out without failing.
+    asked: id -> how often a request for it was sent without failing.
     answers: id -> float32[classes], durable here and not yet in a part.
   """
 
@@ -42,11 +42,11 @@ class Journal:
       self._rewrite()  # a line cut by a kill must not swallow the next one
 
   def ask(self, ids: Sequence[str]) -> None:
-    """Notes a request that is about to go out."""
+    """Records a request that is about to be sent."""
     self._note({"ask": list(ids)})
 
   def fail(self, ids: Sequence[str]) -> None:
-    """Notes that a request came to nothing: asking again repeats no call."""
+    """Records a failed request: a retry then repeats no call."""
     self._note({"fail": list(ids)})
 
   def answer(self, ids: Sequence[str], values: np.ndarray) -> None:
@@ -58,7 +58,7 @@ class Journal:
     return sum(max(self.asked[name] - 1, 0) for name in ids)
 
   def settle(self, ids: Iterable[str]) -> None:
-    """Forgets what the table now holds."""
+    """Drops the answers that the table now holds."""
     known = [name for name in ids if name in self.asked or name in self.answers]
     for name in known:
       self.asked.pop(name, None)

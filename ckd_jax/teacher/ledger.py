@@ -1,4 +1,4 @@
-"""What one run paid, kept in its folder so that a kill does not forget it."""
+"""The calls that one run paid for, kept in its folder across kills."""
 
 import json
 from collections.abc import Iterable
@@ -57,11 +57,11 @@ class Ledger:
     self._parts[first]["repeated"] = info["repeated_calls"]
 
   def enter(self, part: dict[str, Any], repeated: int) -> None:
-    """Notes a part of which this run paid every row.
+    """Enters a part whose rows this run paid for.
 
     Args:
-      part: its `sha256` and `rows`, as in table.json.
-      repeated: requests for its rows that were sent twice.
+      part: `sha256` and `rows`, as in table.json.
+      repeated: calls about its rows that were made a second time.
     """
     self._parts[part["sha256"]] = {"rows": part["rows"], "repeated": repeated}
     if self._path is not None:
@@ -69,7 +69,11 @@ class Ledger:
       files.write(self._path, text.encode())
 
   def paid(self, parts: Iterable[dict[str, Any]]) -> tuple[int, int]:
-    """The calls that bought these parts of a table, and those sent twice."""
+    """Counts (calls, repeated calls) that this run paid for these parts.
+
+    Args:
+      parts: of table.json, each with its `sha256`.
+    """
     own = [
       self._parts[part["sha256"]]
       for part in parts

@@ -29,14 +29,14 @@ def from_model(
   """A network that answers on this process's devices.
 
   Args:
-    name: for people; the digest of weights and normalisation is added.
-    network: with its weights.
+    name: readable; a digest of weights and normalisation is appended.
+    network: architecture and weights.
     batch_size: images per pass, rounded up to a multiple of the devices; the
       last batch is padded, so one shape is compiled.
-    mesh: with one axis, `data`; default: all devices of this process.
-    needs: the fields of Outputs that `ask` returns unless told otherwise.
+    mesh: devices with an axis `data`; default: all of this process.
+    needs: fields of `Outputs` that `ask` returns by default.
   """
-  if mesh is None or jax.process_count() > 1:  # a table is asked for by one
+  if mesh is None or jax.process_count() > 1:  # only one process asks
     devices = jax.local_devices()
     mesh = jax.make_mesh(
       (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
@@ -77,7 +77,7 @@ def from_model(
 
 
 def _digest(network: Network) -> str:
-  """Of all that decides the answers of an architecture."""
+  """sha256 of weights and normalisation, which determine the answers."""
   digest = hashlib.sha256()
   _, params, state, mean, std, _ = network
   for leaf in jax.tree.leaves((params, state, tuple(mean), tuple(std))):
@@ -100,13 +100,13 @@ def from_torch(
   Args:
     path: .pth or .th, read without running what is in it.
     name: one of `models.names()`.
-    mean: per channel, in units of pixel / 255, as in the teacher's training.
-    std: standard deviation per channel, in units of pixel / 255.
-    channels: of the images.
+    mean: float per channel, as pixel / 255, as in the teacher's training.
+    std: float per channel, standard deviation as pixel / 255.
+    channels: of the images: 1, 3 or 4.
     **options: see `from_model`.
 
   Raises:
-    UserError: the file is no such checkpoint.
+    UserError: the file is not a checkpoint of this architecture.
   """
   tensors: Mapping[str, np.ndarray] = torch_weights.load(path)
   params, state = torch_weights.convert(name, tensors, channels=channels)
@@ -121,12 +121,12 @@ def from_run(run_dir: epath.PathLike, **options) -> Teacher:
   """The student of one of our runs as the next teacher.
 
   Args:
-    run_dir: of a finished run or of an export.
+    run_dir: folder of a finished run or of an export.
     **options: see `from_model`.
 
   Raises:
-    UserError: there is no student, it does not say what it is, or its tensors
-      are those of another network.
+    UserError: the folder holds no student, its metadata are incomplete, or its
+      tensors belong to another network.
   """
   model, params, state, metadata = student.open_student(
     epath.Path(run_dir) / student.STUDENT
@@ -151,8 +151,8 @@ def pruned(teacher: Teacher, share: float, **options) -> Teacher:
   here it answers from its running statistics, as the teacher does.)
 
   Args:
-    teacher: with a network.
-    share: in [0, 1), of the weights of every layer.
+    teacher: a local one.
+    share: in [0, 1), of the weights of every layer, set to 0.
     **options: see `from_model`.
 
   References:

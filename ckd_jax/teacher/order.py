@@ -1,4 +1,4 @@
-"""What is asked of a teacher, and how many calls it may cost."""
+"""The images that a teacher is asked about, and the calls they may cost."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,14 +11,14 @@ from ckd_jax.teacher.views import VIEWS, augmented
 
 
 class Order(NamedTuple):
-  """Images that a table is to hold the answers about.
+  """Images whose answers a table is to hold.
 
   Attributes:
-    subject: the data set and the split that they are of.
+    subject: their data set and split.
     rows: int[n], rows of the split, in the order of asking.
     needs: fields of `Outputs` that the answers must have.
     view: "clean", or "augmented": one crop and flip per image.
-    view_seed: of the augmented view.
+    view_seed: seed of the augmented view.
     pad: pixels of black border of the augmented view.
   """
 
@@ -31,15 +31,15 @@ class Order(NamedTuple):
 
   @property
   def ids(self) -> list[str]:
-    """Of the images, in the order of asking."""
+    """Ids of the images, in the order of asking."""
     return [str(self.subject.split.ids[row]) for row in self.rows]
 
   def facts(self, teacher: str, kind: str) -> dict[str, Any]:
-    """What table.json must say for its answers to be these.
+    """Entries that table.json must have for its answers to be these.
 
     Args:
-      teacher: name of the one who answers.
-      kind: of the answers.
+      teacher: name of the teacher.
+      kind: of its answers, "logits", "log_probs" or "probs".
     """
     return {
       **self.subject.facts(),
@@ -47,7 +47,7 @@ class Order(NamedTuple):
     }
 
   def manner(self, teacher: str, kind: str) -> dict[str, Any]:
-    """The part of `facts` that is about the asking, not about the images."""
+    """The part of `facts` about teacher and view; arguments as there."""
     augment = self.view == "augmented"
     return {
       "teacher": teacher,
@@ -58,7 +58,7 @@ class Order(NamedTuple):
     }
 
   def images(self, rows: list[int]) -> np.ndarray:
-    """What is shown of these rows of the split: uint8[n, h, w, c]."""
+    """The view of these rows of the split: uint8[n, h, w, c]."""
     split = self.subject.split
     if self.view == "clean":
       return split.images[rows]
@@ -66,7 +66,7 @@ class Order(NamedTuple):
     return augmented(split.images[rows], ids, self.view_seed, self.pad)
 
   def check(self) -> None:
-    """Raises UserError for a view that there is not."""
+    """Raises UserError for an unknown view."""
     if self.view not in VIEWS:
       raise UserError(
         f"unknown view {self.view!r}: {nearest(self.view, VIEWS)}"
@@ -81,9 +81,9 @@ class CallBudget:
   """Calls that may still be made; `spend` is called before every request.
 
   Args:
-    limit: how many there may be.
-    spent: how many there were.
-    name: of the setting that allows them, for messages.
+    limit: calls allowed.
+    spent: calls made so far.
+    name: the setting that limits them, for messages.
   """
 
   def __init__(self, limit: int, spent: int, name: str = "budget"):
@@ -95,7 +95,7 @@ class CallBudget:
     return max(self.limit - self.spent, 0)
 
   def check(self, calls: int) -> None:
-    """Refuses `calls`, all of them, where they are more than are left."""
+    """Refuses all of `calls` if fewer are left."""
     if self.spent + calls > self.limit:
       raise BudgetExceeded(
         f"teacher call {self.limit + 1} was not made, {self.name} is"
@@ -104,5 +104,5 @@ class CallBudget:
       )
 
   def spend(self, calls: int) -> None:
-    """Takes what `check` allowed."""
+    """Counts calls that `check` allowed."""
     self.spent += calls

@@ -17,9 +17,9 @@ class AskingProgress:
   """Prints on stderr what was answered, failed and repeated, and what is left.
 
   Args:
-    teacher: who is asked.
-    total: images to be answered about.
-    kept: of them, those whose answers an earlier run left in the journal.
+    teacher: the one that is asked.
+    total: images whose answers are missing in the table.
+    kept: of them, images whose answers an earlier run left in the journal.
   """
 
   def __init__(self, teacher: Teacher, total: int, kept: int):
@@ -33,12 +33,17 @@ class AskingProgress:
 
   @property
   def failed(self) -> int:
-    """Requests that failed so far, those that were sent again included."""
+    """Requests that failed so far, retries included."""
     failures = self._teacher.failures
     return failures.count if failures else 0
 
   def answered(self, values: np.ndarray, repeated: int) -> None:
-    """Enters answers of [rows, classes], and how many were asked for twice."""
+    """Counts answers.
+
+    Args:
+      values: float[rows, classes].
+      repeated: calls about these rows that were made a second time.
+    """
     with self._guard:
       self._answered += len(values)
       self._repeated += repeated
@@ -48,7 +53,7 @@ class AskingProgress:
         self._tell()
 
   def _look_at(self, values: np.ndarray) -> None:
-    """Warns, once, of logits whose first rows all look like probabilities."""
+    """Warns once if the first rows all look like probabilities."""
     if not table.looks_like_probs(values):
       self._like_probs = -1
       return

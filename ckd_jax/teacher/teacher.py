@@ -1,4 +1,4 @@
-"""Somebody who can be asked about images."""
+"""A named source of answers about images."""
 
 import threading
 from typing import Any, NamedTuple, Protocol
@@ -16,15 +16,22 @@ class Ask(Protocol):
     """The answers about uint8[n, h, w, c]: NumPy arrays of [n, ...].
 
     Args:
-      images: as they are shown to the teacher.
-      needs: fields of `Outputs` that are wanted; a black box gives no more than
-        its logits.
+      images: uint8[n, h, w, c], as the teacher sees them.
+      needs: fields of `Outputs` to answer with; a black box gives logits only.
     """
     ...
 
 
+class AnswerFunction(Protocol):
+  """Answers as a user's function gives them."""
+
+  def __call__(self, images: np.ndarray, /) -> np.ndarray:
+    """Returns float[n, classes] for uint8[n, h, w, c]."""
+    ...
+
+
 class Failures:
-  """Counts requests that failed, the ones that were sent again included."""
+  """Counts failed requests, retries included."""
 
   def __init__(self) -> None:
     self.count = 0
@@ -39,12 +46,12 @@ class Network(NamedTuple):
   """A network with its weights.
 
   Attributes:
-    model: the network.
-    params: its parameters.
-    state: its batch statistics.
-    mean: of its training images, per channel, in units of pixel / 255.
-    std: standard deviation of these, in the same units.
-    classes: how many it knows; None where only its answers tell.
+    model: the architecture.
+    params: its parameters, a tree of float32 arrays.
+    state: its batch statistics, a tree of float32 arrays.
+    mean: float per channel, mean of its training images as pixel / 255.
+    std: float per channel, their standard deviation as pixel / 255.
+    classes: length of its logits; None where only its answers tell.
   """
 
   model: Model
@@ -56,17 +63,17 @@ class Network(NamedTuple):
 
 
 class Teacher(NamedTuple):
-  """Somebody who can be asked about images.
+  """A named source of answers about images.
 
   Attributes:
-    name: who answers, down to the digest of the weights; a table of one
-      teacher is never filled by another.
+    name: identifies it, with a digest of its weights; a table of one teacher is
+      never filled by another.
     ask: answers a request; None for a table that is only read.
-    network: of a local teacher, for use in the step.
-    kind: what its answers are: "logits", "log_probs" or "probs".
-    request_size: images of one request; None: a whole part of the table.
-    concurrency: requests that may be under way at once.
-    failures: of a teacher whose requests can fail; else None.
+    network: a local teacher's weights, for use in the step.
+    kind: of its answers, "logits", "log_probs" or "probs".
+    request_size: images per request; None is a whole part of the table.
+    concurrency: requests in flight at once, at most.
+    failures: counts failed requests; None where none can fail.
   """
 
   name: str

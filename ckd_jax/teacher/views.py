@@ -1,4 +1,4 @@
-"""What the teacher is shown: images as they are, or one fixed variation."""
+"""Views for the teacher: the images themselves, or one fixed variation."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ def augmented(
 
   Args:
     images: uint8[n, h, w, c].
-    ids: str[n].
-    seed: of the view.
+    ids: str[n], the stable ids of the images.
+    seed: with the id, determines an image's crop and flip.
     pad: pixels of black border from which the crop is taken.
 
   Returns:

@@ -81,7 +81,7 @@ def test_a_live_teacher_makes_no_table(teacher_run, tmp_path):
   "live", [pytest.param(live, marks=pytest.mark.slow) for live in (False, True)]
 )
 def test_r2kd_has_a_second_teacher(teacher_run, tmp_path, live):
-  """From two tables, or both inside the step; nobody charges for the copy."""
+  """From two tables, or both inside the step; the copy is free."""
   workdir = tmp_path / "run"
   summary = run(
     workdir,
@@ -210,7 +210,7 @@ def test_a_black_box_cannot_answer_for_its_embedding(paid, tmp_path):
   flags, arg = from_table(paid, LINEAR, method="icd")
   with pytest.raises(UserError, match="embedding") as refused:
     run(tmp_path, *flags, arg=arg)
-  named = str(refused.value).split("of the methods ")[1].split(" work")[0]
+  named = str(refused.value).split(" without: ")[1]
   assert set(named.split(", ")) == set(
     methods.working_with(frozenset({"logits"}))
   )

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ckd_jax.errors import UserError
-from ckd_jax.run import checkpoint
+from ckd_jax.run import checkpoint, selection
 from tests.helpers.checkpoints import (
   assert_same,
   bits,
@@ -32,6 +32,20 @@ def test_round_trip_is_bit_exact(tmp_path, abstract):
   assert_same(found, state)
   draw = jax.random.normal(found.key, (3,))  # a key that works, not just bits
   np.testing.assert_array_equal(draw, jax.random.normal(state.key, (3,)))
+
+
+def test_a_checkpoint_from_before_snapshots_were_records(tmp_path):
+  """Then the best weights were a dict; the names of the leaves are the same."""
+  fields = {
+    "params": {"w": np.arange(6.0)},
+    "model": {"mean": np.ones(3)},
+    "offset": np.arange(3, dtype=np.float32),
+  }
+  checkpoint.save(tmp_path, 1, {"best": {"fit": fields}}, {})
+  wanted = {"best": {"fit": selection.Snapshot(**fields)}}
+  _, found, _ = checkpoint.restore(tmp_path, wanted)
+  assert isinstance(found["best"]["fit"], selection.Snapshot)
+  assert_same(found, wanted)
 
 
 def test_numpy_leaves_come_back_as_numpy(tmp_path):

@@ -160,6 +160,18 @@ def test_curves_of_empty_short_and_whole_runs(tmp_path):
   assert colourful(image[:, :half]) and colourful(image[:, half:])
 
 
+def test_curves_say_which_accuracies_have_no_offset():
+  plain = ["step", "loss", "train_accuracy", "val_accuracy"]
+  assert logger._label("train_accuracy", plain) == "train accuracy"
+  fitted = [*plain, "offset_none_val_accuracy"]
+  assert logger._label("train_accuracy", fitted) == "train accuracy, no offset"
+  assert logger._label("val_accuracy", fitted) == "val accuracy"
+  assert [
+    logger._label(f"offset_{mode}_val_accuracy", fitted)
+    for mode in ("none", "fit")
+  ] == ["val accuracy, no offset", "val accuracy, offset fitted"]
+
+
 def test_curves_touch_no_global_state(tmp_path):
   code = (
     "import sys; from ckd_jax.run import logger;"
