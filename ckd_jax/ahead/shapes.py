@@ -93,7 +93,9 @@ def tables(given: Arguments, streamed: bool) -> dict[str, jax.ShapeDtypeStruct]:
   held["memory"] = large
   leaves = jax.tree_util.tree_flatten_with_path(held)[0]
   return {
-    jax.tree_util.keystr(path, simple=True, separator="."): leaf
+    jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(
+      ".flat"
+    ): leaf
     for path, leaf in leaves
   }
 

@@ -119,7 +119,8 @@ def _share(plan: Plan, context: RunContext) -> Lines:
     lines.append(
       (
         "batch",
-        f"{images} images a step on each chip: a TPU takes as long for {_LANES}",
+        f"{images} images a step on each chip: "
+        f"a TPU takes as long for {_LANES}",
       )
     )
   if plan.batch_norm == "device":

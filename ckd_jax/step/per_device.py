@@ -1,4 +1,4 @@
-"""Batch statistics of each device's own images, in place of the whole batch's."""
+"""Batch statistics of each device's own images, not of the whole batch."""
 
 from typing import Any
 

@@ -15,6 +15,10 @@ from tests.helpers.arrays import draw
 from tests.helpers.runs import QUICK, read
 
 
+def leaves(*trees):
+  return [jax.tree.leaves(tree) for tree in trees]
+
+
 def test_each_share_has_its_own_statistics():
   mesh = make_mesh(16)
   assert mesh.shape["data"] == 4
@@ -45,11 +49,9 @@ def test_each_share_has_its_own_statistics():
   )
   np.testing.assert_allclose(value, sum(values), rtol=1e-4)
   np.testing.assert_allclose(logits, np.concatenate(outputs), **close)
-  for mine, *theirs in zip(
-    *map(jax.tree.leaves, (after, *states)), strict=True
-  ):
+  for mine, *theirs in zip(*leaves(after, *states), strict=True):
     np.testing.assert_allclose(mine, np.mean(theirs, axis=0), **close)
-  for mine, *theirs in zip(*map(jax.tree.leaves, (grad, *grads)), strict=True):
+  for mine, *theirs in zip(*leaves(grad, *grads), strict=True):
     np.testing.assert_allclose(mine, np.sum(theirs, axis=0), **close)
   # The statistics of the whole batch are others.
   whole = graded(params, images, weight, model=alone)[0][1][0]
