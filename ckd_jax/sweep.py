@@ -239,7 +239,8 @@ def can_share(config) -> bool:
 
   stages = methods.make(config.method, **config.hyper).stages
   streamed = config.dataset.placement == "stream"
-  return not (stages or config.teacher.live or streamed)
+  apart = config.get("batch_norm") == "device"
+  return not (stages or config.teacher.live or streamed or apart)
 
 
 def in_turn(configs: dict):

@@ -16,7 +16,7 @@ from ckd_jax.ahead.shapes import (
 from ckd_jax.ahead.targets import Target
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
-from ckd_jax.run import Plan, longest_launch, make_programs
+from ckd_jax.run import Plan, longest_launch, make_programs, placed_recipe
 from ckd_jax.step import (
   Live,
   Step,
@@ -100,7 +100,8 @@ def launch(
   devices = target.devices[: count or None]
   mesh = make_mesh(plan.recipe.task.batch_size, devices=devices)
   streamed = streams(plan.placement, plan.images, target.chip.memory)
-  step = make_step(plan.recipe, live=live, shard=make_batch_sharder(mesh))
+  recipe = placed_recipe(plan, mesh)
+  step = make_step(recipe, live=live, shard=make_batch_sharder(mesh))
   programs = make_programs(plan, mesh, live, step)
   weights = () if live is None else live.weights
   given = arguments(

@@ -92,13 +92,11 @@ def tables(given: Arguments, streamed: bool) -> dict[str, jax.ShapeDtypeStruct]:
   ]
   held["memory"] = large
   leaves = jax.tree_util.tree_flatten_with_path(held)[0]
-  names = [
-    jax.tree_util.keystr(x, simple=True, separator=".") for x, _ in leaves
-  ]
-  # Tables lie flat; whose they are says the name before.
   return {
-    name.removesuffix(".flat"): leaf
-    for name, (_, leaf) in zip(names, leaves, strict=True)
+    jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(
+      ".flat"
+    ): leaf
+    for path, leaf in leaves
   }
 
 

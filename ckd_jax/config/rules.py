@@ -123,10 +123,12 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "schedule_hyper.epochs": _COUNT,
   "schedule_hyper.warmup_fraction": _SHARE,
   "dtype": ("bfloat16", "float32"),
+  "batch_norm": ("device", "global"),
 }
 
 # Keys that a config may leave out, and their defaults.
 OPTIONAL = {
+  "batch_norm": "global",
   "optimizer.name": "sgd",
   "teacher.max_calls": None,  # of a whole number
 }

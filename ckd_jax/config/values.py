@@ -111,7 +111,7 @@ def to_json(config: Any) -> dict:
   plain = json.loads(json.dumps(config.to_dict()))
   for key, default in rules.OPTIONAL.items():
     parent, _, last = key.rpartition(".")
-    section = plain.get(parent, {})
+    section = plain.get(parent, {}) if parent else plain
     if section.get(last, default) == default:
       section.pop(last, None)
   return plain

@@ -192,3 +192,6 @@ def _set_optimizer(config: ConfigDict) -> None:
   # float32 or bfloat16: what the networks compute in. Parameters, batch
   # statistics and losses are float32.
   config.dtype = "float32"
+  # May be left out: config.batch_norm = "global" for statistics of the whole
+  # batch, or "device" for those of each device's share, as in most PyTorch code
+  # on several GPUs: fewer messages, another result.

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least, share
@@ -61,25 +62,38 @@ def _from_products(x):
   The mean is subtracted first. The product loses the distances of neighbours
   that are far from the mean.
   """
-  # Examples last, as a TPU holds maps, and their mean as a product, which it
-  # need not spread over the examples again. Any constant in place of the mean
-  # gives the same results: it wants no gradient.
-  columns = x.T
+  # On a TPU maps lie with the examples last. By columns nothing is transposed.
+  return lax.platform_dependent(x, tpu=_by_columns, default=_by_rows)
+
+
+def _by_rows(x):
+  mean = jnp.mean(x, axis=0, keepdims=True)
+  return _around(mean, x, axis=1)
+
+
+def _by_columns(x):
+  # The mean as a product: it is there for every example at once.
   average = jnp.full((len(x), len(x)), 1 / len(x), jnp.float32)
-  mean = jnp.matmul(columns, average, precision="highest")
-  mean = jax.lax.stop_gradient(mean)
-  rest = columns - mean
-  products = gram(rest.T)
+  mean = jnp.matmul(x.T, average, precision="highest")
+  return _around(mean, x.T, axis=0)
+
+
+def _around(mean, x, axis):
+  """Both similarities, the features of `x` along `axis`, its mean given."""
+  # Any constant in place of the mean gives the same: it wants no gradient.
+  mean = lax.stop_gradient(mean)
+  rest = x - mean
+  products = gram(rest if axis else rest.T)
   length = jnp.diagonal(products)
   sums = length[:, None] + length[None]
   square = sums - 2 * products
   # Where two rows coincide, as every row with itself, the root is so steep that
   # the rounding of this difference would dominate every other gradient.
   square = jnp.where(square > _ROUNDING * sums, square, 0.0)
-  along = jnp.sum(rest * mean, axis=0)
-  offset = jnp.sum(jnp.square(mean), axis=0)
+  along = jnp.sum(rest * mean, axis=axis)
+  offset = jnp.sum(jnp.square(mean), axis=axis)
   inner = products + along[:, None] + along[None] + offset[None]
-  size = safe_sqrt(jnp.sum(jnp.square(columns), axis=0))
+  size = safe_sqrt(jnp.sum(jnp.square(x), axis=axis))
   scale = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 0.0)
   return inner * scale[:, None] * scale[None], square
 

@@ -7,7 +7,12 @@ devices, `loop` trains, `summary` reports.
 from ckd_jax.run.given import Given
 from ckd_jax.run.logger import Diverged, header
 from ckd_jax.run.plan import Plan, make_plan
-from ckd_jax.run.programs import Programs, longest_launch, make_programs
+from ckd_jax.run.programs import (
+  Programs,
+  longest_launch,
+  make_programs,
+  placed_recipe,
+)
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse_early
 from ckd_jax.run.together import prepare_all, train_faster, train_together
 from ckd_jax.run.train import load_dataset, run
@@ -25,6 +30,7 @@ __all__ = [
   "longest_launch",
   "make_plan",
   "make_programs",
+  "placed_recipe",
   "prepare_all",
   "refusing",
   "rehearse_early",

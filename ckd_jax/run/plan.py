@@ -74,6 +74,8 @@ class Plan(NamedTuple):
     student_view: "fresh", images augmented in the step, or "table", the view
       that the teacher saw.
     placement: of the images, "auto", "device" or "stream".
+    batch_norm: whose images its statistics are of, "global", those of the whole
+      batch, or "device", those of each device.
     steps_per_launch: steps in one program; 0 chooses by the kind of device.
     config: plain values, for config.json.
   """
@@ -90,6 +92,7 @@ class Plan(NamedTuple):
   learning_rate: float
   student_view: str
   placement: str
+  batch_norm: str
   steps_per_launch: int
   config: dict[str, Any]
 
@@ -130,6 +133,7 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     learning_rate=config.optimizer.learning_rate,
     student_view=config.student_view,
     placement=config.dataset.placement,
+    batch_norm=config.get("batch_norm", "global"),
     steps_per_launch=config.steps_per_launch,
     config=configuration.to_json(config),
   )

@@ -16,6 +16,7 @@ from ckd_jax.step import (
   Forward,
   Live,
   Predict,
+  Recipe,
   State,
   Step,
   finish_stage,
@@ -24,6 +25,7 @@ from ckd_jax.step import (
   make_forward,
   make_predict,
   make_step,
+  per_device,
   repeat,
   replicated,
   staged,
@@ -114,6 +116,19 @@ def longest_launch(plan: Plan, streamed: bool, mesh: Mesh) -> int:
   return plan.steps_per_launch or default_launch(platform)
 
 
+def placed_recipe(plan: Plan, mesh: Mesh) -> Recipe:
+  """The recipe of a plan's steps on these devices.
+
+  Args:
+    plan: of the run.
+    mesh: devices, with axes `students` and `data`.
+  """
+  recipe = plan.recipe
+  if plan.batch_norm == "device":
+    return recipe._replace(model=per_device(recipe.model, mesh))
+  return recipe
+
+
 def make_phases(
   plan: Plan,
   mesh: Mesh,
@@ -135,7 +150,7 @@ def make_phases(
   where = {"live": live, "shard": make_batch_sharder(mesh)}
   made = []
   for stage in plan.recipe.method.stages:
-    recipe = staged(plan.recipe, stage)
+    recipe = staged(placed_recipe(plan, mesh), stage)
     reached = make_step(recipe._replace(transform=KEEP_GRADIENT), **where)
     reached = jax.jit(reached, out_shardings=replicated(mesh))
     # Freeze parameters with zero gradient, or weight decay shrinks them. Test

@@ -18,6 +18,7 @@ from ckd_jax.step import measures
 from ckd_jax.system import hosts
 
 Lines = list[tuple[str, Any]]  # (name, text), one line each
+_LANES = 128  # images that a TPU's vector unit holds side by side
 
 
 def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
@@ -43,6 +44,7 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
     *_teacher(plan, answers, student, flops),
     ("method", f"{about.method} {_changed(about)}".strip()),
     ("devices", devices(context)),
+    *_share(plan, context),
     ("dtype", about.dtype),
     ("seed", about.seed),
   ]
@@ -106,6 +108,24 @@ def _changed(about: About) -> str:
     for key, value in about.hyper.items()
     if value != published[key]
   )
+
+
+def _share(plan: Plan, context: RunContext) -> Lines:
+  """What each device has of a batch, where that matters."""
+  images = context.images_per_step // context.mesh.shape["data"]
+  platform = context.mesh.devices.flat[0].platform
+  lines: Lines = []
+  if platform == "tpu" and images < _LANES:
+    lines.append(
+      (
+        "batch",
+        f"{images} images a step on each chip: "
+        f"a TPU takes as long for {_LANES}",
+      )
+    )
+  if plan.batch_norm == "device":
+    lines.append(("batch norm", f"of each device's {images} images alone"))
+  return lines
 
 
 def devices(context: RunContext) -> str:

@@ -15,7 +15,7 @@ from ckd_jax.run.context import RunContext, assemble
 from ckd_jax.run.given import NOTHING, Given
 from ckd_jax.run.loop import Standing, start_or_resume, train
 from ckd_jax.run.plan import Plan, make_plan
-from ckd_jax.run.programs import make_programs
+from ckd_jax.run.programs import make_programs, placed_recipe
 from ckd_jax.run.rehearsal import rehearsed
 from ckd_jax.run.workdir import check_workdir, claimed
 from ckd_jax.step import make_batch_sharder, make_mesh, make_step
@@ -151,7 +151,8 @@ def make_context(
     mesh: devices, with axes `students` and `data`.
   """
   shard = make_batch_sharder(mesh)
-  step = make_step(plan.recipe, live=answers.live, shard=shard)
+  recipe = placed_recipe(plan, mesh)
+  step = make_step(recipe, live=answers.live, shard=shard)
   programs = make_programs(plan, mesh, answers.live, step)
   return assemble(plan, dataset, answers, programs, mesh)
 

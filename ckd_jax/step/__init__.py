@@ -16,6 +16,7 @@ from ckd_jax.step.evaluate import (
   percent,
   place,
 )
+from ckd_jax.step.per_device import per_device
 from ckd_jax.step.rows import Rows, take_rows
 from ckd_jax.step.sharding import (
   host_device,
@@ -73,6 +74,7 @@ __all__ = [
   "measures",
   "optimizer",
   "pad",
+  "per_device",
   "percent",
   "place",
   "prefetch",

@@ -57,9 +57,9 @@ def test_a_missing_compiler_says_what_to_install(
   assert remedy in error and "no such plugin" in error
 
 
-def test_help_names_the_targets(capfd):
+def test_help_names_the_targets(capsys):
   main.main(["--help"])
-  named = capfd.readouterr().out
+  named = capsys.readouterr().out
   for kind, shapes in targets.TARGETS.items():
     assert f"{kind}:{shapes[0]}" in named
 

@@ -28,6 +28,16 @@ def kernels(x):
   return cosine, near
 
 
+WAYS = [None, "_by_rows", "_by_columns"]  # by differences, on a TPU the last
+
+
+def compute(wide, monkeypatch):
+  """Makes every layer a wide one, on any device."""
+  if wide:
+    monkeypatch.setattr(file, "_DIFFERENCES", 0)
+    monkeypatch.setattr(file, "_from_products", getattr(file, wide))
+
+
 def reference(student, teacher):
   total = 0.0
   for s, t in zip(kernels(student), kernels(teacher), strict=True):
@@ -36,13 +46,12 @@ def reference(student, teacher):
   return total
 
 
-@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("wide", WAYS)
 @pytest.mark.parametrize(
   "offset", [pytest.param(0.0, marks=pytest.mark.slow), 50.0]
 )
 def test_the_formula_for_layers_of_different_widths(offset, wide, monkeypatch):
-  if wide:
-    monkeypatch.setattr(file, "_DIFFERENCES", 0)
+  compute(wide, monkeypatch)
   student, teacher = draw(6, 3, 3, 2) + offset, draw(6, 4, seed=1) + offset
   value = jax.jit(lambda *x: infoflow(*x))(student, teacher)
   assert value.shape == () and value.dtype == jnp.float32
@@ -83,14 +92,13 @@ def graded(wide):
   return jax.jit(jax.value_and_grad(lambda *x: infoflow(*x)))
 
 
-@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("wide", WAYS)
 @every_dtype
 @pytest.mark.parametrize(
   "kind", ["zero", "equal", "duplicate", "opposite", "large", "one"]
 )
 def test_hazards(kind, dtype, wide, monkeypatch):
-  if wide:
-    monkeypatch.setattr(file, "_DIFFERENCES", 0)
+  compute(wide, monkeypatch)
   student, teacher = draw(4, 6), draw(4, 6, seed=1)
   if kind == "zero":
     student[0], teacher[1] = 0, 0
@@ -148,8 +156,9 @@ def test_a_teacher_of_another_depth_is_refused():
     methods.make("infoflow").init(None, task, outputs(0), outputs(0, maps=1))
 
 
+@pytest.mark.parametrize("wide", WAYS[1:])
 @pytest.mark.parametrize("kind", ["plain", "zero", "duplicate", "long"])
-def test_the_gradient_of_wide_layers(kind, monkeypatch):
+def test_the_gradient_of_wide_layers(kind, wide, monkeypatch):
   """Along directions in which rounding shows, by differences in float64."""
   student, teacher = draw(16, 9000), draw(16, 9000, seed=1)
   assert 16 * student.size > file._DIFFERENCES
@@ -160,7 +169,8 @@ def test_the_gradient_of_wide_layers(kind, monkeypatch):
     student[5], teacher[2] = student[4], teacher[1]
   elif kind == "long":
     student[0] *= 100
-  gradient = jax.jit(jax.grad(infoflow))(student, teacher)
+  compute(wide, monkeypatch)
+  gradient = jax.jit(jax.grad(lambda *x: infoflow(*x)))(student, teacher)
   monkeypatch.setattr(file, "_DIFFERENCES", 1e9)  # as narrow ones are computed
   again = jax.jit(jax.grad(lambda *x: infoflow(*x)))(student, teacher)
   scale = np.abs(gradient).max()
@@ -175,9 +185,9 @@ def test_the_gradient_of_wide_layers(kind, monkeypatch):
     along[row] = student[row] + 0.1 * random.normal(size=student.shape[1])
     along /= np.linalg.norm(along)
     h = 1e-5 * np.linalg.norm(student[row])
-    wide = student.astype(np.float64)
-    slope = reference(wide + h * along, teacher) - reference(
-      wide - h * along, teacher
+    exact = student.astype(np.float64)
+    slope = reference(exact + h * along, teacher) - reference(
+      exact - h * along, teacher
     )
     slope /= 2 * h
     size = np.linalg.norm(gradient[row])
