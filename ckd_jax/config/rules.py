@@ -187,7 +187,7 @@ def check_together(config, method: methods.Method) -> None:
 
   Args:
     config: a ConfigDict whose values are all in range.
-    method: the method of the config.
+    method: built from the config's method and hyper.
   """
   for conflict in _conflicts(config, method):
     raise UserError(conflict)
