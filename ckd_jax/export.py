@@ -41,7 +41,7 @@ def run(run_dir: epath.PathLike, out: epath.PathLike) -> str:
   run_dir, out = epath.Path(run_dir), epath.Path(out)
   if not (run_dir / "summary.json").exists():
     raise UserError(
-      f"{run_dir} holds no finished run (no summary.json); give its --workdir "
+      f"{run_dir} holds no finished run (no summary.json): give its --workdir "
       "again to finish it"
     )
   if (out / "summary.json").exists():
@@ -55,7 +55,7 @@ def run(run_dir: epath.PathLike, out: epath.PathLike) -> str:
   except (AttributeError, LookupError, TypeError, ValueError) as error:
     raise UserError(
       f"{run_dir} is damaged, its classes or the size of its images cannot be "
-      f"told ({error}): run it again"
+      f"read ({error}): run it again"
     ) from error
   config = {
     "model": known.get("model"),

@@ -91,7 +91,7 @@ def fitted_offset(
   Args:
     student_logits: [n, classes], of the training images in evaluation mode.
     teacher_logits: [n, classes], finite, of the same images.
-    labels: int[n].
+    labels: int[n], classes of the same images.
     teacher_weight: w_t, of the comparison with the teacher.
     label_weight: w_l, of the comparison with one-hot labels.
 
@@ -152,7 +152,7 @@ def metric(mode: str, reported: str) -> str:
   """The name of a validation accuracy in metrics.jsonl.
 
   Args:
-    mode: of the accuracy.
+    mode: in which the accuracy was measured.
     reported: the mode whose accuracies the run reports.
   """
   if mode == reported:
@@ -187,7 +187,7 @@ def find_bias(logits: LogitsOf, params: Any) -> tuple[str, ...]:
   """Finds the leaf that is added to the logits, by adding to it.
 
   Args:
-    logits: of the student.
+    logits: params -> float32[n, classes] of the student.
     params: its parameters.
 
   Returns:

@@ -130,7 +130,7 @@ def _over(text: str) -> tuple[list[str], list[str]]:
   if not equals or not all(itertools.chain(*parts)):
     raise UserError(f"--over={text}: write --over=KEY=VALUE,VALUE")
   if len(set(parts[1])) < len(parts[1]):
-    raise UserError(f"--over={text}: a value stands there twice")
+    raise UserError(f"--over={text}: a value comes twice")
   return parts
 
 
@@ -161,8 +161,8 @@ def vary(config, options: dict[str, str], workdir):
   configuration.override(one, options)
   # The report already separates method, seed and budget; other values go into
   # `label`.
-  told = ("method", "seed", "budget", "budget_seed")
-  rest = {key: value for key, value in options.items() if key not in told}
+  shown = ("method", "seed", "budget", "budget_seed")
+  rest = {key: value for key, value in options.items() if key not in shown}
   if rest and not config.label and "label" not in options:
     one.label = name_of({key.split(".")[-1]: rest[key] for key in rest})
   # One teacher, and one table for each choice of images and their views.

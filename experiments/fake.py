@@ -1,4 +1,4 @@
-"""A run with random answers, on random images: what speed is measured on."""
+"""A run with random answers about random images, to measure speed."""
 
 from typing import NamedTuple
 

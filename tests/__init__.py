@@ -1,4 +1,4 @@
-"""The tests, in the rooms of the package; what they share is in `helpers`."""
+"""The tests, in the rooms of the package; shared code is in `helpers`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Distillation from Python: what the command does, with objects for names."""
+"""Distillation from Python: the command, with objects in place of names."""
 
 import json
 
@@ -256,7 +256,7 @@ def dropping(key, images):
 @pytest.mark.parametrize(
   ("options", "words"),
   [
-    ({"student": object()}, "no network"),
+    ({"student": object()}, "not a network"),
     ({"student": linear(10)._replace(init=dropping)}, "random key"),
     ({"student": linear(7)}, "7 logits"),
     ({"student": "resnet9"}, "resnet9"),

@@ -1,4 +1,4 @@
-"""Crops and flips against every window there is; normalisation by hand."""
+"""Crops and flips against every possible window; normalisation by hand."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""`ckd-jax COMMAND` is the command of that name, and says what it takes."""
+"""`ckd-jax COMMAND` is the command of that name, and documents its flags."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One line and a status for people; the whole traceback for developers."""
+"""One line and a status for users, the whole traceback for developers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The house keeps its order: floors, faces, sizes."""
+"""The order of the package: floors, exported names, sizes."""
 
 import collections
 import importlib
@@ -44,8 +44,7 @@ EVERY_FILE = [
   *sorted((ROOT / "tests").rglob("*.py")),
   *sorted((ROOT / "experiments").rglob("*.py")),
 ]
-# `ckd_jax.losses` shows every loss of the room in one list; configs may be
-# imported by whoever finds or tests them; offset is public through losses.
+# `ckd_jax.losses` lists every loss of the room.
 SHOWN_WHOLE = {"losses": {"methods"}}
 # A config file is written for its users, who import `ckd_jax.config`; that room
 # knows of the files only where they lie.

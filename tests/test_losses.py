@@ -1,4 +1,4 @@
-"""The losses against recorded references, at their limits, and elsewhere."""
+"""The losses against recorded references and at their limits."""
 
 import functools
 import inspect

@@ -1,4 +1,4 @@
-"""Every mistake of a user is one line that names it; nothing is lost by it."""
+"""Every mistake of a user is one line that names it, and nothing is lost."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Files of answers that are wrong: one line names what, and nothing is lost."""
+"""Wrong files of answers: one line names the mistake, and nothing is lost."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""The shared numerics against float64, and where they must stay finite."""
+"""The shared numerics against float64, and on inputs where they stay finite."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""A sweep is ordinary runs; trained together they are the same ones."""
+"""A sweep consists of ordinary runs, also where they are trained together."""
 
 import json
 

@@ -57,7 +57,7 @@ def load_file(path: str, arg: str = "") -> ml_collections.ConfigDict:
   """Loads a config, complete and not yet checked.
 
   Args:
-    path: as `find` takes it.
+    path: of a file, or the name of a packaged config.
     arg: the text after the colon of `--config=FILE:ARG`.
 
   Raises:

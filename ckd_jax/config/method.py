@@ -22,7 +22,7 @@ def hyper(method: str) -> ml_collections.ConfigDict:
 
 
 def student_view(method: str) -> str:
-  """ "table" for methods on maps, since a cached map matches one view only."""
+  """The default: `table` for methods on maps, as a cached map fits one view."""
   maps = {"maps", "preactivations"} & methods.make(method).needs
   return "table" if maps else "fresh"
 

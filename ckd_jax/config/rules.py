@@ -187,7 +187,7 @@ def check_together(config, method: methods.Method) -> None:
 
   Args:
     config: a ConfigDict whose values are all in range.
-    method: the method of the config.
+    method: built from the config's method and hyper.
   """
   for conflict in _conflicts(config, method):
     raise UserError(conflict)
@@ -217,8 +217,8 @@ def _conflicts(config, method) -> Iterator[str]:
     yield f"teacher.source {source!r} needs teacher.path"
   if source == "table" and config.table.path:
     yield (
-      "table.path is where a teacher's answers are kept, and teacher.source"
-      " 'table' asks none: name the table as teacher.path alone"
+      "table.path keeps the answers of a teacher that is asked, and"
+      " teacher.source 'table' asks none: set teacher.path alone"
     )
   if config.teacher.live and config.hyper.get("offset") == FIT:
     yield (
@@ -227,8 +227,8 @@ def _conflicts(config, method) -> Iterator[str]:
     )
   if config.teacher.pruned and method.max_teachers < 2:
     yield (
-      f"method {config.method!r} listens to one teacher: teacher.pruned makes a"
-      " second one for r2kd, set teacher.pruned=0.0"
+      f"method {config.method!r} has one teacher: teacher.pruned makes a second"
+      " one for r2kd, set teacher.pruned=0.0"
     )
   if config.teacher.pruned and source not in ("checkpoint", "torch", "train"):
     yield (

@@ -85,7 +85,7 @@ def set_value(config: Any, key: str, value: Any) -> None:
   Args:
     config: a ConfigDict; changed in place.
     key: dotted, `optimizer.learning_rate`.
-    value: of the type of the key.
+    value: of the same type as the present one.
 
   Raises:
     UserError: there is no such key, or the value is of another type.

@@ -35,7 +35,7 @@ class Dataset(NamedTuple):
   """Images and labels to learn from, and to test on.
 
   Attributes:
-    name: of the data set.
+    name: of the data set, for messages and tables.
     train: training split.
     test: test split, perhaps without images.
     class_names: in the order of the labels.

@@ -17,7 +17,7 @@ class Split(NamedTuple):
 
   Attributes:
     images: uint8[n, h, w, c].
-    labels: int32[n].
+    labels: int32[n], numbers of the classes.
     ids: str[n], stable.
     fingerprint: sha256 of ids, labels and pixels in this order.
   """

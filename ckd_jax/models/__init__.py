@@ -120,7 +120,7 @@ def as_model(network: Any, *, what: str = "student") -> Model:
     own: Any = network
     return plain(own)
   raise UserError(
-    f"{what} is a {type(network).__name__}, which is no network: give a"
+    f"{what} is a {type(network).__name__}, which is not a network: give a"
     " ckd_jax.methods.Model with init and apply, or a Linen, NNX, Equinox or"
     " Haiku network"
   )

@@ -250,7 +250,7 @@ def _open(asking: Asking, dataset: Dataset, needs, mesh) -> Teacher:
   network = asked.network
   if network.classes != len(dataset.class_names):
     raise UserError(
-      f"the teacher {asked.name} knows {network.classes} classes, "
+      f"the teacher {asked.name} has {network.classes} classes, "
       f"{dataset.name} has {len(dataset.class_names)}"
     )
   if len(network.mean) != channels:

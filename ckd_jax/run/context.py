@@ -37,7 +37,7 @@ class RunContext(NamedTuple):
   """The constants of the loop.
 
   Attributes:
-    plan: of the run.
+    plan: everything settled before the teacher was asked.
     programs: compiled functions.
     scale: learning rate of the plan over that of the programs.
     longest: steps per launch, at most.
@@ -106,7 +106,7 @@ def assemble(
   """Puts the budgeted images and answers on the devices.
 
   Args:
-    plan: of the run.
+    plan: gives recipe, rows, images and seed.
     dataset: its images and labels.
     answers: the teacher's, about the training rows.
     programs: of this run, or of one that differs in seed, budget or rate alone.
@@ -218,7 +218,7 @@ def fingerprint(answers: Collected) -> str:
   """sha256 of a teacher's answers, so that a resumed run has the same ones.
 
   Args:
-    answers: the teacher's.
+    answers: the teacher's name and Outputs [rows, ...].
   """
   digest = hashlib.sha256(answers.teacher.encode())
   for leaf in jax.tree.leaves(answers.teachers):

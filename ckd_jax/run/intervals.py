@@ -7,7 +7,7 @@ class Intervals(NamedTuple):
   """Numbers of training steps.
 
   Attributes:
-    steps: of the whole run.
+    steps: in the whole run.
     evaluate: from one evaluation to the next.
     save: from one checkpoint to the next.
     log: from one line of training metrics to the next.

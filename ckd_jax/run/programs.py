@@ -60,7 +60,7 @@ def make_programs(
   """Jits what a run does; nothing is compiled before it is first called.
 
   Args:
-    plan: of the run.
+    plan: gives the recipe and the learning rate.
     mesh: devices, with axes `students` and `data`.
     live: teachers that answer inside the step; None where the table does.
     step: from `make_step`, for this plan.
@@ -108,7 +108,7 @@ def longest_launch(plan: Plan, streamed: bool, mesh: Mesh) -> int:
   Args:
     plan: whose `steps_per_launch` chooses, if it is not 0.
     streamed: whether the host sends images for one step at a time.
-    mesh: the devices.
+    mesh: devices, whose platform chooses the default.
   """
   if streamed:
     return 1
@@ -120,7 +120,7 @@ def placed_recipe(plan: Plan, mesh: Mesh) -> Recipe:
   """The recipe of a plan's steps on these devices.
 
   Args:
-    plan: of the run.
+    plan: gives the recipe and the kind of batch norm.
     mesh: devices, with axes `students` and `data`.
   """
   recipe = plan.recipe
@@ -140,7 +140,7 @@ def make_phases(
   """The stages, jitted, and the state that the main part begins with.
 
   Args:
-    plan: of the run.
+    plan: gives the method's stages and the recipe.
     mesh: devices, with axes `students` and `data`.
     live: teachers that answer inside the step; None where the table does.
     state: before the first stage.

@@ -86,7 +86,7 @@ def rehearse(plan: Plan, answers: Outputs) -> None:
   """Traces the first step, with shapes in place of numbers.
 
   Args:
-    plan: of the run.
+    plan: gives the recipe, and shapes of images and labels.
     answers: shapes [rows, ...] of the teacher's answers; those of maps and
       embeddings are known only once there is a teacher.
   """

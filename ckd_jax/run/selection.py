@@ -163,7 +163,7 @@ def reload(state: State, best: Snapshot, level: float) -> State:
 
   Args:
     state: of the step that was made last.
-    best: the weights to go on from.
+    best: parameters and batch statistics to go on from.
     level: the new `State.level`, a factor of the scheduled learning rate.
   """
   copy = jax.tree.map(jnp.copy, best)
@@ -184,7 +184,7 @@ def test(
 
   Args:
     context: the splits and the programs that predict them.
-    state: the last one.
+    state: after the last step.
     best: the weights to report, by mode.
     record: changed in place.
   """

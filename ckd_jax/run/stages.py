@@ -20,7 +20,7 @@ def check_origin(context: RunContext, notes: dict, workdir) -> None:
   """Refuses to resume with other images or answers.
 
   Args:
-    context: of the resumed run.
+    context: of the resumed run, with the digests of today.
     notes: of its checkpoint, with the digests that it began with.
     workdir: folder of the run, for the message.
   """
@@ -37,7 +37,7 @@ def run_stages(context: RunContext, workdir) -> State:
   """Runs or resumes every stage.
 
   Args:
-    context: of the run.
+    context: programs, arrays and stages of the run.
     workdir: folder of the run, where stages keep their checkpoints.
 
   Returns:

@@ -25,7 +25,7 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
   """The lines above the progress bar.
 
   Args:
-    plan: of the run.
+    plan: gives names, rows and the recipe.
     answers: the teacher's, and what they cost.
     context: whose state has the student's parameters.
   """
@@ -145,7 +145,7 @@ def finish(
   """Exports the best student.
 
   Args:
-    plan: of the run.
+    plan: gives names, the recipe and the offset's mode.
     dataset: its images and labels.
     answers: the teacher's, and what they cost.
     context: programs and splits of the run.

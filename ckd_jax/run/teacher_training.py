@@ -13,7 +13,7 @@ class TeacherTraining(NamedTuple):
 
   Attributes:
     student: name of the teacher's network, which is that run's student.
-    config: what that run is told; nothing else reads it.
+    config: a ConfigDict, read by that run alone.
   """
 
   student: str
@@ -21,7 +21,7 @@ class TeacherTraining(NamedTuple):
 
 
 def teacher_training(config, num_examples: int) -> TeacherTraining:
-  """Settles that run; it depends on nothing but the teacher.
+  """Settles the training of a teacher, equal for every student of it.
 
   Args:
     config: a ConfigDict whose `teacher` names the network and its training.

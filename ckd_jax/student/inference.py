@@ -20,7 +20,7 @@ class Student:
   """A trained student: called with uint8 images, it returns logits.
 
   Attributes:
-    name: of the network.
+    name: of the network, as in the config.
     classes: names of the classes, in the order of the logits.
     image_shape: (height, width, channels) of its training images.
     metadata: of its file: model, classes, mean, std, ...

@@ -31,7 +31,7 @@ def write(path: epath.PathLike, data: bytes) -> None:
 
   Args:
     path: local or in a bucket; folders are made if absent.
-    data: the new contents.
+    data: the new contents of the file.
 
   Raises:
     UserError: the disk is full or the folder cannot be written.

@@ -174,7 +174,7 @@ def put_global(tree, sharding):
 
   Args:
     tree: of arrays and random keys, equal in every process.
-    sharding: of every leaf.
+    sharding: for every leaf of the result.
   """
   if not many():
     return jax.device_put(tree, sharding)

@@ -72,7 +72,7 @@ def read(
     return _find(columns, split_name, array)
   except UserError:
     raise
-  except Exception as error:  # whatever a parser says of bytes it cannot read
+  except Exception as error:  # a parser of damaged bytes may raise anything
     if "allow_pickle" in str(error):
       raise UserError(
         "it holds pickled Python objects, which are never loaded: save plain"

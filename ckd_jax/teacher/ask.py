@@ -109,9 +109,9 @@ def _existing(path, teacher: Teacher, order: Order) -> Table | None:
   if lacking := order.needs - held:
     work = ", ".join(methods.working_with(held))
     raise UserError(
-      f"the table {path} holds {', '.join(sorted(held))}, and"
-      f" {', '.join(sorted(lacking))} is needed: choose another table.path, or"
-      f" a method that works with it: {work}"
+      f"the table {path} holds {', '.join(sorted(held))}, but not"
+      f" {', '.join(sorted(lacking))}: choose another table.path, or a method"
+      f" that works with it: {work}"
     )
   return table.read(path)
 

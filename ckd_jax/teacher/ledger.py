@@ -37,17 +37,17 @@ class Ledger:
       }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
       raise UserError(
-        f"{path} is damaged: delete it, which forgets nothing but how many of"
-        " the answers this run paid for"
+        f"{path} is damaged: delete it; only the number of answers that this"
+        " run paid for is lost"
       ) from error
 
   def adopt(self, info: dict[str, Any]) -> None:
     """Enters a table that this run alone paid for, if nothing is entered yet.
 
-    A run that was begun before there were ledgers has none.
+    Runs begun before ledgers existed have none.
 
     Args:
-      info: what table.json says.
+      info: contents of table.json.
     """
     if self._parts or not info["parts"]:
       return

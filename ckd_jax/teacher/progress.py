@@ -17,7 +17,7 @@ class AskingProgress:
   """Prints on stderr what was answered, failed and repeated, and what is left.
 
   Args:
-    teacher: the one that is asked.
+    teacher: gives the name, the kind and the failures.
     total: images whose answers are missing in the table.
     kept: of them, images whose answers an earlier run left in the journal.
   """

@@ -1,4 +1,4 @@
-"""What is typed becomes typed values, and a config is known by its digest."""
+"""Flags become typed values; a config is identified by its digest."""
 
 import pytest
 

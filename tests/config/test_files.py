@@ -1,4 +1,4 @@
-"""Configs by name, from Python, and with keys that may be left out."""
+"""Configs by name, from Python, and with optional keys."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A cache of its own for every test, and a small prepared set."""
+"""A separate cache for every test, and a small prepared set."""
 
 import pytest
 import tensorflow_datasets as tfds

@@ -1,4 +1,4 @@
-"""budget.select: prefixes, exact counts, and a line for every mistake."""
+"""budget.select: prefixes, exact counts, and one line for every mistake."""
 
 import fractions
 import math

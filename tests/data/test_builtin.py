@@ -1,4 +1,4 @@
-"""Built-in sets, and the fingerprint of any."""
+"""Built-in data sets, and fingerprints."""
 
 import hashlib
 

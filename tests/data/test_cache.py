@@ -1,4 +1,4 @@
-"""What was decoded once is found again, whole or not at all."""
+"""Decoded images are cached, whole or not at all."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Arrays of one's own: what is read, what is refused."""
+"""A user's own arrays: accepted and refused ones."""
 
 import pathlib
 

@@ -1,1 +1,1 @@
-"""What several tests use: cases, reference code, small runs, data paths."""
+"""Shared by several tests: cases, reference code, small runs, data paths."""

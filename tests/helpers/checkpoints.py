@@ -1,4 +1,4 @@
-"""A state to save, and what tells two of them apart."""
+"""A state to save, and a comparison of two."""
 
 import pathlib
 from typing import NamedTuple

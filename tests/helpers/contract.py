@@ -1,4 +1,4 @@
-"""A method as the contract test looks at it: jitted, on random networks."""
+"""A method for the contract test: jitted, on random networks."""
 
 import functools
 import math

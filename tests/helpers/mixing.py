@@ -1,4 +1,4 @@
-"""What the tests of mixup, mixup3 and cutmix share."""
+"""Shared by the tests of mixup, mixup3 and cutmix."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Where things lie: the checkout, its configs, recorded values, real data."""
+"""Paths: the checkout, its configs, recorded values, real data."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Small sets on the disk, and how loading them is judged."""
+"""Small data sets on disk, and checks of how they are loaded."""
 
 import io
 import pathlib

@@ -1,4 +1,4 @@
-"""What every file of ckd_jax/methods promises; a new file is tested unasked."""
+"""The contract of every file in ckd_jax/methods; new files are tested, too."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""A method from its terms: the sum, the log, the state, what is refused."""
+"""A method from its terms: the sum, the log, the state, refusals."""
 
 import jax
 import jax.numpy as jnp

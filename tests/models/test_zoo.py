@@ -1,4 +1,4 @@
-"""The zoo: names, shapes, what the public PyTorch networks computed.
+"""The zoo: names, shapes, and the outputs of the public PyTorch networks.
 
 The .json and .npz files of golden/models come from RepDistiller's networks;
 their weights follow the formula of `_weights`.

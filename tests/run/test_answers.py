@@ -1,4 +1,4 @@
-"""Where answers come from in a run, what they cost, and what is refused."""
+"""The answers of a run: sources, costs, refusals."""
 
 import contextlib
 import pathlib

@@ -1,4 +1,4 @@
-"""What a run pays, when it stops paying, and what it remembers of it."""
+"""The calls that a run pays for: limits, stops, and records."""
 
 import contextlib
 import json

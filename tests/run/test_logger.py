@@ -1,4 +1,4 @@
-"""What a run writes is what a person or a program can read."""
+"""The output of a run is readable for people and programs."""
 
 import io
 import json

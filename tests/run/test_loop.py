@@ -1,4 +1,4 @@
-"""Steps in one launch are the same steps, logged at the same places."""
+"""Steps in one launch are the same steps, logged at the same steps."""
 
 import time
 

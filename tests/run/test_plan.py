@@ -1,4 +1,4 @@
-"""What is settled before a teacher is asked: a mistake costs no call."""
+"""The plan of a run: mistakes are found before any call."""
 
 import jax
 import jax.numpy as jnp

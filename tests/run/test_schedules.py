@@ -1,4 +1,4 @@
-"""What decides when a run ends, and what its student is."""
+"""The decisions on when a run ends, and which weights are its student."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is trained before the main part: only what it should, and resumable."""
+"""Stages before the main part train the right leaves, and resume."""
 
 import jax
 import jax.numpy as jnp

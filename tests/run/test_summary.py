@@ -1,4 +1,4 @@
-"""What a run leaves behind, and what it says of itself."""
+"""The files of a run, and its summary."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Students in one program are the students that each would be alone."""
+"""Students trained in one program equal those trained alone."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Whole runs on real digits: resumed, repeated, ended and refused."""
+"""Whole runs on real digits: resumed, repeated, finished and refused."""
 
 import concurrent.futures
 import os

@@ -1,4 +1,4 @@
-"""What was compiled is found again, and a kill poisons nothing."""
+"""Compiled programs are found again, and a kill damages none."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Several processes are one run: the same student, and one fate."""
+"""Several processes are one run: the same student, and they stop together."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The table: what goes in comes out, and what is damaged is refused."""
+"""The table: answers come back unchanged, damage is refused."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""However a build dies, no answer is paid for twice."""
+"""However a build dies, no answer is bought twice."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a table may cost, what a run paid of it, and what is told meanwhile."""
+"""Limits of a table's cost, what a run paid of it, and progress messages."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Networks that answer here: on devices, from files, whole or pruned."""
+"""Local teachers: on devices, from files, whole or pruned."""
 
 import json
 
@@ -114,7 +114,7 @@ def test_white_box_table(tmp_path, split):
   np.testing.assert_allclose(read.answers.maps[0], images, atol=2e-3)
   assert read.info["fields"] == ["embedding", "logits", "maps_0", "maps_1"]
   build(asked, split, range(10), tmp_path / "u")
-  with pytest.raises(UserError, match="holds logits, and maps is needed"):
+  with pytest.raises(UserError, match="holds logits, but not maps"):
     needs = frozenset({"maps"})
     build(asked, split, range(10), tmp_path / "u", needs=needs)
   with pytest.raises(UserError, match="gives no preactivations"):
