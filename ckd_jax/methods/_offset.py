@@ -1,4 +1,4 @@
-"""The class offset, for methods: they import from this room and numerics only."""
+"""The class offset, for methods, which import nothing outside of their room."""
 
 from ckd_jax.offset import FIT, MODES, NONE, target
 
