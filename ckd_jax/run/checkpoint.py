@@ -157,8 +157,8 @@ def _check_same(folder, saved: dict[str, str], wanted: dict[str, Any]) -> None:
   if wrong:
     name = wrong[0]
     raise UserError(
-      f"the checkpoint {folder} is of another model, method or version: {name!r} is "
-      f"{saved.get(name, 'absent')} there and {wanted.get(name, 'absent')} "
+      f"the checkpoint {folder} is of another model, method or version: "
+      f"{name!r} is {saved.get(name, 'absent')} there and {wanted.get(name, 'absent')} "
       f"here ({len(wrong)} leaves differ); give another --workdir"
     )
 
