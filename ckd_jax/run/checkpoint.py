@@ -159,8 +159,8 @@ def _check_same(folder, saved: dict[str, str], wanted: dict[str, Any]) -> None:
     there, here = (tree.get(name, "absent") for tree in (saved, wanted))
     raise UserError(
       f"the checkpoint {folder} is of another model, method or version: "
-      f"{name!r} is {there} there and {here} here ({len(wrong)} leaves differ); "
-      "give another --workdir"
+      f"{name!r} is {there} there and {here} here ({len(wrong)} leaves "
+      "differ); give another --workdir"
     )
 
 
