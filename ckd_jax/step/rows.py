@@ -14,7 +14,7 @@ _LANES = 128  # of a TPU's memory: a row takes up a multiple of it
 class Rows:
   """Arrays of one shape, one for each example, gathered without a copy.
 
-  A TPU lays out [rows, h, w, c] for convolutions, and turns [rows, few] over, so
+  A TPU lays out [rows, h, w, c] for convolutions, and turns [rows, few] over:
   it would copy the whole table at every launch before it gathers from it. Whole
   rows of lanes lie as they are read, however many there are.
 
