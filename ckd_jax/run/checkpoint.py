@@ -77,6 +77,7 @@ def save(
       files.write(folder / _MANIFEST, _seal(body))
       _prune(directory, step, keep)
   except OSError as error:
+    hosts.check_lost(error)
     raise UserError(
       f"cannot write the checkpoint {folder}: {error.strerror or error}; "
       "free space there or give another --workdir"

@@ -205,10 +205,27 @@ def together() -> Iterator[None]:
   except jax.errors.JaxRuntimeError as error:
     if not many():
       raise
-    raise UserError(
-      "another process is gone, or the network to it: start all of them again, "
-      f"the run resumes ({str(error).splitlines()[0][:200]})"
-    ) from error
+    raise _lost(error) from error
+
+
+def check_lost(error: Exception) -> None:
+  """Tells a process that died at a meeting from a disk that failed.
+
+  Args:
+    error: an OSError of code that writes, and in which all processes meet.
+
+  Raises:
+    UserError: another process is gone.
+  """
+  if many() and "CoordinationService" in str(error):
+    raise _lost(error) from error
+
+
+def _lost(error: Exception) -> UserError:
+  return UserError(
+    "another process is gone, or the network to it: start all of them again, "
+    f"the run resumes ({str(error).splitlines()[0][:200]})"
+  )
 
 
 def leave(status: int) -> None:

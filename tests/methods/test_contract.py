@@ -201,8 +201,11 @@ def test_four_devices_give_the_number_of_one(case):
   (value, (after, _)), shared = case.graded(params, student, batch)
   assert len(student.logits.sharding.device_set) == 4
   np.testing.assert_allclose(value, alone, rtol=1e-5)
+  shared, gradient = jax.device_get((shared, gradient))
+  # A small number beside large ones is rounded as they are.
+  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
   chex.assert_trees_all_close(
-    *jax.device_get((shared, gradient)), rtol=1e-4, atol=1e-5
+    shared, gradient, rtol=1e-4, atol=1e-5 + 1e-6 * largest
   )
   chex.assert_trees_all_close(*jax.device_get((after, state)), rtol=1e-5)
 

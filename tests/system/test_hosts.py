@@ -219,3 +219,12 @@ def test_a_lost_collective_is_one_line(monkeypatch):
   with pytest.raises(jax.errors.JaxRuntimeError):
     with hosts.together():
       raise jax.errors.JaxRuntimeError("anything")
+
+
+def test_a_process_that_died_at_a_meeting_is_no_full_disk(monkeypatch):
+  text = "Barrier failed [type.googleapis.com/tensorflow.CoordinationService]"
+  hosts.check_lost(OSError(text))  # alone there is nobody to lose
+  monkeypatch.setattr(hosts, "many", lambda: True)
+  hosts.check_lost(OSError(28, "No space left on device"))
+  with pytest.raises(UserError, match="another process is gone"):
+    hosts.check_lost(OSError(text))
