@@ -6,12 +6,12 @@
 What a step takes on one device is the best of what is known, and the table says
 which: measured (results/throughput.jsonl), estimated by the TPU's compiler
 (results/compiled.jsonl, cycles at 1.5 GHz), or its operations at an assumed
-share of the peak. Other methods of a student take as long as its `ckd`, which
-their own parts add little to. After it come, with nothing overlapped, the
-collectives of results/collectives.jsonl, the programs that XLA made: a latency
-each, and the bytes of a ring through its slowest link. Links and latencies are
-assumptions, `PLATFORMS`. `each` are images on one device: so many that the
-whole batch grows with the devices.
+share of the peak. What is measured and estimated is the student's `ckd`; what
+another loss adds, a third of resnet8's step for rkd, is left out. After it
+come, with nothing overlapped, the collectives of results/collectives.jsonl, the
+programs that XLA made: a latency each, and the bytes of a ring through its
+slowest link. Links and latencies are assumptions, `PLATFORMS`. `each` are
+images on one device: so many that the whole batch grows with the devices.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def communication(row, devices: int, images: int, platform: Platform) -> float:
   """Seconds of all collectives of a step, one after the other.
 
   All-reduces are of gradients and statistics, whose size is the network's, and
-  of a memory (crd: 4.6 MB in place of 0.3); they are taken as if the batch did
+  of a memory (); they are taken as if the batch did
   not matter, which is nearly so. What is gathered is of a batch of `images` on
   each device, taken as linear in it: of n x n exchanges a lower bound.
   """
