@@ -22,7 +22,9 @@ from ckd_jax.step import (
   make_update,
   optimizer,
   pad,
+  runtime_task,
 )
+from tests.helpers.runs import linear
 
 SLOW = pytest.mark.slow
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -131,7 +133,7 @@ def test_six_steps_follow_pytorch(golden, name):
 
 
 def small_run(
-  method, batch_size=16, rows=40, mesh=None, live=None, padded=None
+  method, batch_size=16, rows=40, mesh=None, live=None, padded=None, model=None
 ):
   """A step over random images; the examples and the state it begins with."""
   rng = np.random.default_rng(0)
@@ -144,7 +146,7 @@ def small_run(
     examples = pad(examples, padded)
   recipe = Recipe(
     method,
-    models.get("cnn", 5),
+    model or models.get("cnn", 5),
     task=Task(rows, 5, batch_size, 3, labels),
     augment=augment.make("crop_flip", 1),
     transform=optimizer.sgd(0.9, 5e-4),
@@ -267,6 +269,27 @@ def test_empty_rows_of_a_padded_table_change_nothing(name):
     (plain.params, metrics),
     (filled.params, same),
   )
+
+
+def test_every_step_draws_its_own_crops():
+  """The same images twice: only the number of the step differs."""
+  rows = jnp.arange(16).reshape(16, 1)
+  method = methods.make("kd")._replace(sample=lambda *args: rows)
+  step, state, examples, key = small_run(method, model=linear(5))
+  losses = [
+    float(step(state._replace(step=jnp.int32(turn)), examples, key)[1]["loss"])
+    for turn in (0, 1, 2, 0)
+  ]
+  assert len(set(losses[:3])) == 3
+  assert losses[3] == losses[0]
+
+
+def test_an_epoch_has_a_step_for_the_last_images():
+  task = Task(40, 5, 16, 3, np.zeros(40, np.int32))
+  for count, steps in ((16, 1), (17, 2), (40, 3), (48, 3), (49, 4)):
+    examples = Examples(None, task.labels, count=np.int32(count))
+    found = runtime_task(task, examples)
+    assert (found.num_examples, found.steps_per_epoch) == (count, steps)
 
 
 def test_budgets_share_one_program():

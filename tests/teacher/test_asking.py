@@ -36,6 +36,10 @@ def test_call_budget_plus_one_is_never_made(tmp_path, split, black_box):
   with pytest.raises(teacher.BudgetExceeded, match="call 13 was not made"):
     build(asked, split, range(20), tmp_path / "t", budget=12)
   assert box.calls == 12
+  for _ in range(2):  # the answers in the journal are spent, too
+    with pytest.raises(teacher.BudgetExceeded):
+      build(asked, split, range(20), tmp_path / "t", budget=12)
+    assert box.calls == 12
   # What was bought is kept: the right budget pays for nothing again.
   _, paid, repeated = build(asked, split, range(12), tmp_path / "t")
   assert (box.calls, paid, repeated) == (12, 4, 0)
