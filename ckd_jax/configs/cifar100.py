@@ -99,7 +99,8 @@ def _set_teacher(config: ConfigDict) -> None:
   # torch: a PyTorch checkpoint. table: answers given elsewhere. callable: any
   # function uint8[n, h, w, c] -> float[n, classes]. none: no teacher.
   config.teacher.source = "train"
-  # The network, for train and torch.
+  # The network, for train and torch; for checkpoint only if it is your own
+  # package.module:function, which the file alone may not name.
   config.teacher.name = "resnet110"
   # Run directory, checkpoint, table, or package.module:function.
   config.teacher.path = placeholder(str)

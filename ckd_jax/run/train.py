@@ -19,7 +19,7 @@ from ckd_jax.run.programs import make_programs, placed_recipe
 from ckd_jax.run.rehearsal import rehearsed
 from ckd_jax.run.workdir import check_workdir, claimed
 from ckd_jax.step import make_batch_sharder, make_mesh, make_step
-from ckd_jax.system import console, files, hosts
+from ckd_jax.system import console, files, hosts, sealed
 
 
 class Run(NamedTuple):
@@ -216,6 +216,7 @@ def conclude(run: Run, ended: Standing) -> dict[str, Any]:
     run.plan, run.dataset, run.answers, run.context, ended, run.workdir
   )
   results["total_seconds"] = round(time.monotonic() - run.began, 3)
+  results = sealed.seal(logger.to_json(results))
   if hosts.first():
     path = run.workdir / "curves.png"
     logger.curves(path, run.workdir / "metrics.jsonl")

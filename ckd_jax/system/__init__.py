@@ -11,6 +11,15 @@ from ckd_jax.system import (
   files,
   hosts,
   imports,
+  sealed,
 )
 
-__all__ = ["compile_cache", "console", "devices", "files", "hosts", "imports"]
+__all__ = [
+  "compile_cache",
+  "console",
+  "devices",
+  "files",
+  "hosts",
+  "imports",
+  "sealed",
+]

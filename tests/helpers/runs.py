@@ -22,6 +22,10 @@ QUICK = (
 LINEAR = "--config.student=tests.helpers.runs:linear"
 
 
+# A file may not name code of one's own; the config has to.
+LINEAR_TEACHER = "--config.teacher.name=tests.helpers.runs:linear"
+
+
 CNN = "--config.student=cnn"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ckd_jax import data, models, student, table
 from ckd_jax.run import logger
-from tests.helpers.runs import CNN, QUICK, run
+from tests.helpers.runs import CNN, LINEAR_TEACHER, QUICK, run
 
 TYPES = {
   "dataset": str,
@@ -117,6 +117,7 @@ def test_accuracies_are_reported_with_and_without_the_offset(
   plain = run(
     tmp_path / "run",
     CNN,
+    LINEAR_TEACHER,
     f"--config.teacher.path={teacher_run}",
     "--config.hyper.offset=none",
     arg=QUICK + "teacher.source=checkpoint",

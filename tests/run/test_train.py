@@ -1,6 +1,7 @@
 """Whole runs on real digits: resumed, repeated, finished and refused."""
 
 import concurrent.futures
+import json
 import os
 import shutil
 import signal
@@ -10,12 +11,20 @@ import time
 
 import pytest
 
-from ckd_jax import errors, main, table
+from ckd_jax import errors, main, report, table
 from ckd_jax.errors import UserError
 from ckd_jax.run import checkpoint, logger
 from ckd_jax.system import files
 from tests.helpers.paths import DIGITS, ROOT
-from tests.helpers.runs import CNN, LINEAR, QUICK, contents, from_table, run
+from tests.helpers.runs import (
+  CNN,
+  LINEAR,
+  LINEAR_TEACHER,
+  QUICK,
+  contents,
+  from_table,
+  run,
+)
 
 
 def interrupt_after(monkeypatch, last: int):
@@ -161,6 +170,7 @@ def test_a_finished_run_is_shown_again_and_left_alone(
   argv = [
     f"--config={DIGITS}:{QUICK}teacher.source=checkpoint",
     CNN,
+    LINEAR_TEACHER,
     f"--config.teacher.path={teacher_run}",
     f"--workdir={workdir}",
   ]
@@ -190,6 +200,7 @@ def test_a_refused_command_changes_no_file_of_a_run(
   argv = [
     f"--config={DIGITS}:{QUICK}teacher.source=checkpoint",
     CNN,
+    LINEAR_TEACHER,
     f"--config.teacher.path={teacher_run}",
     f"--workdir={workdir}",
     flag,
@@ -245,6 +256,41 @@ def test_a_damaged_record_is_one_line(name, content, tmp_path):
   (tmp_path / name).write_bytes(content)
   with pytest.raises(UserError, match=r"damaged.*--workdir"):
     run(tmp_path, LINEAR, arg=QUICK + "method=supervised,teacher.source=none")
+
+
+def test_a_finished_run_is_believed_only_as_it_was_written(
+  fitted, teacher_run, tmp_path
+):
+  """Every result of summary.json; one from before there was a digest, too."""
+  shutil.copytree(fitted[1], tmp_path / "run")
+  file = tmp_path / "run" / "summary.json"
+  whole = file.read_bytes()
+
+  def again():
+    return run(
+      tmp_path / "run",
+      CNN,
+      LINEAR_TEACHER,
+      f"--config.teacher.path={teacher_run}",
+      arg=QUICK + "teacher.source=checkpoint",
+    )
+
+  assert again() == fitted[0]
+  for old, new in (
+    (b'"test_accuracy": ', b'"test_accuracy": 1'),
+    (b'"teacher_calls": 8', b'"teacher_calls": 9'),
+    (b'"dtype": "float32"', b'"dtype": "float16"'),
+  ):
+    assert old in whole
+    file.write_bytes(whole.replace(old, new, 1))
+    with pytest.raises(UserError, match=r"was changed.*delete it and the same"):
+      again()
+    with pytest.raises(UserError, match="was changed after it was written"):
+      report.read(tmp_path / "run")
+  facts = json.loads(whole)
+  assert len(facts.pop("sha256")) == 64
+  file.write_text(json.dumps(facts))
+  assert again() == facts
 
 
 def test_one_run_directory_is_used_by_one_process(paid, tmp_path, capfd):
