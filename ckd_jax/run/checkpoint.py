@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from ckd_jax.errors import UserError
-from ckd_jax.system import files, hosts
+from ckd_jax.system import files, hosts, signals
 
 _MANIFEST = "manifest.json"
 
@@ -70,7 +70,8 @@ def save(
     if primary:
       _remove(folder)
       folder.mkdir(parents=True)
-    ocp.save(folder / "arrays", arrays)  # all processes meet here, one writes
+    with signals.held_back():  # orbax would leave a coroutine behind
+      _save_arrays(folder, arrays)  # all processes meet here, one writes
     if primary:
       manifest["files"] = _digests(folder)
       body = json.dumps(manifest, indent=1).encode()
@@ -81,6 +82,27 @@ def save(
       f"cannot write the checkpoint {folder}: {error.strerror or error}; "
       "free space there or give another --workdir"
     ) from error
+
+
+def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
+  """Writes with orbax, whose errors are pages of many kinds.
+
+  Raises:
+    OSError: the disk is full or the folder cannot be written.
+  """
+  try:
+    ocp.save(folder / "arrays", arrays)
+  except OSError:
+    raise
+  except Exception as error:
+    known = re.search(
+      "No space left on device|File too large|Disk quota exceeded|"
+      "Read-only file system|Permission denied|Input/output error",
+      str(error),
+    )
+    if not known:
+      raise
+    raise OSError(known[0]) from error
 
 
 def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:

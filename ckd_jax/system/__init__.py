@@ -12,6 +12,7 @@ from ckd_jax.system import (
   hosts,
   imports,
   sealed,
+  signals,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
   "hosts",
   "imports",
   "sealed",
+  "signals",
 ]

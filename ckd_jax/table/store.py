@@ -100,7 +100,7 @@ def read_info(path: epath.PathLike) -> dict[str, Any]:
     raise UserError(
       f"{path} is not a table: it has no readable table.json"
     ) from error
-  except (ValueError, KeyError, TypeError) as error:
+  except (KeyError, RecursionError, TypeError, ValueError) as error:
     raise UserError(
       f"{file} is cut or damaged: restore it from a copy"
     ) from error

@@ -62,6 +62,13 @@ class AskingProgress:
       self._like_probs = -1
       table.warn_of_probs(self._teacher.name, "teacher.kind=probs")
 
+  def stopping(self) -> None:
+    """Says at once why a Ctrl-C does not end the run at once."""
+    console.progress(
+      "stopping: waiting for the answers under way, which are paid for; Ctrl-C"
+      " again leaves them"
+    )
+
   def standing(self) -> str:
     """What is kept, and what the same command will do, after a Ctrl-C."""
     return (
