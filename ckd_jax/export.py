@@ -105,7 +105,7 @@ def _image_shape(run_dir, known: dict[str, Any]) -> list[int] | None:
 def _from_json(text: str) -> Any:
   try:
     return json.loads(text)
-  except ValueError:
+  except (RecursionError, ValueError):
     return text
 
 

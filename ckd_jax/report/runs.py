@@ -108,7 +108,7 @@ def _config(run) -> dict[str, Any]:
   path = run / "config.json"
   try:
     config = flatten(json.loads(path.read_text())) if path.exists() else {}
-  except (AttributeError, ValueError) as error:
+  except (AttributeError, RecursionError, ValueError) as error:
     raise UserError(f"{path} is not a config; remove it and rerun") from error
   return {key: config[key] for key in config if key not in _NEUTRAL}
 

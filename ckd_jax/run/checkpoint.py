@@ -7,6 +7,7 @@ without one is an unfinished save. Reason: orbax restores flipped bits silently
 and never falls back to an older step.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -78,6 +79,8 @@ def save(
       files.write(folder / _MANIFEST, _seal(body))
       _prune(directory, step, keep)
   except OSError as error:
+    with contextlib.suppress(OSError):
+      _remove(folder)  # half of it would only take room
     raise UserError(
       f"cannot write the checkpoint {folder}: {error.strerror or error}; "
       "free space there or give another --workdir"
@@ -90,6 +93,9 @@ def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
   Raises:
     OSError: the disk is full or the folder cannot be written.
   """
+  log = logging.getLogger("absl")  # prints each of them, too
+  level = log.level
+  log.setLevel(logging.CRITICAL)
   try:
     ocp.save(folder / "arrays", arrays)
   except OSError:
@@ -103,6 +109,8 @@ def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
     if not known:
       raise
     raise OSError(known[0]) from error
+  finally:
+    log.setLevel(level)
 
 
 def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:

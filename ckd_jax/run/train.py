@@ -79,7 +79,7 @@ def run(
       where = str(stop) or where_it_stands(workdir)
       raise KeyboardInterrupt(where) from stop
     if isinstance(ended, logger.Diverged):
-      raise ended
+      raise logger.Diverged(f"{ended}; {_what_is_saved(workdir)}")
     return conclude(ready, ended)
 
 
@@ -96,6 +96,13 @@ def where_it_stands(workdir: epath.Path) -> str:
       "and asks nothing again"
     )
   return f"the same command resumes at step {step}"
+
+
+def _what_is_saved(workdir: epath.Path) -> str:
+  step = checkpoint.latest(workdir / "checkpoints")
+  if step is None:
+    return "no checkpoint was written before it"
+  return f"the checkpoint of step {step} is whole"
 
 
 def prepare(

@@ -165,7 +165,13 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
       sizes != (channels, channels, classes) or min(*facts["std"], classes) <= 0
     ):
       raise ValueError("they do not belong together")
-  except (KeyError, OverflowError, TypeError, ValueError) as error:
+  except (
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise UserError(
       f"{file} lacks its model, classes, image_shape, mean or std, or they make"
       " no sense: give the folder of a finished run"

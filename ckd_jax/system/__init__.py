@@ -11,6 +11,7 @@ from ckd_jax.system import (
   files,
   hosts,
   imports,
+  redacted,
   sealed,
   signals,
 )
@@ -22,6 +23,7 @@ __all__ = [
   "files",
   "hosts",
   "imports",
+  "redacted",
   "sealed",
   "signals",
 ]

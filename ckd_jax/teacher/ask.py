@@ -10,7 +10,7 @@ from etils import epath
 
 from ckd_jax import methods, table
 from ckd_jax.errors import UserError
-from ckd_jax.system import console, files
+from ckd_jax.system import console, files, redacted
 from ckd_jax.table import Answers, Table
 from ckd_jax.teacher.journal import Journal
 from ckd_jax.teacher.ledger import Ledger
@@ -288,7 +288,8 @@ def _checked(
     values = values.astype(np.float32)
   except (TypeError, ValueError) as error:
     raise UserError(
-      f"the teacher {teacher.name} did not answer with numbers: {error}"
+      f"the teacher {teacher.name} did not answer with numbers:"
+      f" {redacted.told(error)}"
     ) from error
   if values.shape != (count, num_classes):
     raise UserError(

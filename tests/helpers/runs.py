@@ -69,6 +69,18 @@ def run(workdir, *flags, arg="", draw=False) -> dict:
     return train.run(read(*flags, arg=arg), workdir)
 
 
+def interrupt_after(monkeypatch, last: int):
+  """Ctrl-C while the numbers of a later step are being written."""
+  log = logger.Logger.log
+
+  def stop(self, step, **metrics):
+    if step > last:
+      raise KeyboardInterrupt
+    log(self, step, **metrics)
+
+  monkeypatch.setattr(logger.Logger, "log", stop)
+
+
 def contents(folder) -> dict[str, bytes]:
   return {
     str(path.relative_to(folder)): path.read_bytes()
