@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 from etils import epath
@@ -274,7 +274,9 @@ def auto(configs: dict):
   return train_faster(configs, in_turn)
 
 
-TRAINERS: dict[str, Callable] = {
+# {folder: config} -> (folder, contents of summary.json or None) of each run.
+Trainer = Callable[[dict], Iterator[tuple]]
+TRAINERS: dict[str, Trainer] = {
   "auto": auto,
   "in_turn": in_turn,
   "together": together,

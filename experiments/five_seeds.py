@@ -129,7 +129,10 @@ def main() -> None:
   parser.add_argument("--how", default="together")
   parser.add_argument("--only", default="", help="part of a loss's name")
   parser.add_argument("--runs", default="runs/five_seeds", type=pathlib.Path)
+  parser.add_argument("--again", action="store_true", help="train all anew")
   flags = parser.parse_args()
+  if flags.again:
+    study.again(RESULTS)
   if flags.table:
     done = {label for label, _ in study.finished(RESULTS, ("label", "seed"))}
     arms = [arm for arm in ARMS if flags.only in arm and arm not in done]

@@ -102,7 +102,10 @@ def main() -> None:
   parser.add_argument("--jobs", type=int, default=1)
   parser.add_argument("--only", default="", help="part of 'schedule arm seed'")
   parser.add_argument("--runs", default="runs/low_budget", type=pathlib.Path)
+  parser.add_argument("--again", action="store_true", help="train all anew")
   flags = parser.parse_args()
+  if flags.again:
+    study.again(RESULTS)
   if flags.table:
     commands = {
       run: command(*run, flags.table)

@@ -166,7 +166,10 @@ def main() -> None:
   parser.add_argument("--teacher", help="resnet56-4bfd9763.th")
   parser.add_argument("--jobs", type=int, default=1)
   parser.add_argument("--runs", default="runs/methods", type=pathlib.Path)
+  parser.add_argument("--again", action="store_true", help="train all anew")
   flags = parser.parse_args()
+  if flags.again:
+    study.again(RESULTS)
   if flags.data and flags.teacher:
     ask(flags.data, flags.teacher, flags.runs / "tables")
     where = RESULTS, FIELDS, flags.runs, flags.jobs

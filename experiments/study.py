@@ -6,6 +6,7 @@ summary.json will have, to its command. What is finished is a line of a .jsonl.
 
 import concurrent.futures
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -33,6 +34,12 @@ def finished(results: pathlib.Path, fields: tuple[str, ...]) -> dict:
     with contextlib.suppress(ValueError):  # cut by a kill: that run goes again
       rows.append(json.loads(line))
   return {tuple(row[field] for field in fields): row for row in rows}
+
+
+def again(results: pathlib.Path) -> None:
+  """Moves a results file aside, so that every run is missing."""
+  if results.exists():
+    results.rename(results.with_suffix(f".{datetime.date.today()}.jsonl"))
 
 
 def run_missing(
@@ -92,7 +99,8 @@ def _run(key: tuple, command: list[str], results, runs_dir, cores) -> None:
     summary.pop(private)
   cut = results.exists() and not results.read_text().endswith("\n")
   with open(results, "a") as file:
-    line = json.dumps({**summary, "cores": len(mine)})
+    today = str(datetime.date.today())
+    line = json.dumps({"date": today, **summary, "cores": len(mine)})
     file.write("\n" * cut + line + "\n")
   print(f"{name}: {summary['test_accuracy']:.2f} %", flush=True)
 

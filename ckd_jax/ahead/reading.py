@@ -155,16 +155,21 @@ def _copies(everything: Iterable[Scheduled], program: Program, tables):
     held = [
       (math.prod(table.shape), name)
       for name, table in tables.items()
-      if any(_holds(array, table.shape) for array in one.arrays)
+      if any(_holds(array, table.shape, one.op) for array in one.arrays)
     ]
     if held:
       where = _where(one, program)
       yield Copy(max(held)[1], one.op, one.bytes, item.times, item.cost, where)
 
 
-def _holds(array: Array, table: tuple[int, ...]) -> bool:
-  """Whether an array has the table's rows, and as many numbers."""
-  return table[0] in array.shape and array.elements >= math.prod(table)
+def _holds(array: Array, table: tuple[int, ...], op: str) -> bool:
+  """Whether an array has the table's rows, and as many numbers.
+
+  Another layout keeps the order of the axes: where rows come last, an array is
+  turned over, or compares a batch with all rows and is no copy.
+  """
+  places = array.shape if op in ("copy", "transpose") else array.shape[:1]
+  return table[0] in places and array.elements >= math.prod(table)
 
 
 def _collectives(everything: Iterable[Scheduled], program: Program):

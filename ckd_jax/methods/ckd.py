@@ -10,9 +10,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ckd_jax import offset as offsets
 from ckd_jax import sampling
 from ckd_jax.methods import Method, OffsetTarget, no_offset, stateless
+from ckd_jax.methods import _offset as offsets
 from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._groups import (
   Compare,

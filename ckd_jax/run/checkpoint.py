@@ -186,10 +186,11 @@ def _check_same(folder, saved: dict[str, str], wanted: dict[str, Any]) -> None:
   wrong = [name for name in names if saved.get(name) != wanted.get(name)]
   if wrong:
     name = wrong[0]
+    there, here = (tree.get(name, "absent") for tree in (saved, wanted))
     raise UserError(
-      f"the checkpoint {folder} is of another model or method: {name!r} is "
-      f"{saved.get(name, 'absent')} there and {wanted.get(name, 'absent')} "
-      f"here ({len(wrong)} leaves differ); give another --workdir"
+      f"the checkpoint {folder} is of another model, method or version: "
+      f"{name!r} is {there} there and {here} here ({len(wrong)} leaves "
+      "differ); give another --workdir"
     )
 
 

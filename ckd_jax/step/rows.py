@@ -1,8 +1,12 @@
 """A table as it lies on the device: a flat row for each example."""
 
 import dataclasses
+import math
 
 import jax
+import numpy as np
+
+_LANES = 128  # of a TPU's memory: a row takes up a multiple of it
 
 
 @jax.tree_util.register_dataclass
@@ -10,22 +14,25 @@ import jax
 class Rows:
   """Arrays of one shape, one for each example, gathered without a copy.
 
-  A TPU lays out [rows, h, w, c] for convolutions, so it would copy the whole
-  table at every launch before it gathers from it. A flat row lies as it is
-  read, however many rows there are.
+  A TPU lays out [rows, h, w, c] for convolutions, and turns [rows, few] over:
+  it would copy the whole table at every launch before it gathers from it. Whole
+  rows of lanes lie as they are read, however many there are.
 
   Attributes:
-    flat: [rows, width], or with the axis of students before them.
-    inner: the shape of one example; its product is the width.
+    flat: [rows, width], or with the axis of students before them; the end of
+      each row is padding.
+    inner: the shape of one example.
   """
 
   flat: jax.Array
   inner: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
   @classmethod
-  def of(cls, array) -> "Rows":
+  def of(cls, array: np.ndarray) -> "Rows":
     """Flattens [rows, ...]."""
-    return cls(array.reshape(len(array), -1), array.shape[1:])
+    flat = array.reshape(len(array), -1)
+    padding = -flat.shape[1] % _LANES
+    return cls(np.pad(flat, [(0, 0), (0, padding)]), array.shape[1:])
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -36,7 +43,8 @@ class Rows:
 
   def __getitem__(self, index: jax.Array) -> jax.Array:
     """The examples that int[...] names, [..., *inner]."""
-    return self.flat[index].reshape(*index.shape, *self.inner)
+    rows = self.flat[index][..., : math.prod(self.inner)]
+    return rows.reshape(*index.shape, *self.inner)
 
 
 def take_rows(tables, index: jax.Array):

@@ -38,7 +38,7 @@ class Examples(NamedTuple):
     images: Rows of uint8[h, w, c]; where the host streams, those of one batch,
       uint8[batch, group, h, w, c].
     labels: int32[rows].
-    teachers: Outputs of [rows, dim] and Rows of maps, one for each teacher.
+    teachers: Outputs of Rows, one for each teacher.
     live: weights of the teachers that answer inside the step.
     count: int32, rows in use, the others are padding; None is all of them.
     index: int32[batch, group], who is compared in this step, where the host
@@ -89,7 +89,7 @@ def pad(examples: Examples, rows: int) -> Examples:
   def extend(array):
     widths = [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1)
     padded = np.pad(array, widths)
-    return padded if padded.ndim < 3 else Rows.of(padded)
+    return padded if padded.ndim == 1 else Rows.of(padded)
 
   streamed = len(examples.images) < len(examples.labels)
   return examples._replace(

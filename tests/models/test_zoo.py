@@ -215,7 +215,7 @@ def test_own_model(tmp_path, monkeypatch):
   params, _ = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
   assert params["fc"]["bias"].shape == (7,)
   for student, message in [
-    ("own_net:wrong", "is a int, which is no network"),
+    ("own_net:wrong", "is a int, which is not a network"),
     ("own_net:broken", "ZeroDivisionError"),
     ("own_net:absent", "has no function 'absent'"),
     ("own_broken:good", "no_such_module"),

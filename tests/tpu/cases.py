@@ -81,8 +81,6 @@ def violations(found: dict, before: dict | None) -> list[str]:
     f"a copy of {copy['table']}, {copy['bytes'] / 1e6:.0f} MB, at "
     f"{copy['source']}"
     for copy in found["table_copies"]
-    # 200 bytes a row, a fifteenth of its image: the recorded cycles hold them.
-    if not copy["table"].endswith("logits")
   ]
   temporary, held = found["memory"]["temporary"], found["tables"]
   if held and temporary > held / 4:
