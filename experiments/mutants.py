@@ -87,7 +87,7 @@ def copied(folder: str) -> pathlib.Path:
 
 def outcome(root: pathlib.Path, tests: list[str]) -> Outcome:
   """Runs tests in a copy, until the first one fails."""
-  command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-m", ""]
+  command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0"]
   try:
     done = subprocess.run(
       [*command, "-p", "no:cacheprovider", *tests],

@@ -92,7 +92,7 @@ def test_a_dead_callable_loses_nothing(tmp_path, split, black_box):
     return answers(images)
 
   box = Counting(dies)
-  with pytest.raises(UserError, match=r"failed 2 times.*no credit"):
+  with pytest.raises(UserError, match=r"failed 2 times.*no credit.*may bill"):
     build(black_box(box, retries=1), split, range(20), tmp_path / "t")
   assert box.calls == 13
   box = Counting()
