@@ -2,8 +2,10 @@
 
 import os
 
+import numpy as np
 import pytest
 
+from ckd_jax import table
 from ckd_jax.system import files
 
 
@@ -33,3 +35,13 @@ def test_a_file_and_its_name_are_on_the_disk_when_write_returns(
   files.write(tmp_path / "folder" / "a", b"new")
   first, last = synced  # the bytes before the rename, the rename after it
   assert first.startswith(".a.") and last == "folder"
+
+
+def test_a_part_is_on_the_disk_before_a_table_names_it(tmp_path, synced):
+  rows = table.Table.from_arrays(np.eye(3))
+  rows.write(tmp_path / "t")
+  part, table_json = (
+    next(place for place, name in enumerate(synced) if stem in name)
+    for stem in ("part-00000", "table.json")
+  )
+  assert part < synced.index("t") < table_json  # bytes, name, and then this
