@@ -69,8 +69,8 @@ def are_constant(values: np.ndarray, first: np.ndarray | None = None) -> bool:
   values = np.asarray(values)
   if not values.size:
     return False
-  first = values[0] if first is None else first
-  return bool((values == first[None]).all() or (values == values[:, :1]).all())
+  wanted = values[:1] if first is None else first[None]
+  return bool((values == wanted).all() or (values == values[:, :1]).all())
 
 
 def looks_like_probs(values: np.ndarray) -> bool:

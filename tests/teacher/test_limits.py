@@ -94,7 +94,7 @@ def test_a_bug_in_the_function_is_told_at_once(split, black_box, error):
     raise error("no such thing")
 
   box = Counting(broken)
-  asked = black_box(box, retries=5, back_off=100.0)
+  asked = black_box(box, retries=5, back_off=0.1)
   with pytest.raises(
     UserError, match=rf"mistake in .*test_limits.py, line \d+: {error.__name__}"
   ):
