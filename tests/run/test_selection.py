@@ -93,14 +93,14 @@ RIGHT = np.eye(3, dtype=np.float32)[LABELS]  # logits
 LEAN = np.array([0, 9, 0], np.float32)  # an offset that hides every answer
 
 
-def a_context(mode="none"):
-  """Three splits; parameters are the logits that they predict, by split."""
+def a_context(judged, mode="none"):
+  """Three splits, of which one has labels; parameters are the logits that they predict, by split."""
   return SimpleNamespace(
     programs=SimpleNamespace(
       predict=lambda params, model, split: params[split]
     ),
     images={name: name for name in ("train", "validation", "test")},
-    labels=dict.fromkeys(("train", "validation", "test"), LABELS),
+    labels={judged: LABELS},
     target=np.zeros(3, np.float32),
     num_classes=3,
     plan=SimpleNamespace(offset=SimpleNamespace(mode=mode)),
@@ -116,7 +116,7 @@ def test_the_offset_is_fitted_on_the_training_images():
   """Those of the validation split lean half as much."""
   kept = []
   state = a_state(train=RIGHT + 2 * LEAN, validation=RIGHT + LEAN)
-  context, record = a_context("fit"), begin("none", "fit")
+  context, record = a_context("validation", "fit"), begin("none", "fit")
   logits = selection.predict_splits(context, state)
   found = selection.validate(context, logits, 7, record, {}, kept.append)
   offset, nothing = kept  # in the order of the modes' names
@@ -136,7 +136,7 @@ def test_the_best_and_the_last_weights_are_tested_apart_in_both_modes():
     "fit": Snapshot({"test": wrong - LEAN}, {}, LEAN),
   }
   record = begin("none", "fit")
-  selection.test(a_context(), last, best, record)
+  selection.test(a_context("test"), last, best, record)
   assert record.modes == {
     "none": Score(test=75.0, last_test=25.0),
     "fit": Score(test=0.0, last_test=100.0),
