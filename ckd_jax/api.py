@@ -108,7 +108,7 @@ def distill(
     stack.enter_context(console.silenced(progress))
     stack.enter_context(compile_cache.persistent_cache())
     summary = run(settled.lock(), path, given=given, flag_name="workdir")
-  network = None if model is None else student
+  network = settled.student if model is None else student
   return Result(path, summary, load_student(path, network=network))
 
 

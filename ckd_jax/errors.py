@@ -4,10 +4,13 @@ Code that finds such a mistake raises `UserError`; every command of the package
 runs inside `command`, the only place that prints it.
 """
 
+import contextlib
 import difflib
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class UserError(Exception):
@@ -24,13 +27,18 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def command(main: Callable[[list[str]], None], argv: Sequence[str]) -> int:
-  """Runs `main(argv)`; returns the exit status. `--debug` shows tracebacks."""
+  """Runs `main(argv)`; returns the exit status. `--debug` shows tracebacks.
+
+  A SIGTERM ends it as a Ctrl-C does, in one line.
+  """
   argv = list(argv)
   debug = "--debug" in argv
   if debug:
     argv.remove("--debug")
+  terminated: list[int] = []
   try:
-    main(argv)
+    with _terminable(terminated):
+      main(argv)
   except UserError as error:
     if debug:
       traceback.print_exc()
@@ -40,5 +48,23 @@ def command(main: Callable[[list[str]], None], argv: Sequence[str]) -> int:
   except KeyboardInterrupt as stop:
     message = str(stop) or "the same command resumes"
     print(f"ckd_jax: stopped; {message}", file=sys.stderr)
-    return 130
+    return 128 + (terminated or [signal.SIGINT])[0]
   return 0
+
+
+@contextlib.contextmanager
+def _terminable(seen: list[int]) -> Iterator[None]:
+  """Turns a SIGTERM into a KeyboardInterrupt, and notes it in `seen`."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+
+  def stop(number, frame):
+    seen.append(number)
+    raise KeyboardInterrupt
+
+  before = signal.signal(signal.SIGTERM, stop)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

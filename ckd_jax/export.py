@@ -8,7 +8,7 @@ from etils import epath
 
 from ckd_jax.config import Parser
 from ckd_jax.errors import UserError, command
-from ckd_jax.student import STUDENT, load, params_sha256, save
+from ckd_jax.student import STUDENT, load, params_sha256, read_object, save
 from ckd_jax.system import files
 
 DESCRIPTION = f"""\
@@ -46,8 +46,9 @@ def run(run_dir: epath.PathLike, out: epath.PathLike) -> str:
     )
   if (out / "summary.json").exists():
     raise UserError(f"{out} is the folder of a run; give another --out")
-  wanted = str(_read(run_dir / "summary.json").get("params_sha256", "nothing"))
-  params, state, metadata = _load_checked(run_dir / STUDENT, wanted)
+  if "params_sha256" not in read_object(run_dir / "summary.json"):
+    raise UserError(f"{run_dir}/summary.json is damaged: run it again")
+  params, state, metadata = load(run_dir / STUDENT)
   known = {name: _from_json(text) for name, text in metadata.items()}
   try:
     labels = _labels(run_dir, known)
@@ -66,7 +67,7 @@ def run(run_dir: epath.PathLike, out: epath.PathLike) -> str:
     # One number is enough for square images alone.
     "image_size": shape[0] if shape and shape[0] == shape[1] else None,
     "image_shape": shape,
-    "params_sha256": wanted,
+    "params_sha256": params_sha256(params, state),
   }
   try:
     out.mkdir(parents=True, exist_ok=True)
@@ -75,28 +76,17 @@ def run(run_dir: epath.PathLike, out: epath.PathLike) -> str:
       f"cannot make the folder {out}: {error.strerror}: give another --out"
     ) from error
   save(out / STUDENT, params, state, metadata)
-  _load_checked(out / STUDENT, wanted)  # what was written, not what was read
   files.write(out / "config.json", json.dumps(config, indent=2).encode())
   files.write(out / "labels.txt", "".join(f"{x}\n" for x in labels).encode())
-  return wanted
-
-
-def _load_checked(path, wanted: str):
-  params, state, metadata = load(path)
-  found = params_sha256(params, state)
-  if found != wanted:
-    raise UserError(
-      f"{path} is not what the run wrote: sha256 {found[:12]}..., in "
-      f"summary.json {wanted[:12]}...; run it again"
-    )
-  return params, state, metadata
+  load(out / STUDENT)  # what was written, not what was read
+  return config["params_sha256"]
 
 
 def _labels(run_dir, known: dict[str, Any]) -> list[str]:
   """Class names: of the metadata, else of the table, else numbers."""
-  names = known.get("class_names") or _read(run_dir / "table/table.json").get(
-    "class_names"
-  )
+  names = known.get("class_names") or read_object(
+    run_dir / "table/table.json"
+  ).get("class_names")
   return [str(label) for label in names or range(known.get("classes", 0))]
 
 
@@ -105,25 +95,17 @@ def _image_shape(run_dir, known: dict[str, Any]) -> list[int] | None:
   if "image_shape" in known:
     height, width, channels = known["image_shape"]
     return [height, width, channels]
-  size = _read(run_dir / "config.json").get("dataset", {}).get("image_size")
+  size = (
+    read_object(run_dir / "config.json").get("dataset", {}).get("image_size")
+  )
   channels = len(known.get("mean") or ())
   return [size, size, channels] if size and channels else None
-
-
-def _read(path) -> dict[str, Any]:
-  try:
-    facts = json.loads(path.read_text()) if path.exists() else {}
-    if not isinstance(facts, dict):
-      raise ValueError("it holds no object")
-  except ValueError as error:
-    raise UserError(f"{path} is damaged: run it again") from error
-  return facts
 
 
 def _from_json(text: str) -> Any:
   try:
     return json.loads(text)
-  except ValueError:
+  except (RecursionError, ValueError):
     return text
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ckd_jax import data
 from tests.helpers.paths import GOLDEN, SHARED
-from tests.helpers.runs import CNN, LINEAR, QUICK, run
+from tests.helpers.runs import CNN, LINEAR, LINEAR_TEACHER, QUICK, run
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
@@ -91,6 +91,7 @@ def fitted(teacher_run, tmp_path_factory):
   summary = run(
     workdir,
     CNN,
+    LINEAR_TEACHER,
     f"--config.teacher.path={teacher_run}",
     arg=QUICK + "teacher.source=checkpoint",
     draw=True,

@@ -1,5 +1,7 @@
 """One line and a status for users, the whole traceback for developers."""
 
+import signal
+
 import pytest
 
 from ckd_jax import errors
@@ -43,3 +45,19 @@ def test_the_nearest_name_or_all():
   assert errors.nearest("resnet9", names) == "did you mean 'resnet8'?"
   assert errors.nearest("vg8", iter(names)) == "did you mean 'vgg8'?"
   assert errors.nearest("x", names) == "choose one of resnet20, resnet8, vgg8"
+
+
+@pytest.mark.parametrize(
+  ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_is_one_line(capsys, number, status):
+  before = signal.getsignal(signal.SIGTERM)
+
+  def main(argv):
+    signal.raise_signal(number)
+    raise AssertionError("it was not stopped")
+
+  assert errors.command(main, []) == status
+  said = capsys.readouterr()
+  assert said.err == "ckd_jax: stopped; the same command resumes\n"
+  assert said.out == "" and signal.getsignal(signal.SIGTERM) == before

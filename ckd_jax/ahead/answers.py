@@ -59,7 +59,9 @@ def _network(plan: Plan) -> Model | None:
   if asking.source == "torch":
     return models.load(asking.name, classes)
   if asking.source == "checkpoint":
-    return student.open_student(f"{asking.path}/{student.STUDENT}")[0]
+    file = f"{asking.path}/{student.STUDENT}"
+    named = {asking.name, plan.about.student}
+    return student.open_student(file, named=named)[0]
   return None
 
 

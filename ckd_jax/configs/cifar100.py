@@ -99,7 +99,8 @@ def _set_teacher(config: ConfigDict) -> None:
   # torch: a PyTorch checkpoint. table: answers given elsewhere. callable: any
   # function uint8[n, h, w, c] -> float[n, classes]. none: no teacher.
   config.teacher.source = "train"
-  # The network, for train and torch.
+  # The network, for train and torch; for checkpoint only if it is your own
+  # package.module:function, which the file alone may not name.
   config.teacher.name = "resnet110"
   # Run directory, checkpoint, table, or package.module:function.
   config.teacher.path = placeholder(str)
@@ -130,8 +131,8 @@ def _set_teacher(config: ConfigDict) -> None:
   config.teacher.concurrency = 1
   config.teacher.requests_per_second = 0.0
   # May be left out: config.teacher.max_calls, how many calls the table may ever
-  # cost, repeated ones included; without it every image of the budget is asked
-  # about.
+  # cost, repeated ones included. Without it every image of the budget is asked
+  # about, and an answer that cannot be used is a call of the budget, too.
   config.teacher.retries = 5
   config.teacher.back_off = 1.0
 

@@ -1,9 +1,13 @@
 """A data set in one .npz: x_train, y_train, x_test, y_test, class_names."""
 
+import math
+
 import numpy as np
 from etils import epath
 
 from ckd_jax.data.decode import MODES, resize
+from ckd_jax.data.lazy import memory
+from ckd_jax.data.members import Member, read_members
 from ckd_jax.data.split import Parts, Split, make_split, numerals, row_ids
 from ckd_jax.errors import UserError
 
@@ -39,49 +43,72 @@ def _count_classes(path: str, train: Split) -> int:
 
 
 def _arrays(path: str) -> dict[str, np.ndarray]:
+  """The arrays; shapes and types are checked before anything is unpacked."""
   wanted = {"x_train", "y_train", "x_test", "y_test"}
   try:
     with (
       epath.Path(path).open("rb") as file,
       np.load(file, allow_pickle=False) as archive,
     ):
+      members = read_members(file)
       stored = archive.files
-      keys = (wanted | {"class_names"}) & set(stored)
+      keys = (wanted | {"class_names"}) & members.keys()
+      if missing := sorted(wanted - keys):
+        raise UserError(
+          f"{path} lacks the array {missing[0]}: it needs x_train, y_train, "
+          "x_test and y_test, and has "
+          f"{', '.join(sorted(stored)) or 'none'}"
+        )
+      for name in ("train", "test"):
+        _check_split(path, name, members[f"x_{name}"], members[f"y_{name}"])
+      _check_size(path, {key: members[key] for key in keys})
       arrays = {key: archive[key] for key in keys}
+  except UserError:
+    raise
   except FileNotFoundError:
     raise UserError(f"dataset.path: there is no file {path}") from None
   except Exception as error:  # zip, header and pickle errors are of any type
     raise UserError(f"{path} is no readable .npz file: {error}") from error
-  if missing := sorted(wanted - keys):
-    raise UserError(
-      f"{path} lacks the array {missing[0]}: it needs x_train, y_train, x_test "
-      f"and y_test, and has {', '.join(sorted(stored)) or 'none'}"
-    )
   return arrays
 
 
-def _split(path: str, arrays: dict, name: str, image_size: int | None) -> Split:
-  images, labels = arrays[f"x_{name}"], arrays[f"y_{name}"]
+def _check_size(path: str, members: dict[str, Member]) -> None:
+  """Refuses arrays that would not fit into memory."""
+  size = sum(math.prod(x.shape) * x.dtype.itemsize for x in members.values())
+  if size > memory():
+    raise UserError(
+      f"{path} would take {size / 1e9:,.1f} GB, and this machine has"
+      f" {memory() / 1e9:,.1f} GB: give a set of files (dataset.name=folder)"
+    )
+
+
+def _check_split(path: str, name: str, images: Member, labels: Member) -> None:
+  """Refuses what are no images and labels, by their headers alone."""
   if images.dtype != np.uint8:
     raise UserError(
       f"{path}: x_{name} is {images.dtype}, but images are uint8, 0 to 255"
     )
-  if images.ndim == 3:
-    images = images[..., None]
-  if images.ndim != 4 or not images.size or images.shape[3] not in MODES:
+  shape = images.shape if len(images.shape) != 3 else (*images.shape, 1)
+  if len(shape) != 4 or not math.prod(shape) or shape[3] not in MODES:
     raise UserError(
-      f"{path}: x_{name} has the shape {arrays[f'x_{name}'].shape}, but images "
-      "are [n, height, width, channels] with 1, 3 or 4 channels"
+      f"{path}: x_{name} has the shape {images.shape}, but images are [n, "
+      "height, width, channels] with 1, 3 or 4 channels"
     )
   if labels.dtype.kind not in "iu":
     raise UserError(
       f"{path}: y_{name} is {labels.dtype}, but labels are integers"
     )
-  if labels.shape != images.shape[:1]:
+  if labels.shape != shape[:1]:
     raise UserError(
       f"{path}: y_{name} has the shape {labels.shape}, but x_{name} holds "
-      f"{len(images)} images: give one label per image, ({len(images)},)"
+      f"{shape[0]} images: give one label per image, ({shape[0]},)"
     )
+
+
+def _split(path: str, arrays: dict, name: str, image_size: int | None) -> Split:
+  images, labels = arrays[f"x_{name}"], arrays[f"y_{name}"]
+  if images.ndim == 3:
+    images = images[..., None]
   images = resize(images, image_size)
   try:
     return make_split(images, labels, row_ids(name, len(images)))

@@ -80,7 +80,7 @@ def load(student: str, num_classes: int, *, dtype=jnp.float32) -> Model:
     network = imports.import_function(student, "the model")(num_classes)
   except UserError:
     raise
-  except Exception as error:  # the user's code may raise anything
+  except (Exception, SystemExit) as error:  # the user's code may raise any
     reason = f"{type(error).__name__}: {error}"
     raise UserError(f"cannot make the model {student!r}: {reason}") from error
   return as_model(network, what=repr(student))

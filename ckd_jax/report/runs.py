@@ -8,6 +8,7 @@ from etils import epath
 
 from ckd_jax.config import flatten
 from ckd_jax.errors import UserError
+from ckd_jax.system import sealed
 
 # The keys of a summary that a report reads, and their types.
 _KEYS = {
@@ -83,12 +84,16 @@ def read(run) -> dict[str, Any]:
   path = epath.Path(run) / "summary.json"
   try:
     summary = json.loads(path.read_text())
+    if not sealed.is_whole(summary):
+      raise UserError(
+        f"{path} was changed after it was written; remove it and rerun"
+      )
     missing = [
       key
       for key, kind in _KEYS.items()
       if key not in summary or not isinstance(summary[key], kind)
     ]
-  except (ValueError, TypeError) as error:
+  except (AttributeError, RecursionError, TypeError, ValueError) as error:
     raise UserError(
       f"{path} is not JSON: {error}; remove it and rerun"
     ) from error
@@ -103,7 +108,7 @@ def _config(run) -> dict[str, Any]:
   path = run / "config.json"
   try:
     config = flatten(json.loads(path.read_text())) if path.exists() else {}
-  except (AttributeError, ValueError) as error:
+  except (AttributeError, RecursionError, ValueError) as error:
     raise UserError(f"{path} is not a config; remove it and rerun") from error
   return {key: config[key] for key in config if key not in _NEUTRAL}
 

@@ -97,7 +97,8 @@ def collect(
     with refusing(plan):
       rehearse(plan, _shapes(collected.teachers[0]))
     return collected
-  asked = _open(asking, dataset, plan.method.needs, mesh)
+  named = {asking.name, plan.about.student}
+  asked = _open(asking, dataset, plan.method.needs, mesh, named)
   known = Collected(teacher=asked.name)
   if asked.network is not None:
     known = _about_network(asked, dataset, plan)
@@ -230,8 +231,11 @@ def _from_table(
   )
 
 
-def _open(asking: Asking, dataset: Dataset, needs, mesh) -> Teacher:
-  """Opens the teacher; refuses one of other classes or channels."""
+def _open(asking: Asking, dataset: Dataset, needs, mesh, named) -> Teacher:
+  """Opens the teacher; refuses one of other classes or channels.
+
+  Only networks of the zoo and those in `named` are made.
+  """
   channels = dataset.train.images.shape[-1]
   if asking.source == "callable":
     return _black_box(asking)
@@ -246,7 +250,7 @@ def _open(asking: Asking, dataset: Dataset, needs, mesh) -> Teacher:
       needs=needs,
     )
   else:
-    asked = teacher.from_run(asking.path, mesh=mesh, needs=needs)
+    asked = teacher.from_run(asking.path, named=named, mesh=mesh, needs=needs)
   network = asked.network
   if network.classes != len(dataset.class_names):
     raise UserError(

@@ -7,6 +7,7 @@ without one is an unfinished save. Reason: orbax restores flipped bits silently
 and never falls back to an older step.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -21,7 +22,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from ckd_jax.errors import UserError
-from ckd_jax.system import files, hosts
+from ckd_jax.system import files, hosts, signals
 
 _MANIFEST = "manifest.json"
 
@@ -70,7 +71,8 @@ def save(
     if primary:
       _remove(folder)
       folder.mkdir(parents=True)
-    ocp.save(folder / "arrays", arrays)  # all processes meet here, one writes
+    with signals.held_back():  # orbax would leave a coroutine behind
+      _save_arrays(folder, arrays)  # all processes meet here, one writes
     if primary:
       manifest["files"] = _digests(folder)
       body = json.dumps(manifest, indent=1).encode()
@@ -78,10 +80,38 @@ def save(
       _prune(directory, step, keep)
   except OSError as error:
     hosts.check_lost(error)
+    with contextlib.suppress(OSError):
+      _remove(folder)  # half of it would only take room
     raise UserError(
       f"cannot write the checkpoint {folder}: {error.strerror or error}; "
       "free space there or give another --workdir"
     ) from error
+
+
+def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
+  """Writes with orbax, whose errors are pages of many kinds.
+
+  Raises:
+    OSError: the disk is full or the folder cannot be written.
+  """
+  log = logging.getLogger("absl")  # prints each of them, too
+  level = log.level
+  log.setLevel(logging.CRITICAL)
+  try:
+    ocp.save(folder / "arrays", arrays)
+  except OSError:
+    raise
+  except Exception as error:
+    known = re.search(
+      "No space left on device|File too large|Disk quota exceeded|"
+      "Read-only file system|Permission denied|Input/output error",
+      str(error),
+    )
+    if not known:
+      raise
+    raise OSError(known[0]) from error
+  finally:
+    log.setLevel(level)
 
 
 def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:

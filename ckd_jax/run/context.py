@@ -85,6 +85,12 @@ class RunContext(NamedTuple):
     return self.plan.recipe.task.num_classes
 
   @property
+  def devices(self) -> str:
+    """Number and kind of the devices."""
+    device = self.mesh.devices.flat[0]
+    return f"{self.mesh.size} x {device.device_kind} ({device.platform})"
+
+  @property
   def one_at_a_time(self) -> bool:
     """Whether a step must end before the next one is launched.
 

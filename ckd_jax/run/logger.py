@@ -63,7 +63,7 @@ def read_metrics(path) -> list[dict[str, Any]]:
   for text in path.read_text().splitlines() if path.exists() else ():
     try:
       line = json.loads(text)
-    except ValueError:
+    except (RecursionError, ValueError):
       continue
     if isinstance(line, dict) and isinstance(line.get("step"), int):
       lines.append(line)
@@ -196,7 +196,7 @@ class Display:
     if not math.isfinite(values["loss"]):
       raise Diverged(
         f"the loss is {values['loss']} at step {step}: lower "
-        "optimizer.learning_rate; the checkpoints before it are whole"
+        "optimizer.learning_rate"
       )
     shown = {key: values[key] for key in self._telling}
     self._tell(step, values, shown)

@@ -99,6 +99,11 @@ def start_or_resume(run: Trainable) -> Standing:
   check_origin(context, notes, run.workdir)
   console.say(f"resuming at step {step}")
   record = Record.from_json({"origin": context.origin} | notes)
+  if record.devices not in ("", context.devices) and hosts.first():
+    console.note(
+      f"the run began on {record.devices} and goes on on {context.devices}: "
+      "sums are in another order, so its last digits may differ"
+    )
   return Standing(step, trees["state"], trees["best"], record)
 
 

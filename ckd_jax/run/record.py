@@ -36,6 +36,7 @@ class Record:
     timed_seconds: wall time of these steps.
     origin: digests of the images and the answers that the run began with.
     steps: number of training steps when the run ended.
+    devices: number and kind of those on which it began; "" where not known.
   """
 
   modes: dict[str, Score]
@@ -48,6 +49,7 @@ class Record:
   timed_seconds: float = 0.0
   origin: dict[str, str] = dataclasses.field(default_factory=dict)
   steps: int = 0
+  devices: str = ""
 
   def to_json(self) -> dict[str, Any]:
     """Plain values, for the notes of a checkpoint."""

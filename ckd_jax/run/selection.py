@@ -36,7 +36,7 @@ class Snapshot(NamedTuple):
 def start(context: RunContext) -> Record:
   """The record of a run that has not been evaluated yet."""
   modes = {mode: Score() for mode in offsets.modes(context.target)}
-  return Record(modes, origin=context.origin)
+  return Record(modes, origin=context.origin, devices=context.devices)
 
 
 def judge(

@@ -43,7 +43,7 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
     ("student", f"{about.student}, {_size(student, flops)}"),
     *_teacher(plan, answers, student, flops),
     ("method", f"{about.method} {_changed(about)}".strip()),
-    ("devices", devices(context)),
+    ("devices", context.devices),
     *_share(plan, context),
     ("dtype", about.dtype),
     ("seed", about.seed),
@@ -128,12 +128,6 @@ def _share(plan: Plan, context: RunContext) -> Lines:
   return lines
 
 
-def devices(context: RunContext) -> str:
-  """Number and kind of the devices."""
-  device = context.mesh.devices.flat[0]
-  return f"{context.mesh.size} x {device.device_kind} ({device.platform})"
-
-
 def finish(
   plan: Plan,
   dataset: Dataset,
@@ -203,7 +197,7 @@ def finish(
     "table_path": answers.path,
     "table_digest": answers.digest,
     "table_rows": answers.calls,
-    "devices": devices(context),
+    "devices": context.devices,
     "dtype": about.dtype,
     "jax": jax.__version__,
   }

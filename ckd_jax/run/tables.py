@@ -44,6 +44,8 @@ def given_table(asking: Asking, dataset: Dataset) -> Table:
     raise UserError(f"answers have {classes} classes and the data {wanted}")
   if held.kind == "logits" and table.looks_like_probs(held.answers.values):
     table.warn_of_probs("answers", "teacher.kind=probs")
+  if len(held.ids) > 1 and table.are_constant(held.answers.values):
+    table.warn_of_constants("answers")
   return held
 
 

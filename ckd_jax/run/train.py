@@ -19,7 +19,7 @@ from ckd_jax.run.programs import make_programs, placed_recipe
 from ckd_jax.run.rehearsal import rehearsed
 from ckd_jax.run.workdir import check_workdir, claimed
 from ckd_jax.step import make_batch_sharder, make_mesh, make_step
-from ckd_jax.system import console, files, hosts
+from ckd_jax.system import console, files, hosts, sealed
 
 
 class Run(NamedTuple):
@@ -79,7 +79,7 @@ def run(
       where = str(stop) or where_it_stands(workdir)
       raise KeyboardInterrupt(where) from stop
     if isinstance(ended, logger.Diverged):
-      raise ended
+      raise logger.Diverged(f"{ended}; {_what_is_saved(workdir)}")
     return conclude(ready, ended)
 
 
@@ -96,6 +96,13 @@ def where_it_stands(workdir: epath.Path) -> str:
       "and asks nothing again"
     )
   return f"the same command resumes at step {step}"
+
+
+def _what_is_saved(workdir: epath.Path) -> str:
+  step = checkpoint.latest(workdir / "checkpoints")
+  if step is None:
+    return "no checkpoint was written before it"
+  return f"the checkpoint of step {step} is whole"
 
 
 def prepare(
@@ -216,6 +223,7 @@ def conclude(run: Run, ended: Standing) -> dict[str, Any]:
     run.plan, run.dataset, run.answers, run.context, ended, run.workdir
   )
   results["total_seconds"] = round(time.monotonic() - run.began, 3)
+  results = sealed.seal(logger.to_json(results))
   if hosts.first():
     path = run.workdir / "curves.png"
     logger.curves(path, run.workdir / "metrics.jsonl")

@@ -10,7 +10,7 @@ from etils import epath
 from ckd_jax import config as configuration
 from ckd_jax.errors import UserError
 from ckd_jax.run import summary
-from ckd_jax.system import files, hosts
+from ckd_jax.system import files, hosts, sealed
 
 
 def check_workdir(
@@ -31,13 +31,24 @@ def check_workdir(
     if workdir.exists() and not workdir.is_dir():
       raise NotADirectoryError(20, "Not a directory")
     old, finished = _object(path), _object(workdir / "summary.json")
+    if finished is not None and not sealed.is_whole(finished):
+      raise UserError(
+        f"{workdir}/summary.json was changed after it was written: restore it "
+        "from a copy, or delete it and the same command makes it again"
+      )
     if finished is not None:
       summary.result(finished)  # raises if a key is missing
   except OSError as error:
     raise UserError(
       f"cannot use {workdir}: {error.strerror}: choose another {flag_name}"
     ) from error
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+  except (
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise UserError(
       f"a .json file in {workdir} is damaged: choose another {flag_name}"
     ) from error

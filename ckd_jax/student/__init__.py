@@ -5,6 +5,7 @@ from ckd_jax.student.file import (
   check_holdable,
   load,
   params_sha256,
+  read_object,
   save,
 )
 from ckd_jax.student.inference import Student, load_student, open_student
@@ -17,5 +18,6 @@ __all__ = [
   "load_student",
   "open_student",
   "params_sha256",
+  "read_object",
   "save",
 ]

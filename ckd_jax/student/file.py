@@ -1,7 +1,9 @@
 """A student as one safetensors file, whose loading runs no code.
 
 Tensors are named by their tree paths, `params/...` and `state/...`; name,
-classes and preprocessing of the network are in the metadata.
+classes and preprocessing of the network are in the metadata, and a digest of
+both. A run or an export says beside the file which weights it wrote: `load`
+compares, whoever reads.
 """
 
 import hashlib
@@ -18,7 +20,7 @@ import safetensors.numpy
 from etils import epath
 
 from ckd_jax.errors import UserError
-from ckd_jax.system import files
+from ckd_jax.system import files, sealed
 
 STUDENT = "student.safetensors"
 
@@ -58,7 +60,17 @@ def save(path, params, state, metadata: dict[str, str]) -> None:
       JSON where they are not plain.
   """
   tensors = dict(_leaves(params, state))
-  files.write(path, safetensors.numpy.save(tensors, metadata))
+  metadata = sealed.seal(metadata, params_sha256(params, state))
+  files.write(path, _in_order(safetensors.numpy.save(tensors, metadata)))
+
+
+def _in_order(data: bytes) -> bytes:
+  """The same file, its header sorted: safetensors orders metadata at random."""
+  length = int.from_bytes(data[:8], "little")
+  header = json.loads(data[8 : 8 + length])
+  text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+  text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+  return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def load(path) -> tuple[dict, dict, dict[str, str]]:
@@ -71,12 +83,15 @@ def load(path) -> tuple[dict, dict, dict[str, str]]:
     (params, state, metadata); the first two are nested dicts of NumPy arrays.
 
   Raises:
-    UserError: there is no such file, or it is cut or not a student.
+    UserError: there is no such file, it is cut or not a student, or it is not
+      what the run or the export around it wrote.
   """
   path = epath.Path(path)
   try:
     data = path.read_bytes()
     trees = _nest(safetensors.deserialize(data))  # checks offsets and length
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
   except OSError as error:
     raise UserError(f"cannot read {path}: {error.strerror or error}") from error
   except (safetensors.SafetensorError, ValueError) as error:
@@ -84,9 +99,40 @@ def load(path) -> tuple[dict, dict, dict[str, str]]:
       f"{path} is cut or is not a student of ckd_jax ({error}); give the "
       f"{STUDENT} of a finished run"
     ) from error
-  length = int.from_bytes(data[:8], "little")
-  metadata = json.loads(data[8 : 8 + length]).get("__metadata__")
-  return trees["params"], trees["state"], metadata or {}
+  _check_digests(path, params_sha256(**trees), metadata)
+  metadata.pop(sealed.KEY, None)
+  return trees["params"], trees["state"], metadata
+
+
+def _check_digests(path: epath.Path, found: str, metadata: dict) -> None:
+  """Compares with the file's own digest, and with the one written beside it."""
+  for name in ("summary.json", "config.json"):  # of a run, of an export
+    wanted = read_object(path.parent / name).get("params_sha256", found)
+    if wanted != found:
+      raise UserError(
+        f"{path} is not what the run wrote: sha256 {found[:12]}..., in {name} "
+        f"{str(wanted)[:12]}...; restore it from a copy, or run it again"
+      )
+  if not sealed.is_whole(metadata, found):
+    raise UserError(
+      f"{path} was changed after it was written: restore it from a copy, or "
+      "run it again"
+    )
+
+
+def read_object(path: epath.Path) -> dict[str, Any]:
+  """The object in a .json file beside a student; {} without a file.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  try:
+    facts = json.loads(path.read_text()) if path.exists() else {}
+    if not isinstance(facts, dict) or not sealed.is_whole(facts):
+      raise ValueError("it is not what was written")
+  except (RecursionError, ValueError) as error:
+    raise UserError(f"{path} is damaged: run it again") from error
+  return facts
 
 
 def _nest(tensors) -> dict[str, dict]:

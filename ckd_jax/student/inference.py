@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -98,21 +99,31 @@ def load_student(path: str | os.PathLike, network: Any = None) -> Student:
 
   Args:
     path: the folder, or its student.safetensors.
-    network: the network that was trained, if it was an object of a Python
-      program; names of the zoo and `package.module:function` are found.
+    network: the network that was trained, an object or
+      `package.module:function`, if it was your own: a file may name only
+      networks of the zoo, since loading it must run no other code.
 
   Raises:
     UserError: there is no student, its file is damaged, or its network is
       unknown.
   """
-  model, params, state, metadata = open_student(path, network)
+  named = {network} if isinstance(network, str) else ()
+  given = None if isinstance(network, str) else network
+  model, params, state, metadata = open_student(path, given, named=named)
   return Student(model, params, state, metadata)
 
 
 def open_student(
-  path: str | os.PathLike, network: Any = None
+  path: str | os.PathLike, network: Any = None, *, named: Iterable[str] = ()
 ) -> tuple[Model, dict, dict, dict[str, Any]]:
-  """Like `load_student`, but returns (model, params, state, metadata)."""
+  """Like `load_student`, but returns (model, params, state, metadata).
+
+  Args:
+    path: the folder, or its student.safetensors.
+    network: the network that was trained, if it was an object.
+    named: the `package.module:function`s that may be imported, since the user
+      named them elsewhere.
+  """
   file = epath.Path(path)
   file = file / STUDENT if file.is_dir() else file
   params, state, texts = load(file)
@@ -124,6 +135,11 @@ def open_student(
     raise UserError(
       f"{file} was trained as an object, a {name.removeprefix('given:')}: give "
       "the same one as network="
+    )
+  elif ":" in name and name not in named:
+    raise UserError(
+      f"{file} names the code {name!r}, and only you may: if you trust it, set "
+      f"network={name!r}, or teacher.name={name} in a config"
     )
   else:
     model = models.load(name, classes)
@@ -149,7 +165,13 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
       sizes != (channels, channels, classes) or min(*facts["std"], classes) <= 0
     ):
       raise ValueError("they do not belong together")
-  except (KeyError, OverflowError, TypeError, ValueError) as error:
+  except (
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise UserError(
       f"{file} lacks its model, classes, image_shape, mean or std, or they make"
       " no sense: give the folder of a finished run"
@@ -168,7 +190,7 @@ def _check(file, model: Model, params, state, metadata) -> None:
     )
     if outputs.logits.shape != (1, classes):
       raise ValueError(f"{outputs.logits.shape[-1]} classes, not {classes}")
-  except Exception as error:  # a network of one's own may raise anything
+  except (Exception, SystemExit) as error:  # one's own may raise anything
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     raise UserError(
       f"the tensors of {file} are not those of {metadata['model']} ({reason}):"

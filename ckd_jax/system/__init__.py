@@ -11,6 +11,19 @@ from ckd_jax.system import (
   files,
   hosts,
   imports,
+  redacted,
+  sealed,
+  signals,
 )
 
-__all__ = ["compile_cache", "console", "devices", "files", "hosts", "imports"]
+__all__ = [
+  "compile_cache",
+  "console",
+  "devices",
+  "files",
+  "hosts",
+  "imports",
+  "redacted",
+  "sealed",
+  "signals",
+]

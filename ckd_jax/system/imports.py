@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 
 from ckd_jax.errors import UserError, nearest
+from ckd_jax.system import redacted
 
 
 def import_function(spec: str, what: str) -> Callable:
@@ -25,8 +26,7 @@ def import_function(spec: str, what: str) -> Callable:
     namespace = vars(importlib.import_module(module))
   except (Exception, SystemExit) as error:  # the user's code may raise anything
     raise UserError(
-      f"cannot import {module!r} of {what} {spec!r}:"
-      f" {type(error).__name__}: {error}"
+      f"cannot import {module!r} of {what} {spec!r}: {redacted.told(error)}"
     ) from error
   functions = [name for name, value in namespace.items() if callable(value)]
   if function not in functions:

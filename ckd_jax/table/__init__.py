@@ -20,9 +20,11 @@ from ckd_jax.table.store import (
 from ckd_jax.table.table import Table, read
 from ckd_jax.table.values import (
   KINDS,
+  are_constant,
   looks_like_probs,
   storage_dtype,
   validate,
+  warn_of_constants,
   warn_of_probs,
 )
 
@@ -32,6 +34,7 @@ __all__ = [
   "Subject",
   "Table",
   "append",
+  "are_constant",
   "check",
   "digest",
   "exists",
@@ -47,6 +50,7 @@ __all__ = [
   "storage_dtype",
   "to_outputs",
   "validate",
+  "warn_of_constants",
   "warn_of_probs",
   "write_info",
 ]

@@ -16,9 +16,11 @@ from ckd_jax.table.answers import Answers
 from ckd_jax.table.info import Subject, new_info
 from ckd_jax.table.store import append, exists
 from ckd_jax.table.values import (
+  are_constant,
   fits_half,
   looks_like_probs,
   validate,
+  warn_of_constants,
   warn_of_probs,
 )
 
@@ -70,6 +72,8 @@ def import_file(
     raise UserError(f"{name}: {error}") from error
   if kind == "logits" and looks_like_probs(answers.values):
     warn_of_probs(name, "--kind=probs (teacher.kind=probs)")
+  if len(answers.values) > 1 and are_constant(answers.values):
+    warn_of_constants(name)
   known = np.asarray(subject.split.ids, str)
   info = new_info(
     subject.facts(),
@@ -85,7 +89,12 @@ def _parse(
 ) -> tuple[np.ndarray, Answers]:
   """Rows of the split, ascending, and the answers about them."""
   found = formats.read(
-    data, name, subject.split_name, subject.class_names, array
+    data,
+    name,
+    subject.split_name,
+    subject.class_names,
+    array,
+    len(subject.split.ids),
   )
   ids, values, embedding, unused = found
   if not len(values):

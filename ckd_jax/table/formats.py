@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,36 @@ from typing import NamedTuple
 import numpy as np
 
 from ckd_jax import errors
+from ckd_jax.data import read_members
 from ckd_jax.errors import UserError
 
 _Columns = Mapping[str, np.ndarray]
 _VALUES = "values"  # answers of any kind
+_WIDEST = 65_536  # numbers about one image, at most
+
+
+class _Unpacked(Mapping):
+  """The arrays of an .npz, each unpacked only if the images can explain it."""
+
+  def __init__(self, data: bytes, arrays: _Columns, images: int | None):
+    self._arrays, self._images = arrays, images
+    self._members = read_members(io.BytesIO(data))
+
+  def __getitem__(self, key: str) -> np.ndarray:
+    shape = self._members[key].shape
+    images = self._images
+    if images is not None and math.prod(shape) > images * _WIDEST:
+      raise UserError(
+        f"{key!r} has shape {shape}, too much for {images} images: it is not"
+        " unpacked"
+      )
+    return self._arrays[key]
+
+  def __iter__(self):
+    return iter(self._members)
+
+  def __len__(self) -> int:
+    return len(self._members)
 
 
 class Found(NamedTuple):
@@ -39,6 +66,7 @@ def read(
   split_name: str,
   class_names: Sequence[str],
   array: str | None = None,
+  images: int | None = None,
 ) -> Found:
   """Finds ids, answers and embeddings in the bytes of a file.
 
@@ -51,6 +79,8 @@ def read(
     class_names: in the data set's order, into which columns of these names are
       put.
     array: name of the answers, if it is another one.
+    images: of the split: an array with more rows is not unpacked; None is no
+      limit.
 
   Raises:
     UserError: the file is cut, empty, pickled, or not what its ending says;
@@ -69,6 +99,8 @@ def read(
     )
   try:
     columns = _READERS[ending](data, class_names)
+    if ending == ".npz":
+      columns = _Unpacked(data, columns, images)
     return _find(columns, split_name, array)
   except UserError:
     raise

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from ckd_jax.data import Member, read_members
 from ckd_jax.errors import UserError
 from ckd_jax.system import files
 from ckd_jax.table.answers import Answers
@@ -100,7 +101,7 @@ def read_info(path: epath.PathLike) -> dict[str, Any]:
     raise UserError(
       f"{path} is not a table: it has no readable table.json"
     ) from error
-  except (ValueError, KeyError, TypeError) as error:
+  except (KeyError, RecursionError, TypeError, ValueError) as error:
     raise UserError(
       f"{file} is cut or damaged: restore it from a copy"
     ) from error
@@ -168,7 +169,7 @@ def read_answers(
   info = read_info(path)
   if not info["parts"]:
     raise UserError(f"the table {path} is empty: no answer was ever stored")
-  parts = [_read_part(epath.Path(path), part) for part in info["parts"]]
+  parts = [_read_part(epath.Path(path), part, info) for part in info["parts"]]
   ids = np.concatenate([part.pop("ids") for part in parts])
   arrays = {
     key: np.concatenate([part[key] for part in parts]) for key in parts[0]
@@ -176,7 +177,7 @@ def read_answers(
   return ids, from_arrays(arrays), info
 
 
-def _read_part(folder, part: dict) -> dict[str, np.ndarray]:
+def _read_part(folder, part: dict, info: dict) -> dict[str, np.ndarray]:
   name = part["file"]
   if not re.fullmatch(r"part-\d{5,}\.npz", name):
     raise UserError(f"{folder}/table.json names a strange part {name!r}")
@@ -192,8 +193,27 @@ def _read_part(folder, part: dict) -> dict[str, np.ndarray]:
       " table.json: restore it from a copy, or delete the table and make it"
       " again"
     )
-  with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-    return dict(arrays)
+  try:
+    _check_members(read_members(io.BytesIO(data)), part["rows"], info)
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+      return dict(arrays)
+  except Exception as error:  # zip, header and pickle errors are of any type
+    raise UserError(
+      f"{folder / name} holds no answers that ckd_jax wrote ({error}): import"
+      " them again"
+    ) from error
+
+
+def _check_members(members: dict[str, Member], rows: int, info: dict) -> None:
+  """Refuses a part with other arrays than table.json says, before unpacking."""
+  if sorted(members) != sorted(["ids", *info["fields"]]):
+    raise ValueError(f"it holds {', '.join(sorted(members)) or 'nothing'}")
+  for name, (shape, dtype) in members.items():
+    if shape[:1] != (rows,) or dtype.kind != ("U" if name == "ids" else "f"):
+      raise ValueError(f"{name} is {dtype} of shape {shape} for {rows} rows")
+  classes = len(info["class_names"])
+  if members["logits"].shape != (rows, classes) or members["ids"].shape[1:]:
+    raise ValueError(f"logits are {members['logits'].shape[1:]}, not {classes}")
 
 
 def to_arrays(answers: Answers) -> dict[str, np.ndarray]:

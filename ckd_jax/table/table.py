@@ -140,7 +140,14 @@ class Table(NamedTuple):
         f" {absent[0]} among them"
       )
     index = np.asarray([position[str(name)] for name in ids], np.int64)
-    return jax.tree.map(lambda array: array[index], self.answers)
+    found = jax.tree.map(lambda array: array[index], self.answers)
+    bad = (np.isnan(found.values) | (found.values == np.inf)).any(-1)
+    if bad.any():
+      raise UserError(
+        f"{bad.sum()} of {len(ids)} answers hold NaN or +inf, that of"
+        f" {ids[bad.argmax()]} among them: see `table check`"
+      )
+    return found
 
 
 def _half_or_single(values: np.ndarray) -> np.ndarray:

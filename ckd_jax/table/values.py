@@ -51,6 +51,28 @@ def warn_of_probs(name: str, remedy: str) -> None:
   console.note(f"{name}: these look like probabilities; if so, set {remedy}")
 
 
+def warn_of_constants(name: str) -> None:
+  """Warns that answers say nothing about the images; `name` is their source."""
+  console.note(
+    f"{name}: these answers are all alike, or the same for every class, and"
+    " teach nothing: is this the teacher?"
+  )
+
+
+def are_constant(values: np.ndarray, first: np.ndarray | None = None) -> bool:
+  """Whether float[rows, classes] are all alike, or the same for every class.
+
+  Args:
+    values: the answers.
+    first: float[classes], with which they are compared; None is the first row.
+  """
+  values = np.asarray(values)
+  if not values.size:
+    return False
+  wanted = values[:1] if first is None else first[None]
+  return bool((values == wanted).all() or (values == values[:, :1]).all())
+
+
 def looks_like_probs(values: np.ndarray) -> bool:
   """Whether float[rows, classes] may be probabilities: sums of 1, none below 0.
 

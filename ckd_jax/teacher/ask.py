@@ -1,10 +1,8 @@
 """Asks a teacher once per image: journals, counts, refuses call budget + 1."""
 
-import contextvars
 import functools
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +10,12 @@ from etils import epath
 
 from ckd_jax import methods, table
 from ckd_jax.errors import UserError
-from ckd_jax.system import console, files
+from ckd_jax.system import console, files, redacted
 from ckd_jax.table import Answers, Table
 from ckd_jax.teacher.journal import Journal
 from ckd_jax.teacher.ledger import Ledger
 from ckd_jax.teacher.order import CallBudget, Order
+from ckd_jax.teacher.pool import send_all
 from ckd_jax.teacher.progress import AskingProgress
 from ckd_jax.teacher.teacher import Teacher
 
@@ -60,7 +59,7 @@ def build(
     table_path: folder of the table, made if absent.
     budget: how many of the ordered images may be asked about.
     max_calls: calls that the table may ever cost, repeated ones included; None
-      is no limit.
+      lets answers that cannot be used count against the budget, too.
     part_size: images per file; at most one local part is asked about again.
     ledger: counts what the run paid; None counts this build alone.
 
@@ -143,17 +142,19 @@ def _fill(
     info = table.write_info(path, before | {"missing": promised})
   journal = Journal(path / "journal.jsonl")
   kept = sum(name in journal.answers for name in missing)
-  budgets = [CallBudget(budget, len(order.rows) - len(missing) + kept)]
-  if max_calls is not None:
+  there = len(order.rows) - len(missing) + kept
+  if max_calls is None:
+    wasted = sum(journal.refused[name] for name in order.ids)
+    budgets = [CallBudget(budget, there + wasted, wasted=wasted)]
+  else:
     sent = info["calls"] + info["repeated_calls"] + journal.asked.total()
-    budgets.append(CallBudget(max_calls, sent, "teacher.max_calls"))
+    budgets = [
+      CallBudget(budget, there),
+      CallBudget(max_calls, sent, "teacher.max_calls"),
+    ]
   progress = AskingProgress(teacher, len(missing), kept)
   if len(missing) > kept:
-    there = len(order.rows) - len(missing) + kept
-    others = f"; {there} others are answered already" if there else ""
-    console.say(
-      f"asking {teacher.name} about {len(missing) - kept} images{others}"
-    )
+    _say_what_is_asked(teacher, journal, missing, there)
   asker = _Asker(teacher, order, needs, journal, budgets, progress)
   for start in range(0, len(missing), part_size):
     part = missing[start : start + part_size]
@@ -171,6 +172,20 @@ def _fill(
     journal.settle(part)
   progress.finish()
   return progress.failed
+
+
+def _say_what_is_asked(
+  teacher: Teacher, journal: Journal, missing: list[str], there: int
+) -> None:
+  """How many images, and which of them may cost a second time."""
+  wanted = [name for name in missing if name not in journal.answers]
+  others = f"; {there} others are answered already" if there else ""
+  console.say(f"asking {teacher.name} about {len(wanted)} images{others}")
+  if again := sum(journal.asked[name] > 0 for name in wanted):
+    console.say(
+      f"{again} of them were asked about before, and no usable answer was kept:"
+      " they may cost a second time"
+    )
 
 
 class _Asker:
@@ -200,6 +215,7 @@ class _Asker:
     self._rows = dict(zip(order.ids, map(int, order.rows), strict=True))
     self._guard = threading.Lock()
     self._is_black_box = teacher.request_size is not None
+    self._is_over = False
 
   def answers(self, ids: list[str]) -> Answers:
     """The answers about these images, including those in the journal."""
@@ -211,25 +227,14 @@ class _Asker:
     unasked = [name for name in ids if name not in journal.answers]
     size = self._teacher.request_size
     requests = [unasked[i : i + size] for i in range(0, len(unasked), size)]
-    failed = threading.Event()
-    context = contextvars.copy_context()  # whether to be silent
-
-    def send_until_one_fails(request: list[str]) -> None:
-      if failed.is_set():
-        return
-      try:
-        context.copy().run(self._send, request)
-      except BaseException:
-        failed.set()
-        raise
-
-    with ThreadPoolExecutor(self._teacher.concurrency) as pool:
-      try:
-        list(pool.map(send_until_one_fails, requests))
-      except BaseException:  # a Ctrl-C reaches this thread only
-        failed.set()
-        self._progress.finish()
-        raise
+    at_once = min(self._teacher.concurrency, len(requests))
+    try:
+      send_all(self._send, requests, at_once, self._progress.stopping)
+    except BaseException:
+      with self._guard:
+        self._is_over = True  # what is left behind may write no more
+      self._progress.finish()
+      raise
     return Answers(np.stack([journal.answers[name] for name in ids]))
 
   def _send(self, request: list[str]) -> Answers:
@@ -245,14 +250,23 @@ class _Asker:
       answers = self._teacher.ask(images, needs=self._needs)
     except Exception:
       with self._guard:
-        journal.fail(request)
+        if not self._is_over:
+          journal.fail(request)
       raise
     classes = len(self._order.subject.class_names)
-    answers = _checked(
-      answers, len(request), classes, self._needs, self._teacher
-    )
+    try:
+      answers = _checked(
+        answers, len(request), classes, self._needs, self._teacher
+      )
+    except UserError:
+      with self._guard:
+        if self._is_black_box and not self._is_over:
+          journal.refuse(request)
+      raise
     if self._is_black_box:
       with self._guard:
+        if self._is_over:
+          return answers
         journal.answer(request, answers.values)
         repeated = journal.repeated(request)
       self._progress.answered(answers.values, repeated)
@@ -268,10 +282,14 @@ def _checked(
 ) -> Answers:
   """Refuses answers that no student can use."""
   try:
-    values = np.asarray(answers.values, np.float32)
+    values = np.asarray(answers.values)
+    if values.dtype.kind == "c":
+      raise TypeError("complex ones have no order")
+    values = values.astype(np.float32)
   except (TypeError, ValueError) as error:
     raise UserError(
-      f"the teacher {teacher.name} did not answer with numbers: {error}"
+      f"the teacher {teacher.name} did not answer with numbers:"
+      f" {redacted.told(error)}"
     ) from error
   if values.shape != (count, num_classes):
     raise UserError(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ckd_jax.errors import UserError
-from ckd_jax.system import imports
+from ckd_jax.system import imports, redacted
 from ckd_jax.table import Answers
 from ckd_jax.teacher.teacher import AnswerFunction, Failures, Teacher
 
@@ -116,16 +116,17 @@ def from_function(
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise UserError(
           f"the teacher {name} has a mistake in {place.filename}, line"
-          f" {place.lineno}: {type(error).__name__}: {error}; its answers so"
-          " far are kept"
+          f" {place.lineno}: {redacted.told(error)}; its answers so far are"
+          " kept"
         ) from error
       except (Exception, SystemExit) as error:  # a client may call sys.exit
         failures.add()
         if attempt == retries:
           raise UserError(
             f"the teacher {name} failed {retries + 1} times"
-            f" ({type(error).__name__}: {error}): its answers so far are kept,"
-            " the same command asks for the rest"
+            f" ({redacted.told(error)}): its answers so far are kept, the same"
+            " command asks for the rest; failed requests do not count as calls,"
+            " but a service may bill them: teacher.retries=0 sends each once"
           ) from error
         time.sleep(back_off * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")

@@ -35,7 +35,13 @@ class Ledger:
         str(sha256): {key: int(part[key]) for key in ("rows", "repeated")}
         for sha256, part in parts.items()
       }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (
+      AttributeError,
+      KeyError,
+      RecursionError,
+      TypeError,
+      ValueError,
+    ) as error:
       raise UserError(
         f"{path} is damaged: delete it; only the number of answers that this"
         " run paid for is lost"

@@ -1,7 +1,7 @@
 """Teachers that are networks on this machine: ours, or PyTorch's."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -117,19 +117,23 @@ def from_torch(
   return from_model(f"torch:{name}", network, **options)
 
 
-def from_run(run_dir: epath.PathLike, **options) -> Teacher:
+def from_run(
+  run_dir: epath.PathLike, *, named: Iterable[str] = (), **options
+) -> Teacher:
   """The student of one of our runs as the next teacher.
 
   Args:
     run_dir: folder of a finished run or of an export.
+    named: the `package.module:function`s that the config names; the file alone
+      may name networks of the zoo only.
     **options: see `from_model`.
 
   Raises:
-    UserError: the folder holds no student, its metadata are incomplete, or its
-      tensors belong to another network.
+    UserError: the folder holds no student, it is damaged or names code, its
+      metadata are incomplete, or its tensors belong to another network.
   """
   model, params, state, metadata = student.open_student(
-    epath.Path(run_dir) / student.STUDENT
+    epath.Path(run_dir) / student.STUDENT, named=named
   )
   network = Network(
     model,

@@ -84,10 +84,14 @@ class CallBudget:
     limit: calls allowed.
     spent: calls made so far.
     name: the setting that limits them, for messages.
+    wasted: of the calls made so far, those without a usable answer.
   """
 
-  def __init__(self, limit: int, spent: int, name: str = "budget"):
+  def __init__(
+    self, limit: int, spent: int, name: str = "budget", wasted: int = 0
+  ):
     self.limit, self.spent, self.name = limit, spent, name
+    self.wasted = wasted
 
   @property
   def left(self) -> int:
@@ -97,10 +101,14 @@ class CallBudget:
   def check(self, calls: int) -> None:
     """Refuses all of `calls` if fewer are left."""
     if self.spent + calls > self.limit:
+      wasted = (
+        f"; {self.wasted} calls brought no usable answer, and"
+        " teacher.max_calls allows more calls than the budget"
+      )
       raise BudgetExceeded(
         f"teacher call {self.limit + 1} was not made, {self.name} is"
         f" {self.limit}: raise it, or ask about fewer images; the answers so"
-        " far are kept"
+        f" far are kept{wasted if self.wasted else ''}"
       )
 
   def spend(self, calls: int) -> None:

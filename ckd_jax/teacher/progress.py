@@ -10,7 +10,7 @@ from ckd_jax.system import console
 from ckd_jax.teacher.teacher import Teacher
 
 _INTERVAL = 10.0  # seconds between two lines
-_ENOUGH = 8  # rows that all look like probabilities, of which one may by chance
+_ENOUGH = 8  # rows before a warning: one may look so by chance
 
 
 class AskingProgress:
@@ -30,6 +30,8 @@ class AskingProgress:
     self._told = False
     # Rows; below 0 once they need not be counted.
     self._like_probs = 0 if teacher.kind == "logits" else -1
+    self._alike = 0
+    self._first: np.ndarray | None = None
 
   @property
   def failed(self) -> int:
@@ -49,6 +51,8 @@ class AskingProgress:
       self._repeated += repeated
       if self._like_probs >= 0:
         self._look_at(values)
+      if self._alike >= 0:
+        self._compare(values)
       if time.monotonic() - self._last >= _INTERVAL:
         self._tell()
 
@@ -61,6 +65,24 @@ class AskingProgress:
     if self._like_probs >= min(_ENOUGH, self._total - self._kept):
       self._like_probs = -1
       table.warn_of_probs(self._teacher.name, "teacher.kind=probs")
+
+  def _compare(self, values: np.ndarray) -> None:
+    """Warns once if the first rows say nothing about their images."""
+    self._first = values[0] if self._first is None else self._first
+    if not table.are_constant(values, self._first):
+      self._alike = -1
+      return
+    self._alike += len(values)
+    if self._alike >= max(min(_ENOUGH, self._total - self._kept), 2):
+      self._alike = -1
+      table.warn_of_constants(self._teacher.name)
+
+  def stopping(self) -> None:
+    """Says at once why a Ctrl-C does not end the run at once."""
+    console.progress(
+      "stopping: waiting for the answers under way, which are paid for; Ctrl-C"
+      " again leaves them"
+    )
 
   def standing(self) -> str:
     """What is kept, and what the same command will do, after a Ctrl-C."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ckd_jax import data
+from ckd_jax.data import npz
 from tests.helpers.sets import error_line
 
 
@@ -127,7 +128,7 @@ def test_npz_files_that_are_none(tmp_path, monkeypatch):
   np.save("array.npy", X)
   assert "no readable .npz" in error_line("npz", path="array.npy")
   np.savez("bomb.npz", **arrays(x_train=np.array([Bomb()], object)))
-  assert "no readable .npz" in error_line("npz", path="bomb.npz")
+  assert "x_train is object" in error_line("npz", path="bomb.npz")
   assert not pathlib.Path("exploded").exists()
   damaged = bytearray(pathlib.Path(save("good.npz")).read_bytes())
   damaged[len(damaged) // 4] ^= 1
@@ -143,3 +144,27 @@ def test_real_cifar10_images(shared):
   assert cifar.train.images.shape == (2500, 32, 32, 3)
   assert cifar.test.images.shape == (3000, 32, 32, 3)
   assert len(cifar.class_names) == 10
+
+
+def test_nothing_is_unpacked_before_its_header_is_read(tmp_path, monkeypatch):
+  """A few megabytes that claim to be, and are, gigabytes of zeros."""
+  path = tmp_path / "bomb.npz"
+  unpacked = []
+  load = np.lib.npyio.NpzFile.__getitem__
+  monkeypatch.setattr(
+    np.lib.npyio.NpzFile,
+    "__getitem__",
+    lambda self, key: unpacked.append(key) or load(self, key),
+  )
+  for change, says in (
+    ({"x_train": np.zeros((1000, 32, 32, 3), np.float64)}, "is float64"),
+    ({"x_test": np.zeros((50, 100, 100, 7), np.uint8)}, "has the shape"),
+    ({"y_train": np.zeros(9999, np.int32)}, "has the shape"),
+    ({"y_test": np.zeros(X.shape[0], "f4")}, "labels are integers"),
+  ):
+    np.savez_compressed(path, **arrays(**change))
+    assert says in error_line("npz", path=str(path))
+  monkeypatch.setattr(npz, "memory", lambda: 100)
+  np.savez_compressed(path, **arrays())
+  assert "and this machine has" in error_line("npz", path=str(path))
+  assert not unpacked

@@ -22,6 +22,10 @@ QUICK = (
 LINEAR = "--config.student=tests.helpers.runs:linear"
 
 
+# A file may not name code of one's own; the config has to.
+LINEAR_TEACHER = "--config.teacher.name=tests.helpers.runs:linear"
+
+
 CNN = "--config.student=cnn"
 
 
@@ -63,6 +67,18 @@ def run(workdir, *flags, arg="", draw=False) -> dict:
     if not draw:  # half of the time of a short run
       stack.enter_context(mock.patch.object(logger, "curves"))
     return train.run(read(*flags, arg=arg), workdir)
+
+
+def interrupt_after(monkeypatch, last: int):
+  """Ctrl-C while the numbers of a later step are being written."""
+  log = logger.Logger.log
+
+  def stop(self, step, **metrics):
+    if step > last:
+      raise KeyboardInterrupt
+    log(self, step, **metrics)
+
+  monkeypatch.setattr(logger.Logger, "log", stop)
 
 
 def contents(folder) -> dict[str, bytes]:

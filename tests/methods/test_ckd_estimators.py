@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ckd_jax import methods
+from ckd_jax import losses, methods
 from ckd_jax.methods import Batch, Outputs
 from tests.helpers.arrays import softmax
 from tests.helpers.groups import SIZES, a_batch, draw, reference, run
@@ -78,6 +78,24 @@ def test_the_published_estimator_is_the_mean_over_its_groups(p, n):
   weights = {"teacher": 0.5, "label": 2.0, "cross_entropy": 0.25, "kd": 3.0}
   total = sum(weights[name] * term for name, term in expected.items())
   np.testing.assert_allclose(value, total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mean_weight", [0.0, 0.1, 1.0])
+def test_all_has_the_weight_of_the_mean_in_both_terms(mean_weight):
+  student, batch = a_batch(groups=9, size=1)
+  method = methods.make(
+    "ckd", estimator="all", positives=2, mean_weight=mean_weight
+  )
+  _, metrics = run(method, student, batch)
+  targets = {
+    "teacher": batch.teachers[0].logits,
+    "label": np.eye(7, dtype="f4")[batch.labels],
+  }
+  for name, target in targets.items():
+    wanted = losses.ckd_all(
+      student[:, 0], target[:, 0], positives=2, mean_weight=mean_weight
+    )
+    np.testing.assert_allclose(metrics[name], wanted, rtol=1e-5, err_msg=name)
 
 
 def test_one_lam_per_batch_serves_both_terms():

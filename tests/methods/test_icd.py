@@ -80,14 +80,16 @@ def test_the_published_formula_does_not_feel_the_bias_either():
   # `reference` keeps the bias in both softmaxes, where `icd` leaves it out.
   student, teacher = draw(2, 6, 4, seed=1)
   for bias in (-20.0, 0.0, 3.0):
-    high, low = (
-      reference(student, teacher, 1.0, bias + step) for step in (0.5, -0.5)
+    found = losses.icd(student, teacher, log_scale=1.0, bias=bias)
+    for step in (0.5, 0.0, -0.5):
+      exact = reference(student, teacher, 1.0, bias + step)
+      np.testing.assert_allclose(found, exact, rtol=1e-5)
+  for scale in (1.5, 0.5):  # this it does feel
+    other = losses.icd(student, teacher, log_scale=scale)
+    np.testing.assert_allclose(
+      other, reference(student, teacher, scale, 3.0), rtol=1e-5
     )
-    assert abs(high - low) < 1e-12
-  high, low = (
-    reference(student, teacher, 1.0 + step, 3.0) for step in (0.5, -0.5)
-  )
-  assert abs(high - low) > 0.1  # the scale it does feel
+    assert abs(other - found) > 0.05
 
 
 def test_however_large_the_scale_its_gradient_is_a_number():

@@ -1,7 +1,12 @@
 """A checkpoint comes back bit for bit, or an older one does."""
 
 import logging
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -18,6 +23,7 @@ from tests.helpers.checkpoints import (
   flip,
   make_state,
 )
+from tests.helpers.paths import ROOT
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -246,3 +252,58 @@ def test_a_relative_directory(tmp_path, monkeypatch):
   step, restored, _ = checkpoint.restore("runs/one", state)
   assert step == 5
   np.testing.assert_array_equal(restored["weight"], state["weight"])
+
+
+FULL = """
+import resource, sys
+import jax, numpy as np
+from ckd_jax import errors
+from ckd_jax.run import checkpoint
+
+state = {"a": np.random.default_rng(0).normal(size=300_000).astype("f4")}
+checkpoint.save(sys.argv[1], 1, state, {})
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.exit(errors.command(
+  lambda argv: checkpoint.save(sys.argv[1], 2, state, {}), []))
+"""
+
+
+@pytest.mark.parametrize(
+  "limit",
+  [20_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (100, 400_000))],
+)
+def test_a_full_disk_is_one_line_and_the_older_checkpoint_stays(
+  tmp_path, limit
+):
+  """In orbax, whose errors of this kind are pages."""
+  done = subprocess.run(
+    [sys.executable, "-c", FULL, str(tmp_path), str(limit)],
+    env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  (line,) = done.stderr.splitlines()
+  assert re.search(r"error: cannot write the checkpoint .*: File too lar", line)
+  assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+  assert checkpoint.restore(tmp_path, {"a": np.zeros(300_000, "f4")})[0] == 1
+
+
+def test_a_ctrl_c_waits_for_the_checkpoint(tmp_path, monkeypatch):
+  """Else orbax would leave a coroutine behind, and a warning."""
+  save, handled = checkpoint.ocp.save, []
+
+  def interrupted(*args):
+    for number in (signal.SIGINT, signal.SIGTERM):
+      signal.raise_signal(number)
+    save(*args)
+
+  monkeypatch.setattr(checkpoint.ocp, "save", interrupted)
+  before = signal.signal(signal.SIGTERM, lambda *args: handled.append(args[0]))
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      checkpoint.save(tmp_path, 1, {"a": np.arange(3.0)}, {})
+    assert (tmp_path / "00000001" / "arrays").exists() and not handled
+  finally:
+    signal.signal(signal.SIGTERM, before)

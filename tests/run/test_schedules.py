@@ -142,8 +142,12 @@ def test_a_loss_that_is_not_finite_is_one_line(paid, tmp_path):
 
 @pytest.mark.slow
 def test_the_embedded_default_beats_its_labels(tmp_path):
-  """configs/digits.py as it stands."""
+  """configs/digits.py as it stands, and the same images with labels alone."""
   config, _ = configuration.from_flags([f"--config={DIGITS}"])
-  summary = train.run(config, tmp_path)
+  summary = train.run(config, tmp_path / "taught")
   assert summary["teacher_calls"] == 320
   assert summary["test_accuracy"] > 95
+  config, _ = configuration.from_flags([f"--config={DIGITS}:method=supervised"])
+  alone = train.run(config, tmp_path / "alone")
+  assert alone["teacher_calls"] == 0
+  assert summary["test_accuracy"] > alone["test_accuracy"]

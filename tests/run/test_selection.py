@@ -1,12 +1,18 @@
-"""Hand-made sequences of validation accuracies."""
+"""Which weights are reported: hand-made accuracies, and hand-made logits."""
 
 import json
+from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ckd_jax.run import selection
 from ckd_jax.run.intervals import Plateau
 from ckd_jax.run.record import Record, Score
+from ckd_jax.run.selection import Snapshot
+from ckd_jax.step import State
 
 
 def begin(*modes):
@@ -80,3 +86,78 @@ def test_a_record_is_plain_json():
   # What a checkpoint of an earlier version lacks, or has beside it.
   del notes["steps"], notes["origin"]
   assert Record.from_json(notes | {"more": 1}) == record
+
+
+LABELS = np.array([0, 1, 2, 0])
+RIGHT = np.eye(3, dtype=np.float32)[LABELS]  # logits
+LEAN = np.array([0, 9, 0], np.float32)  # an offset that hides every answer
+
+
+def a_context(judged, mode="none"):
+  """Three splits, of which one has labels; parameters are the logits that they predict, by split."""
+  return SimpleNamespace(
+    programs=SimpleNamespace(
+      predict=lambda params, model, split: params[split]
+    ),
+    images={name: name for name in ("train", "validation", "test")},
+    labels={judged: LABELS},
+    target=np.zeros(3, np.float32),
+    num_classes=3,
+    plan=SimpleNamespace(offset=SimpleNamespace(mode=mode)),
+  )
+
+
+def a_state(**logits):
+  state = State(None, {"student": logits}, {}, {}, {}, None)
+  return state._replace(step=jnp.int32(0))
+
+
+def test_the_offset_is_fitted_on_the_training_images():
+  """Those of the validation split lean half as much."""
+  kept = []
+  state = a_state(train=RIGHT + 2 * LEAN, validation=RIGHT + LEAN)
+  context, record = a_context("validation", "fit"), begin("none", "fit")
+  logits = selection.predict_splits(context, state)
+  found = selection.validate(context, logits, 7, record, {}, kept.append)
+  offset, nothing = kept  # in the order of the modes' names
+  np.testing.assert_allclose(offset, -(RIGHT + 2 * LEAN).mean(0), rtol=1e-6)
+  assert not nothing.any()
+  assert record.modes["fit"] == Score(val=75.0, step=7)
+  assert record.modes["none"] == Score(val=25.0, step=7)
+  assert found == {"val_accuracy": 75.0, "offset_none_val_accuracy": 25.0}
+
+
+def test_the_best_and_the_last_weights_are_tested_apart_in_both_modes():
+  leaning = RIGHT + LEAN
+  last = a_state(train=leaning, validation=leaning, test=leaning)
+  wrong = np.roll(RIGHT, 1, -1)
+  best = {
+    "none": Snapshot({"test": np.where(RIGHT[:, 2:], 0, RIGHT)}, {}, 0 * LEAN),
+    "fit": Snapshot({"test": wrong - LEAN}, {}, LEAN),
+  }
+  record = begin("none", "fit")
+  selection.test(a_context("test"), last, best, record)
+  assert record.modes == {
+    "none": Score(test=75.0, last_test=25.0),
+    "fit": Score(test=0.0, last_test=100.0),
+  }
+
+
+def test_a_lower_rate_begins_with_the_best_student_and_its_statistics():
+  def student(number):
+    return jnp.full(2, number, jnp.float32)
+
+  state = State(
+    step=jnp.int32(9),
+    params={"student": student(1.0), "method": student(2.0)},
+    model=student(3.0),
+    method=student(4.0),
+    optimizer=student(5.0),
+    level=jax.device_put(np.float32(1.0)),
+  )
+  best = Snapshot(student(6.0), student(7.0), student(8.0))
+  after = selection.reload(state, best, 0.1)
+  found = jax.tree.map(lambda leaf: float(leaf.mean()), after)
+  assert found.params == {"student": 6.0, "method": 2.0}
+  assert (found.model, found.method, found.optimizer) == (7.0, 4.0, 5.0)
+  assert found.level == np.float32(0.1) and found.step == 9

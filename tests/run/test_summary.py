@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ckd_jax import models, student
+from ckd_jax import data, models, student, table
 from ckd_jax.run import logger
-from tests.helpers.runs import CNN, QUICK, run
+from tests.helpers.runs import CNN, LINEAR_TEACHER, QUICK, run
 
 TYPES = {
   "dataset": str,
@@ -66,24 +66,48 @@ def test_a_run_directory_holds_what_is_promised(fitted):
   assert steps == list(range(1, 21))
 
 
-def test_the_student_file_alone_gives_the_reported_accuracy(fitted, digits):
-  """From the file and its metadata, with nothing of the run."""
+def logits_of(workdir, images) -> np.ndarray:
+  """From the student's file and its metadata, with nothing of the run."""
+  params, state, metadata = student.load(workdir / "student.safetensors")
+  model = models.load(metadata["model"], int(metadata["classes"]))
+  mean, std = (np.float32(json.loads(metadata[k])) for k in ("mean", "std"))
+  images = (np.float32(images) / 255 - mean) / std
+  outputs, _ = model.apply(params, state, jnp.asarray(images), train=False)
+  return np.asarray(outputs.logits)
+
+
+def accuracy_of(workdir, split, rows) -> float:
+  found = logits_of(workdir, split.images[rows]).argmax(-1)
+  return 100 * np.mean(found == split.labels[rows])
+
+
+def test_the_student_file_alone_gives_the_reported_accuracies(fitted, digits):
   summary, workdir = fitted
   params, state, metadata = student.load(workdir / "student.safetensors")
   assert student.params_sha256(params, state) == summary["params_sha256"]
   count = sum(x.size for x in jax.tree.leaves(params))
   assert count == summary["student_parameters"]
-  model = models.load(metadata["model"], int(metadata["classes"]))
-  mean, std = (np.float32(json.loads(metadata[k])) for k in ("mean", "std"))
-  images = (np.float32(digits.test.images) / 255 - mean) / std
-  outputs, _ = model.apply(params, state, jnp.asarray(images), train=False)
-  hits = np.asarray(outputs.logits).argmax(-1) == digits.test.labels
-  assert summary["test_accuracy"] == 100 * hits.mean()
   assert json.loads(metadata["class_names"]) == list(digits.class_names)
+  everything = np.arange(len(digits.test.labels))
+  tested = accuracy_of(workdir, digits.test, everything)
+  assert summary["test_accuracy"] == tested
+  chosen = data.select(1438, budget=100, val_fraction=0.2, seed=0)
+  held_out = accuracy_of(workdir, digits.train, chosen.validation)
+  assert summary["val_accuracy"] == pytest.approx(held_out)
+
+
+def test_the_folded_offset_aims_at_the_training_images(fitted, digits):
+  """Their mean logits are the mean of the teacher's answers and the labels."""
+  _, workdir = fitted
+  rows = data.select(1438, budget=100, val_fraction=0.2, seed=0).train
+  answers = table.read(workdir / "table").rows(digits.train.ids[rows]).values
+  target = (answers + np.eye(10)[digits.train.labels[rows]]) / 2
+  found = logits_of(workdir, digits.train.images[rows])
+  np.testing.assert_allclose(found.mean(0), target.mean(0), atol=2e-3)
 
 
 def test_accuracies_are_reported_with_and_without_the_offset(
-  fitted, teacher_run, tmp_path
+  fitted, teacher_run, digits, tmp_path
 ):
   summary, _ = fitted
   both = summary["offset"]
@@ -93,12 +117,15 @@ def test_accuracies_are_reported_with_and_without_the_offset(
   plain = run(
     tmp_path / "run",
     CNN,
+    LINEAR_TEACHER,
     f"--config.teacher.path={teacher_run}",
     "--config.hyper.offset=none",
     arg=QUICK + "teacher.source=checkpoint",
   )
   # The offset changes which weights are reported, not how they are trained.
   assert plain["offset"] == both
-  assert plain["test_accuracy"] == both["none"]["test"]
+  everything = np.arange(len(digits.test.labels))
+  tested = accuracy_of(tmp_path / "run", digits.test, everything)
+  assert tested == plain["test_accuracy"] == both["none"]["test"]
   assert both["none"]["test"] != both["fit"]["test"]
   assert plain["params_sha256"] != summary["params_sha256"]

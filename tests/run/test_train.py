@@ -15,20 +15,16 @@ from ckd_jax.errors import UserError
 from ckd_jax.run import checkpoint, logger
 from ckd_jax.system import files
 from tests.helpers.paths import DIGITS, ROOT
-from tests.helpers.runs import CNN, LINEAR, QUICK, contents, from_table, run
-
-
-def interrupt_after(monkeypatch, last: int):
-  """Ctrl-C while the numbers of a later step are being written."""
-  log = logger.Logger.log
-
-  def stop(self, step, **metrics):
-    if step > last:
-      raise KeyboardInterrupt
-    log(self, step, **metrics)
-
-  monkeypatch.setattr(logger.Logger, "log", stop)
-
+from tests.helpers.runs import (
+  CNN,
+  LINEAR,
+  LINEAR_TEACHER,
+  QUICK,
+  contents,
+  from_table,
+  interrupt_after,
+  run,
+)
 
 GROUPS = ("--config.hyper.estimator=groups", "--config.hyper.max_groups=500")
 
@@ -161,6 +157,7 @@ def test_a_finished_run_is_shown_again_and_left_alone(
   argv = [
     f"--config={DIGITS}:{QUICK}teacher.source=checkpoint",
     CNN,
+    LINEAR_TEACHER,
     f"--config.teacher.path={teacher_run}",
     f"--workdir={workdir}",
   ]
@@ -190,6 +187,7 @@ def test_a_refused_command_changes_no_file_of_a_run(
   argv = [
     f"--config={DIGITS}:{QUICK}teacher.source=checkpoint",
     CNN,
+    LINEAR_TEACHER,
     f"--config.teacher.path={teacher_run}",
     f"--workdir={workdir}",
     flag,
@@ -257,18 +255,3 @@ def test_one_run_directory_is_used_by_one_process(paid, tmp_path, capfd):
         second.result(timeout=2)
       assert not (tmp_path / "config.json").exists()
     assert second.result()["steps"] == 20
-
-
-@pytest.mark.parametrize("log_every", [3, 1000])
-def test_a_loss_that_is_no_number_is_never_saved(tmp_path, log_every):
-  with pytest.raises(UserError, match=r"loss is (nan|inf) at step"):
-    run(
-      tmp_path,
-      LINEAR,
-      "--config.optimizer.learning_rate=1e30",
-      "--config.schedule=constant",
-      f"--config.log_every={log_every}",
-      arg=QUICK + "method=supervised,teacher.source=none",
-    )
-  assert not (tmp_path / "checkpoints").exists()
-  assert not (tmp_path / "summary.json").exists()

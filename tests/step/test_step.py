@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ckd_jax import augment, methods, models, torch_weights
-from ckd_jax.methods import Batch, Outputs, Task
+from ckd_jax.methods import Batch, Model, Outputs, Task
 from ckd_jax.step import (
   Examples,
   Live,
@@ -22,7 +22,9 @@ from ckd_jax.step import (
   make_update,
   optimizer,
   pad,
+  runtime_task,
 )
+from tests.helpers.runs import linear
 
 SLOW = pytest.mark.slow
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -131,10 +133,10 @@ def test_six_steps_follow_pytorch(golden, name):
 
 
 def small_run(
-  method, batch_size=16, rows=40, mesh=None, live=None, padded=None
+  method, mesh=None, live=None, padded=None, model=None, trainable=None
 ):
   """A step over random images; the examples and the state it begins with."""
-  rng = np.random.default_rng(0)
+  rng, rows, batch_size = np.random.default_rng(0), 40, 16
   labels = rng.integers(0, 5, rows).astype(np.int32)
   teacher = Outputs(rng.normal(size=(rows, 5)).astype(np.float16))
   images = rng.integers(0, 256, (rows, 8, 8, 3), np.uint8)
@@ -144,7 +146,7 @@ def small_run(
     examples = pad(examples, padded)
   recipe = Recipe(
     method,
-    models.get("cnn", 5),
+    model or models.get("cnn", 5),
     task=Task(rows, 5, batch_size, 3, labels),
     augment=augment.make("crop_flip", 1),
     transform=optimizer.sgd(0.9, 5e-4),
@@ -162,7 +164,7 @@ def small_run(
   state = jax.jit(lambda key: init_state(key, recipe, examples, live=live))(key)
   if mesh is not None:
     state = jax.device_put(state, everywhere)
-  step = make_step(recipe, live=live, shard=shard)
+  step = make_step(recipe, live=live, shard=shard, trainable=trainable)
   return jax.jit(step), state, examples, key
 
 
@@ -267,6 +269,71 @@ def test_empty_rows_of_a_padded_table_change_nothing(name):
     (plain.params, metrics),
     (filled.params, same),
   )
+
+
+def test_every_step_draws_its_own_crops():
+  """The same images twice: only the number of the step differs."""
+  rows = jnp.arange(16).reshape(16, 1)
+  method = methods.make("kd")._replace(sample=lambda *args: rows)
+  step, state, examples, key = small_run(method, model=linear(5))
+  losses = [
+    float(step(state._replace(step=jnp.int32(turn)), examples, key)[1]["loss"])
+    for turn in (0, 1, 2, 0)
+  ]
+  assert len(set(losses[:3])) == 3
+  assert losses[3] == losses[0]
+
+
+def counting(num_classes):
+  """A linear student that counts its passes in its state."""
+  init, apply = linear(num_classes)
+
+  def counted(params, state, images, **options):
+    outputs, _ = apply(params, {}, images, **options)
+    return outputs, {"passes": state["passes"] + 1}
+
+  return Model(
+    lambda *args: (init(*args)[0], {"passes": jnp.int32(0)}), counted
+  )
+
+
+def test_a_level_multiplies_the_rate():
+  step, state, examples, key = small_run(methods.make("kd"), model=linear(5))
+  moves = []
+  for level in (1.0, 0.1):
+    after, metrics = step(
+      state._replace(level=jnp.float32(level)), examples, key
+    )
+    np.testing.assert_allclose(metrics["learning_rate"], 0.1 * level)
+    moved = after.params["student"]["bias"] - state.params["student"]["bias"]
+    moves.append(np.asarray(moved))
+  np.testing.assert_allclose(moves[1], 0.1 * moves[0], rtol=1e-5)
+  assert np.abs(moves[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("moving", [("weight", "bias"), ("bias",), ()])
+def test_what_is_frozen_stays(moving):
+  """Parameters one by one; the statistics with the last of them."""
+  trainable = {
+    "student": {name: name in moving for name in ("weight", "bias")},
+    "method": {},
+  }
+  step, state, examples, key = small_run(
+    methods.make("kd"), model=counting(5), trainable=trainable
+  )
+  after, _ = step(state, examples, key)
+  for name, before in state.params["student"].items():
+    moved = (after.params["student"][name] != before).any()
+    assert moved == (name in moving), name
+  assert after.model["passes"] == (1 if moving else 0)
+
+
+def test_an_epoch_has_a_step_for_the_last_images():
+  task = Task(40, 5, 16, 3, np.zeros(40, np.int32))
+  for count, steps in ((16, 1), (17, 2), (40, 3), (48, 3), (49, 4)):
+    examples = Examples(None, task.labels, count=np.int32(count))
+    found = runtime_task(task, examples)
+    assert (found.num_examples, found.steps_per_epoch) == (count, steps)
 
 
 def test_budgets_share_one_program():

@@ -36,6 +36,10 @@ def test_call_budget_plus_one_is_never_made(tmp_path, split, black_box):
   with pytest.raises(teacher.BudgetExceeded, match="call 13 was not made"):
     build(asked, split, range(20), tmp_path / "t", budget=12)
   assert box.calls == 12
+  for _ in range(2):  # the answers in the journal are spent, too
+    with pytest.raises(teacher.BudgetExceeded):
+      build(asked, split, range(20), tmp_path / "t", budget=12)
+    assert box.calls == 12
   # What was bought is kept: the right budget pays for nothing again.
   _, paid, repeated = build(asked, split, range(12), tmp_path / "t")
   assert (box.calls, paid, repeated) == (12, 4, 0)
@@ -88,7 +92,7 @@ def test_a_dead_callable_loses_nothing(tmp_path, split, black_box):
     return answers(images)
 
   box = Counting(dies)
-  with pytest.raises(UserError, match=r"failed 2 times.*no credit"):
+  with pytest.raises(UserError, match=r"failed 2 times.*no credit.*may bill"):
     build(black_box(box, retries=1), split, range(20), tmp_path / "t")
   assert box.calls == 13
   box = Counting()
@@ -127,6 +131,7 @@ BAD_ANSWERS = {
   "words": (lambda x: [["a"] * 4], "not answer with numbers"),
   "ragged": (lambda x: [[1, 2], [3]], "not answer with numbers"),
   "none": (lambda x: None, "shape|numbers"),
+  "complex": (lambda x: answers(x) + 1j, "not answer with numbers: .*complex"),
 }
 
 
@@ -135,9 +140,38 @@ def test_unusable_answers_are_not_stored(tmp_path, split, black_box, case):
   function, message = BAD_ANSWERS[case]
   with pytest.raises(UserError, match=message):
     build(black_box(function), split, range(3), tmp_path / "t")
-  # It may have cost money, so asking again is counted as a repetition.
-  _, paid, repeated = build(black_box(answers), split, range(3), tmp_path / "t")
+  # It may have cost money, so it counts against the budget, for good, and
+  # asking again is counted as a repetition.
+  for _ in range(2):
+    box = Counting()
+    with pytest.raises(
+      teacher.BudgetExceeded, match=r"call 4 was .*1 calls br"
+    ):
+      build(black_box(box), split, range(3), tmp_path / "t")
+    assert box.calls <= 2
+  _, paid, repeated = build(
+    black_box(answers), split, range(3), tmp_path / "t", max_calls=4
+  )
   assert (paid, repeated) == (3, 1)
+
+
+def test_refused_answers_are_not_forgotten_between_starts(
+  tmp_path, split, black_box, capsys
+):
+  """A teacher that answers NaN, 20 starts, a budget of 10: 10 calls."""
+  box = Counting(lambda images: answers(images) * np.nan)
+  for _ in range(20):
+    with pytest.raises(UserError, match=r"NaN|call 11 was not made"):
+      build(black_box(box), split, range(10), tmp_path / "t")
+  assert box.calls == 10
+  said = capsys.readouterr().out
+  assert "1 of them were asked about before, and no usable answer" in said
+  # A part that is settled does not settle what was wasted.
+  box = Counting()
+  build(black_box(box), split, range(1), tmp_path / "t", max_calls=11)
+  with pytest.raises(teacher.BudgetExceeded, match="10 calls brought no usabl"):
+    build(black_box(box), split, range(10), tmp_path / "t")
+  assert box.calls == 1
 
 
 def test_a_callable_that_exits_has_failed(tmp_path, split, black_box):

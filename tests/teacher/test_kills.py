@@ -1,10 +1,12 @@
 """However a build dies, no answer is bought twice."""
 
+import base64
 import json
 import os
 import subprocess
 import sys
 import textwrap
+import zlib
 
 import numpy as np
 import pytest
@@ -217,6 +219,77 @@ def test_a_journal_from_before_probabilities_had_their_own_name_is_read(
   file = tmp_path / "journal.jsonl"
   Journal(file).answer(["a"], np.arange(4.0)[None])
   new = file.read_bytes()
-  file.write_bytes(new.replace(b"values", b"logits"))
-  np.testing.assert_array_equal(Journal(file).answers["a"], np.arange(4.0))
-  assert file.read_bytes().splitlines()[-1] == new.splitlines()[-1]
+  data = np.arange(4, dtype="<f4").tobytes()
+  line = {
+    "answer": ["a"],
+    "logits": base64.b64encode(data).decode(),
+    "crc32": zlib.crc32(data),
+  }
+  for key in ("logits", "values"):
+    old = {key if k == "logits" else k: x for k, x in line.items()}
+    file.write_text(f'{{"ask": ["a"]}}\n{json.dumps(old)}\n')
+    journal = Journal(file)
+    np.testing.assert_array_equal(journal.answers["a"], np.arange(4.0))
+    assert journal.asked == {"a": 1}
+    assert file.read_bytes().splitlines()[-1] == new.splitlines()[-1]
+  line["crc32"] ^= 1
+  file.write_text(json.dumps(line) + "\n")
+  with pytest.raises(UserError, match=r"line 1 of .* is damaged"):
+    Journal(file)
+
+
+def test_every_flipped_bit_of_a_journal_is_refused(tmp_path):
+  """Of ids, answers and digests alike: no answer moves to another image."""
+  file = tmp_path / "journal.jsonl"
+  journal = Journal(file)
+  journal.ask(["train_1", "train_2"])
+  journal.answer(["train_1"], np.ones((1, 4)))
+  journal.refuse(["train_2"])
+  whole = file.read_bytes()
+  for bit in range(8 * (whole.rindex(b"\n"))):
+    damaged = bytearray(whole)
+    damaged[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(damaged)
+    try:
+      found = Journal(file)
+    except UserError as error:
+      assert str(error).startswith("line ")
+      continue
+    # A digest whose name is damaged looks like a line of before; its ids are
+    # whole, and a line that was cut in two is refused.
+    assert found.asked == journal.asked
+    assert found.refused == journal.refused
+    assert found.answers["train_1"].tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+  "line",
+  [
+    '{"ask": "abc"}',
+    '{"ask": [1]}',
+    '{"ask": {"a": 2}}',
+    '{"fail": ["never_asked"]}',
+    '{"ask": ["a"], "fail": ["a"]}',
+    '{"asked": ["a"]}',
+    "[]",
+    "3",
+    "[" * 100_000,
+    *(
+      json.dumps(
+        {
+          "answer": ["a"],
+          "values": base64.b64encode(np.asarray(x, "<f4").tobytes()).decode(),
+          "crc32": zlib.crc32(np.asarray(x, "<f4").tobytes()),
+        }
+      )
+      for x in ([], [np.nan, 1], [np.inf, 1], [1, 2, 3])
+    ),
+  ],
+  ids=lambda line: line[:20],
+)
+def test_a_line_that_no_build_wrote_is_refused_by_its_number(tmp_path, line):
+  file = tmp_path / "journal.jsonl"
+  Journal(file).answer(["b"], np.ones((1, 4)))
+  file.write_text(f"{file.read_text()}{line}\n")
+  with pytest.raises(UserError, match=r"line 2 of .*jsonl is damaged"):
+    Journal(file)

@@ -94,7 +94,7 @@ def test_a_bug_in_the_function_is_told_at_once(split, black_box, error):
     raise error("no such thing")
 
   box = Counting(broken)
-  asked = black_box(box, retries=5, back_off=100.0)
+  asked = black_box(box, retries=5, back_off=0.1)
   with pytest.raises(
     UserError, match=rf"mistake in .*test_limits.py, line \d+: {error.__name__}"
   ):
@@ -160,3 +160,74 @@ def test_probabilities_for_logits_are_told_once(
 
   box = Counting(one_by_chance)
   assert run(box, "chance") == 0
+
+
+def test_answers_that_teach_nothing_are_told_once(
+  tmp_path, split, black_box, capsys
+):
+  def run(function, name, count=20):
+    build(black_box(function), split, range(count), tmp_path / name)
+    return capsys.readouterr().err.count("teach nothing: is this the teacher?")
+
+  assert run(lambda images: np.zeros((len(images), 4)), "zeros") == 1
+  assert run(lambda images: 0 * answers(images) + np.arange(4), "alike") == 1
+  assert run(lambda images: answers(images)[:, :1] * np.ones(4), "flat") == 1
+  assert run(lambda images: np.zeros((len(images), 4)), "two", 2) == 1
+  assert run(lambda images: np.zeros((len(images), 4)), "one", 1) == 0
+  assert run(answers, "good") == 0
+
+  def first_is_black(images):
+    return answers(images) * (box.requests > 1)
+
+  box = Counting(first_is_black)
+  assert run(box, "black") == 0
+
+
+SECRET = "s3cr3tVALUE"
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    f"403 for url: https://host/v1/ask?image=3&token={SECRET}",
+    f"cannot reach https://me:{SECRET}@host/v1",
+    f"GET /v1/ask?key={SECRET} failed",
+    f"headers: {{'Authorization': 'Bearer {SECRET}', 'Accept': '*/*'}}",
+    f"api_key={SECRET} is not valid",
+    f'{{"access_token": "{SECRET}", "code": 401}}',
+    f"PASSWORD: {SECRET}",
+    f"invalid key sk-{SECRET}-0123456789abcdef0123456789",
+    f"{'x' * 300} {SECRET}",
+  ],
+)
+@pytest.mark.parametrize("error", [OSError, KeyError])
+def test_a_secret_of_the_function_is_not_told(
+  tmp_path, split, black_box, capsys, text, error
+):
+  """Neither in the line nor in any file."""
+
+  def leaky(images):
+    raise error(text)
+
+  with pytest.raises(UserError, match=error.__name__) as told:
+    build(black_box(leaky), split, range(3), tmp_path / "t")
+  assert SECRET not in str(told.value)
+  said = capsys.readouterr()
+  assert SECRET not in said.out + said.err
+  for file in tmp_path.rglob("*"):
+    assert file.is_dir() or SECRET.encode() not in file.read_bytes()
+
+
+def test_what_is_no_secret_is_told(split, black_box):
+  for text in (
+    "busy: 3 of 4 workers, try /status in 30 s",
+    "token expired",
+    "invalid literal for int() with base 10: 'abc'",
+  ):
+
+    def broken(images, text=text):
+      raise OSError(text)
+
+    with pytest.raises(UserError) as told:
+      black_box(broken).ask(split.images[:1])
+    assert text in str(told.value)

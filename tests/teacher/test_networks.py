@@ -1,6 +1,7 @@
 """Local teachers: on devices, from files, whole or pruned."""
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -212,6 +213,75 @@ def test_a_run_with_the_tensors_of_another_network(tmp_path):
     with pytest.raises(UserError, match=wrong.format(name)) as caught:
       teacher.from_run(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["os:system", "own_mark:make"])
+def test_a_file_names_no_code(tmp_path, monkeypatch, name):
+  """Only the config does: then it is called, and an exit there is one line."""
+  mark = tmp_path / "mark"
+  (tmp_path / "own_mark.py").write_text(
+    f"open({str(mark)!r}, 'w').close()\n"
+    "def make(classes):\n"
+    "  raise SystemExit(f'called with {classes}')\n"
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  called = []
+  monkeypatch.setattr(os, "system", called.append)
+  _save_run(tmp_path, model=json.dumps(name))
+  for read in (teacher.from_run, student.load_student, student.open_student):
+    with pytest.raises(UserError, match=f"names the code '{name}'"):
+      read(tmp_path)
+  assert not mark.exists() and not called
+  with pytest.raises(UserError, match=r"called with 5|is a NoneType"):
+    teacher.from_run(tmp_path, named={name})
+  with pytest.raises(UserError, match=r"called with 5|is a NoneType"):
+    student.load_student(tmp_path, network=name)
+  assert mark.exists() or called == [5, 5]
+
+
+def test_weights_that_the_run_did_not_write_are_no_teacher(tmp_path):
+  """One check for all readers, before a table could be blamed."""
+  _, params, state = _save_run(tmp_path)
+  facts = {"params_sha256": student.params_sha256(params, state)}
+  other = jax.tree.map(lambda leaf: leaf + 1, params)
+  for name in ("summary.json", "config.json"):  # of a run, of an export
+    folder = tmp_path / name.partition(".")[0]
+    folder.mkdir()
+    _save_run(folder)
+    (folder / name).write_text(json.dumps(facts))
+    teacher.from_run(folder)
+    metadata = student.load(folder / student.STUDENT)[2]
+    student.save(folder / student.STUDENT, other, state, metadata)
+    for read in (teacher.from_run, student.load_student):
+      with pytest.raises(UserError, match=rf"not what the run wrote.*{name}"):
+        read(folder)
+
+
+def test_a_flipped_bit_of_a_teacher_is_one_line(tmp_path):
+  """Of weights, names, classes, mean and shape; 200 drawn at random.
+
+  A bit of the digest's own name is without effect: the rest is as it was.
+  """
+  _, params, state = _save_run(tmp_path)
+  _, _, facts = student.load(tmp_path / student.STUDENT)
+  file = tmp_path / student.STUDENT
+  whole, draw = file.read_bytes(), np.random.default_rng(0)
+  header, refused = 8 + int.from_bytes(whole[:8], "little"), 0
+  for low, high in ((0, header), (header, len(whole))):
+    for bit in draw.integers(8 * low, 8 * high, 100):
+      damaged = bytearray(whole)
+      damaged[bit // 8] ^= 1 << bit % 8
+      file.write_bytes(damaged)
+      try:
+        *trees, found = student.load(file)
+      except UserError as error:
+        assert "\n" not in str(error), bit
+        refused += 1
+        continue
+      assert found.items() >= facts.items(), bit
+      digest = student.params_sha256(params, state)
+      assert student.params_sha256(*trees) == digest, bit
+  assert refused > 190
 
 
 def test_a_pruned_copy_lacks_the_smallest_weights_of_every_layer():
