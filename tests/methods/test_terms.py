@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ckd_jax import losses
 from ckd_jax.methods import Outputs
 from ckd_jax.methods._terms import Extra, Inputs, make_method
 from tests.helpers.arrays import log_softmax
@@ -34,6 +35,20 @@ def test_a_method_is_its_terms_and_the_extra_ones():
   labels = -rows[np.arange(len(rows)), batch.labels[:, 0]].mean()
   np.testing.assert_allclose(both, value + 2 * labels, rtol=1e-5)
   np.testing.assert_allclose(metrics["cross_entropy"], labels, rtol=1e-5)
+
+
+def test_kd_and_ckd_join_by_their_weights():
+  student, batch = batch_of()
+  value, _ = run(make_method(square), student, batch)
+  method = make_method(square, Extra(kd_weight=2.0, ckd_weight=0.5))
+  joined, (_, metrics) = run(method, student, batch)
+  logits, answers = student.logits[:, 0], batch.teachers[0].logits[:, 0]
+  one_hot = np.eye(logits.shape[-1], dtype="f4")[batch.labels[:, 0]]
+  kd = losses.kd(logits, answers).mean()
+  ckd = losses.ckd_all(logits, answers) + losses.ckd_all(logits, one_hot)
+  np.testing.assert_allclose(metrics["kd"], kd, rtol=1e-5)
+  np.testing.assert_allclose(metrics["ckd"], ckd, rtol=1e-5)
+  np.testing.assert_allclose(joined, value + 2 * kd + ckd / 2, rtol=1e-5)
 
 
 def test_what_is_logged_carries_no_gradient():

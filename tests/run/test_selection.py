@@ -1,5 +1,6 @@
 """Which weights are reported: hand-made accuracies, and hand-made logits."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -80,12 +81,16 @@ def test_a_plateau_lowers_the_level_and_the_bar_stays():
 
 
 def test_a_record_is_plain_json():
-  record, _ = judge_all([1.0, 2.0])
+  record, _ = judge_all([1.0, 3.0, 2.0])
+  record.devices, record.origin = "2 x cpu", {"images": "f00d"}
   notes = json.loads(json.dumps(record.to_json()))
   assert Record.from_json(notes) == record
+  assert Record.from_json(notes).since_best == 1  # without it a plateau waits
   # What a checkpoint of an earlier version lacks, or has beside it.
   del notes["steps"], notes["origin"]
-  assert Record.from_json(notes | {"more": 1}) == record
+  assert Record.from_json(notes | {"more": 1}) == dataclasses.replace(
+    record, origin={}
+  )
 
 
 LABELS = np.array([0, 1, 2, 0])
@@ -94,7 +99,7 @@ LEAN = np.array([0, 9, 0], np.float32)  # an offset that hides every answer
 
 
 def a_context(judged, mode="none"):
-  """Three splits, of which one has labels; parameters are the logits that they predict, by split."""
+  """Three splits, one of them with labels; parameters are logits by split."""
   return SimpleNamespace(
     programs=SimpleNamespace(
       predict=lambda params, model, split: params[split]
