@@ -94,7 +94,7 @@ LEAN = np.array([0, 9, 0], np.float32)  # an offset that hides every answer
 
 
 def a_context(judged, mode="none"):
-  """Three splits, of which one has labels; parameters are the logits that they predict, by split."""
+  """Three splits, one with labels; parameters are logits, by split."""
   return SimpleNamespace(
     programs=SimpleNamespace(
       predict=lambda params, model, split: params[split]
