@@ -200,6 +200,9 @@ def run(runs: dict, how: str, max_students: int) -> list[dict]:
     folder: config for folder, config in runs.items() if not finished[folder]
   }
   print(f"{len(runs)} runs, {len(runs) - len(open_runs)} of them finished")
+  if how == "together":
+    for why in filter(None, dict.fromkeys(map(why_apart, open_runs.values()))):
+      print(f"in turn: {why} cannot share a program", flush=True)
   for group in groups(open_runs, how, max_students):
     train_group = in_turn if len(group) == 1 else TRAINERS[how]
     for folder, results in train_group(group):
@@ -216,11 +219,9 @@ def run(runs: dict, how: str, max_students: int) -> list[dict]:
 
 def groups(runs: dict, how: str, max_students: int) -> list[dict]:
   """The runs that one program could train, at most `max_students` each."""
-  from ckd_jax.system import hosts
-
   alike: dict[str, list] = {}
   for folder, config in runs.items():
-    alone = how == "in_turn" or hosts.many() or not can_share(config)
+    alone = how == "in_turn" or not can_share(config)
     facts = configuration.flatten(configuration.to_json(config))
     kept = {key: facts[key] for key in facts if key not in _SHARED}
     key = str(folder) if alone else json.dumps(kept, sort_keys=True)
@@ -235,12 +236,24 @@ def groups(runs: dict, how: str, max_students: int) -> list[dict]:
 
 def can_share(config) -> bool:
   """Whether runs of other seeds, budgets and rates can share its program."""
-  from ckd_jax import methods
+  return not why_apart(config)
 
-  stages = methods.make(config.method, **config.hyper).stages
-  streamed = config.dataset.placement == "stream"
-  apart = config.get("batch_norm") == "device"
-  return not (stages or config.teacher.live or streamed or apart)
+
+def why_apart(config) -> str:
+  """What keeps a run out of a program with others; "" if nothing does."""
+  from ckd_jax import methods
+  from ckd_jax.system import hosts
+
+  reasons = {
+    "several hosts": hosts.many(),
+    f"stages of {config.method}": methods.make(
+      config.method, **config.hyper
+    ).stages,
+    "teacher.live": config.teacher.live,
+    "dataset.placement=stream": config.dataset.placement == "stream",
+    "batch_norm=device": config.get("batch_norm") == "device",
+  }
+  return next((what for what, holds in reasons.items() if holds), "")
 
 
 def in_turn(configs: dict):

@@ -1,7 +1,7 @@
 """Do several small students fill a chip better than one?
 
   python experiments/packing.py [--target=v5e:1x1] [--channels=16,32,64]
-    [--students=1,4,8] [--images=128] [--size=32]
+    [--students=1,4,8] [--images=128] [--size=32] [--again]
 
 One 3 x 3 convolution of each student, forward and backward in bfloat16, by the
 compiler's estimate (see compiled.py; nothing runs). `vmap` maps the convolution
@@ -9,7 +9,8 @@ over students, which makes it a grouped one. `packed` lays their channels side
 by side and fills one convolution's weights with their blocks, zeros elsewhere:
 as many channels as the matrix unit is wide, `students` times the operations.
 The floor is the larger of the useful operations over the chip's peak and the
-bytes over its bandwidth. Lines are appended to results/packing.jsonl.
+bytes over its bandwidth. A case that is compiled is a line of
+results/packing.jsonl, from which the table is printed.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import json
 import study
 
 RESULTS = study.HERE / "results" / "packing.jsonl"
+FIELDS = ("target", "images", "size", "channels", "students", "form")
 
 
 def convolve(images, weight):
@@ -100,26 +102,37 @@ def measure(form: str, channels: int, students: int, flags) -> dict:
 
 
 def main() -> None:
-  """Compiles, appends, prints."""
+  """Compiles what is missing, then prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--target", default="v5e:1x1")
   parser.add_argument("--channels", default="16,32,64")
   parser.add_argument("--students", default="1,4,8")
   parser.add_argument("--images", type=int, default=128)
   parser.add_argument("--size", type=int, default=32)
+  parser.add_argument("--again", action="store_true", help="compile all anew")
   flags = parser.parse_args()
+  if flags.again:
+    study.again(RESULTS)
   counts = [
     [int(x) for x in text.split(",")]
     for text in (flags.channels, flags.students)
   ]
-  body = []
-  for channels, students, form in itertools.product(*counts, FORMS):
-    row = measure(form, channels, students, flags)
-    print(json.dumps(row), flush=True)
+  cases = [
+    (flags.target, flags.images, flags.size, *case)
+    for case in itertools.product(*counts, FORMS)
+  ]
+  done = study.finished(RESULTS, FIELDS)
+  for case in cases:
+    if case in done:
+      continue
+    *_, channels, students, form = case
+    done[case] = measure(form, channels, students, flags)
+    print(json.dumps(done[case]), flush=True)
     with open(RESULTS, "a") as file:
-      file.write(json.dumps(row) + "\n")
-    body.append([str(value) for value in list(row.values())[2:]])
-  print(study.markdown(list(row)[2:], body))
+      file.write(json.dumps(done[case]) + "\n")
+  rows = [done[case] for case in cases]
+  body = [[str(value) for value in list(row.values())[2:]] for row in rows]
+  print(study.markdown(list(rows[0])[2:], body))
 
 
 if __name__ == "__main__":

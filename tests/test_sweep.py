@@ -184,6 +184,39 @@ def test_crews_hold_what_can_share_a_program():
   assert len(sweep.groups(runs, "in_turn", 3)) == 10
 
 
+@pytest.mark.parametrize(
+  "flags, why",
+  [
+    (["--config.batch_norm=device"], "batch_norm=device"),
+    (["--config.dataset.placement=stream"], "dataset.placement=stream"),
+    (["--config.teacher.live=True"], "teacher.live"),
+    ([], "stages of ab"),
+  ],
+)
+def test_what_cannot_share_a_program_is_said_once(
+  flags, why, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(
+    sweep,
+    "in_turn",
+    lambda runs: [(name, {"test_accuracy": 0.0}) for name in runs],
+  )
+  method = "kd" if flags else "ab"
+  runs, *_ = sweep.read(
+    [
+      f"--config={DIGITS}:{QUICK}method={method}",
+      f"--workdir={tmp_path}",
+      "--over=seed=1,2",
+      *flags,
+    ]
+  )
+  assert not any(map(sweep.can_share, runs.values()))
+  for how, count in (("together", 1), ("in_turn", 0), ("auto", 0)):
+    sweep.run(runs, how, 16)
+    said = f"in turn: {why} cannot share a program\n"
+    assert capsys.readouterr().out.count(said) == count
+
+
 def test_labels_tell_variants_apart():
   flags = ["--over=seed+budget_seed=1,2", "--over=optimizer.momentum=0.9,0.5"]
   runs, *_ = sweep.read([f"--config={DIGITS}:{QUICK}", *flags])

@@ -114,18 +114,30 @@ def _lines(
     (
       "memory",
       f"fits: {_size(total)} of {_size(place.chip.memory)} on each device: "
-      f"{_size(memory['arguments'])} state and tables, "
-      f"{_size(memory['temporary'])} temporary, {_size(beside)} images to "
-      "evaluate",
+      f"{_parts(memory, beside)}",
     ),
     ("collectives", _collectives(found["collectives"])),
     ("step", _step(found)),
   ]
 
 
+def _parts(memory: dict[str, int], beside: float) -> str:
+  """What the memory of a device holds: all that is counted, but for zeros."""
+  held = {
+    "state and tables": memory["arguments"],
+    "results": memory["results"],
+    "temporary": memory["temporary"],
+    "code": memory["code"],
+    "images to evaluate": beside,
+  }
+  return ", ".join(f"{_size(held[what])} {what}" for what in held if held[what])
+
+
 def _size(count: float) -> str:
-  """Bytes in MB or GB of the decimal kind."""
-  return f"{count / 1e6:.3g} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
+  """Bytes in kB, MB or GB of the decimal kind."""
+  if count < 1e5:
+    return f"{count / 1e3:.3g} kB"
+  return f"{count / 1e6:.3g} MB" if count < 999.5e6 else f"{count / 1e9:.2f} GB"
 
 
 def _collectives(found: dict[str, dict[str, float]]) -> str:

@@ -1,6 +1,5 @@
 """One compiled launch in numbers, for a line, a file and a check."""
 
-import math
 from typing import Any
 
 import jax
@@ -37,10 +36,7 @@ def figures(
     "kernels": round(report.kernels / steps, 1),
     "roofline": roofline(report, launch, compiled, target),
     "memory": compiled.memory,
-    "tables": sum(
-      math.prod(table.shape) * table.dtype.itemsize
-      for table in launch.tables.values()
-    ),
+    "tables": report.tables,
     "row_loops": [
       {"trips": loop.trips, "source": loop.source, unit: loop.cost / steps}
       for loop in loops

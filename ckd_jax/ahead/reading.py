@@ -20,8 +20,10 @@ COLLECTIVES = frozenset(
 _HOST = frozenset("infeed outfeed send recv".split())
 # Not copy-start: it fetches ahead what the fast memory has room for.
 _COPYING = frozenset(
-  "copy transpose reshape pad convert bitcast-convert fusion".split()
+  "copy transpose reshape pad slice convert bitcast-convert fusion".split()
 )
+# Whose results are their operands, in another order or of another type.
+_MOVING = frozenset("copy transpose convert slice bitcast".split())
 _IN_PLACE = frozenset("scatter dynamic-update-slice".split())
 # What a compiler does with kernels of its own and makes no estimate of.
 _PARTICULAR = frozenset("gather scatter sort reverse custom-call".split())
@@ -78,6 +80,7 @@ class Report(NamedTuple):
     cost: estimated cycles on a TPU; on a GPU the microseconds of fusions.
     kernels: instructions that are launched by themselves.
     bytes: that they read from main memory and write to it.
+    tables: bytes of those tables that the program is given.
     loops: all while loops.
     copies: of tables, in whole.
     collectives: {kind: {"count": n, "bytes": of results}}.
@@ -90,6 +93,7 @@ class Report(NamedTuple):
   cost: float
   kernels: int
   bytes: int
+  tables: int
   loops: tuple[Loop, ...]
   copies: tuple[Copy, ...]
   collectives: dict[str, dict[str, int]]
@@ -104,7 +108,8 @@ def read(text: str, tables: Mapping[str, Shaped]) -> Report:
 
   Args:
     text: `compiled.as_text()`.
-    tables: {name: array} of the arguments of which no copy should be made.
+    tables: {name: array} of the arguments of which no copy should be made, in
+      the shapes that are used: a table's rows may be padded.
   """
   program = parse(text)
   everything = list(scheduled(program))
@@ -114,6 +119,7 @@ def read(text: str, tables: Mapping[str, Shaped]) -> Report:
     cost=sum(one.cost for one in own),
     kernels=sum(one.times for one in kernels),
     bytes=_traffic(everything, program),
+    tables=_given(program, tables),
     loops=tuple(_loops(everything, program)),
     copies=tuple(_copies(everything, program, tables)),
     collectives=_collectives(everything, program),
@@ -152,23 +158,40 @@ def _copies(everything: Iterable[Scheduled], program: Program, tables):
     # What is written in place is no copy.
     if one.op not in _COPYING or parts & _IN_PLACE:
       continue
+    moved = parts <= _MOVING | {"parameter"}
     held = [
       (math.prod(table.shape), name)
       for name, table in tables.items()
-      if any(_holds(array, table.shape, one.op) for array in one.arrays)
+      if any(_holds(array, table.shape, moved) for array in one.arrays)
     ]
     if held:
       where = _where(one, program)
       yield Copy(max(held)[1], one.op, one.bytes, item.times, item.cost, where)
 
 
-def _holds(array: Array, table: tuple[int, ...], op: str) -> bool:
-  """Whether an array has the table's rows, and as many numbers.
+def _given(program: Program, tables: Mapping[str, Shaped]) -> int:
+  """Bytes of the arguments that are tables; jit drops what is not used."""
+  arguments = [
+    array
+    for one in program.computations[program.entry]
+    if one.op == "parameter"
+    for array in one.arrays
+  ]
+  return sum(
+    array.bytes
+    for array in arguments
+    if any(_holds(array, table.shape, False) for table in tables.values())
+  )
 
-  Another layout keeps the order of the axes: where rows come last, an array is
-  turned over, or compares a batch with all rows and is no copy.
+
+def _holds(array: Array, table: tuple[int, ...], moved: bool) -> bool:
+  """Whether an array has the table's rows, and as many numbers as are used.
+
+  Another layout keeps the order of the axes. Where rows do not come first, the
+  table is turned over if its numbers are only moved; if they are computed with,
+  a batch is compared with all rows, and that is no copy.
   """
-  places = array.shape if op in ("copy", "transpose") else array.shape[:1]
+  places = array.shape if moved else array.shape[:1]
   return table[0] in places and array.elements >= math.prod(table)
 
 

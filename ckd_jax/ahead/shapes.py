@@ -12,6 +12,7 @@ from ckd_jax.methods import Outputs
 from ckd_jax.run import Plan, Programs
 from ckd_jax.step import (
   Examples,
+  Rows,
   capacity,
   finish_stage,
   gather,
@@ -79,7 +80,7 @@ def tables(given: Arguments, streamed: bool) -> dict[str, jax.ShapeDtypeStruct]:
   """{name: array} of the arrays of which no launch should make a copy.
 
   Images, answers, and a method's large memories; not labels, which are small,
-  nor what is streamed.
+  nor what is streamed. Shapes are without the padding of `Rows`.
   """
   examples = given.examples
   held = {"images": () if streamed else examples.images}
@@ -91,11 +92,15 @@ def tables(given: Arguments, streamed: bool) -> dict[str, jax.ShapeDtypeStruct]:
     if math.prod(leaf.shape) > _LARGE
   ]
   held["memory"] = large
-  leaves = jax.tree_util.tree_flatten_with_path(held)[0]
+  leaves = jax.tree_util.tree_leaves_with_path(
+    held, is_leaf=lambda x: isinstance(x, Rows)
+  )
   return {
-    jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(
-      ".flat"
-    ): leaf
+    jax.tree_util.keystr(path, simple=True, separator="."): (
+      jax.ShapeDtypeStruct(leaf.shape, leaf.flat.dtype)
+      if isinstance(leaf, Rows)
+      else leaf
+    )
     for path, leaf in leaves
   }
 

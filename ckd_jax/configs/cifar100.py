@@ -195,4 +195,5 @@ def _set_optimizer(config: ConfigDict) -> None:
   config.dtype = "float32"
   # May be left out: config.batch_norm = "global" for statistics of the whole
   # batch, or "device" for those of each device's share, as in most PyTorch code
-  # on several GPUs: fewer messages, another result.
+  # on several GPUs: fewer messages, another result. It is about the student;
+  # the batch norms of a method's heads (ft, fitnet) see the whole batch.

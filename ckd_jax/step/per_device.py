@@ -18,7 +18,8 @@ def per_device(model: Model, mesh: Mesh) -> Model:
 
   Its batch norm then sees that share, as it does in PyTorch without SyncBN, and
   no device waits for another before the gradient. The new batch statistics are
-  the mean of all devices'.
+  the mean of all devices'. A method's heads (ft, fitnet) are no part of the
+  network: their batch norms see the whole batch.
 
   Args:
     model: the network, of any library.

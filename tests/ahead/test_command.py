@@ -1,9 +1,11 @@
 """--compile_for: every mistake is one line, and nothing is written."""
 
+import re
+
 import jax
 import pytest
 
-from ckd_jax import ahead, errors, main
+from ckd_jax import ahead, data, errors, main
 from ckd_jax.ahead import command, targets
 from ckd_jax.ahead.chips import CHIPS
 from tests.helpers.paths import DIGITS
@@ -88,6 +90,38 @@ def test_five_lines_and_nothing_written(
   assert "4 of 4" in lines[0] and "8 images, 2 on each device" in lines[1]
   assert "fits" in lines[2] and "all-reduce" in lines[3]
   assert not list(tmp_path.iterdir())
+
+
+def test_the_parts_of_the_memory_add_up(devices_here, capfd):
+  status, out, error = run(
+    capfd, "--compile_for=v5e:2x2", "--config.dataset.placement=device"
+  )
+  assert status == 0, error
+  line = out.splitlines()[2]
+  units = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
+  total, most, *parts = (
+    float(number) * units[unit]
+    for number, unit in re.findall(r"([\d.]+) (kB|MB|GB)", line)
+  )
+  assert most == 16e9 and sum(parts) == pytest.approx(total, rel=0.01)
+  # Each device evaluates a quarter of the images of 64 bytes, not the budget's
+  # alone.
+  images = 60 + len(data.load("digits").test.labels)
+  assert f"{images * 64 / 4 / 1e3:.3g} kB images to evaluate" in line
+
+
+@pytest.mark.parametrize(
+  "count, text",
+  [
+    (0, "0 kB"),
+    (1234, "1.23 kB"),
+    (99_000, "99 kB"),
+    (186_044, "0.186 MB"),
+    (999_700_000, "1.00 GB"),
+  ],
+)
+def test_sizes(count, text):
+  assert command._size(count) == text
 
 
 def test_out_of_memory_says_what_to_lower(devices_here, capfd, monkeypatch):

@@ -74,6 +74,23 @@ def test_what_is_suspicious_is_found():
   assert "negate" not in report.uncosted
 
 
+def test_copies_of_a_narrow_table():
+  """100 of 128 columns are used, and a batch of 128 is compared with it."""
+  table = {"logits": jax.ShapeDtypeStruct((53_248, 100), np.float16)}
+  report = read(program("narrow"), table)
+  found = [(copy.op, copy.bytes // 53_248) for copy in report.copies]
+  assert found == [
+    ("copy", 256),  # all columns
+    ("copy", 200),  # those that are used
+    ("slice", 200),
+    ("fusion", 400),  # to float32
+    ("fusion", 400),  # and computed with
+    ("fusion", 512),  # turned over
+  ]
+  # What is given is the table with its padding; a batch is none.
+  assert report.tables == 53_248 * 256
+
+
 def test_collectives_are_counted_once():
   assert read(program("special"), TABLE).collectives == {
     "all-reduce": {"count": 2, "bytes": 4 * (16 + 4) + 4 * 16},

@@ -63,6 +63,10 @@ def test_tables_are_named():
   made = ahead.launch(plan, here(), ahead.expected(plan)[0], times=1)
   named = {"images", "teachers.0.logits", "teachers.0.maps.0"}
   assert named <= set(made.tables)
+  rows = plan.recipe.task.num_examples
+  logits = made.tables["teachers.0.logits"]
+  assert logits.shape[1:] == (10,)  # without what pads them to 128
+  assert logits.shape[0] >= rows and logits.dtype == np.float16
 
 
 def test_a_live_teacher_is_a_part_of_the_program():
@@ -86,6 +90,7 @@ def test_figures_of_this_machine():
   assert found["collectives"]["all-reduce"]["count"] > 0
   assert found["roofline"]["operations"] > 1e4
   assert found["float64"] == 0
+  assert 0 < found["tables"] < found["memory"]["arguments"]
 
 
 def test_a_method_alone():

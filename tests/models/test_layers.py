@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ckd_jax.models import layers
 from ckd_jax.models.layers import BatchNorm, Conv, Linear, shuffle
+from ckd_jax.numerics import moments
 from tests.helpers.arrays import draw
 
 
@@ -49,6 +51,20 @@ def test_batch_norm_survives_a_mean_far_from_zero():
   wide = x.astype(np.float64)
   normal = (wide - wide.mean((0, 1, 2))) / wide.std((0, 1, 2))
   np.testing.assert_allclose(y, normal * [1, 2, 3] - [0, 1, 2], atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype, passes", [(jnp.bfloat16, 1), (jnp.float32, 2)])
+def test_batch_norm_reads_bfloat16_once(dtype, passes, monkeypatch):
+  asked = []
+
+  def spy(x, one_pass):
+    asked.append(1 if one_pass else 2)
+    return moments(x, one_pass)
+
+  monkeypatch.setattr(layers, "moments", spy)
+  x = draw(4, 2, 2, 3).astype(dtype)
+  y, _ = BatchNorm().init_with_output(jax.random.key(0), x, train=True)
+  assert asked == [passes] and y.dtype == dtype
 
 
 def test_batch_norm_of_one_value_is_finite():

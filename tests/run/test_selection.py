@@ -99,7 +99,7 @@ LEAN = np.array([0, 9, 0], np.float32)  # an offset that hides every answer
 
 
 def a_context(judged, mode="none"):
-  """Three splits, one of them with labels; parameters are logits by split."""
+  """Three splits, one with labels; parameters are logits, by split."""
   return SimpleNamespace(
     programs=SimpleNamespace(
       predict=lambda params, model, split: params[split]

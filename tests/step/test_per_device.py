@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ckd_jax import models
+from ckd_jax import data, models
 from ckd_jax.methods import Model, Outputs
-from ckd_jax.run import summary, train
-from ckd_jax.step import make_mesh, per_device
+from ckd_jax.run import programs, summary, train
+from ckd_jax.run.plan import make_plan
+from ckd_jax.step import State, make_mesh, per_device
 from tests.helpers.arrays import draw
 from tests.helpers.runs import QUICK, read
 
@@ -80,6 +81,38 @@ def test_a_run_says_so_and_learns(tmp_path, capsys):
   whole = train.run(read(flags[0], arg=arg), tmp_path / "global")
   assert apart["params_sha256"] != whole["params_sha256"]
   assert "batch_norm" not in (tmp_path / "global/config.json").read_text()
+
+
+def test_stages_have_statistics_of_each_device_too(monkeypatch):
+  plan = make_plan(
+    read(
+      "--config.student=cnn",
+      "--config.batch_norm=device",
+      arg=QUICK + "method=ab",
+    ),
+    data.load("digits"),
+  )
+  marked, made = object(), []
+
+  def make_step(recipe, **how):
+    made.append(recipe.model.apply)
+    return lambda state, examples, key: (state, {})
+
+  monkeypatch.setattr(programs, "make_step", make_step)
+  monkeypatch.setattr(
+    programs, "per_device", lambda model, mesh: model._replace(apply=marked)
+  )
+  state = State(
+    step=jnp.zeros((), jnp.int32),
+    params={"student": jnp.zeros(2), "method": {}},
+    model={},
+    method=(),
+    optimizer={"student": jnp.zeros(2), "method": {}},
+    level=jnp.ones(()),
+  )
+  programs.make_phases(plan, make_mesh(16), None, state, (), jax.random.key(0))
+  # What shows which parameters a loss reaches, and the step.
+  assert made == [marked, marked]
 
 
 def test_a_small_share_of_a_tpu_is_told():

@@ -7,7 +7,8 @@ from ckd_jax import methods
 from ckd_jax.ahead import Case
 
 RECORDED = pathlib.Path(__file__).with_name("recorded.json")
-MORE = 1.1  # times the recorded cycles that a change may cost
+MORE = 1.1  # times the recorded cycles and memory that a change may cost
+_SLACK = 2**20  # bytes of memory that it may cost beside
 # So many that no fast memory holds the tables, and no other side is as long.
 _ROWS = 53_248
 _ALL = (("estimator", "all"),)
@@ -63,6 +64,7 @@ def to_record(found: dict) -> dict:
     "cycles": found["cycles"],
     "collectives": found["collectives"],
     "loops of unknown length": len(found["endless_loops"]),
+    "temporary": found["memory"]["temporary"],
   }
 
 
@@ -83,14 +85,10 @@ def violations(found: dict, before: dict | None) -> list[str]:
     f"{copy['source']}"
     for copy in found["table_copies"]
   ]
-  temporary, held = found["memory"]["temporary"], found["tables"]
-  if held and temporary > held / 4:
-    wrong.append(
-      f"{temporary / 1e6:.0f} MB temporary beside tables of {held / 1e6:.0f}"
-    )
   wrong += [f"a transfer to or from the host: {name}" for name in found["host"]]
   if found["float64"]:
     wrong.append(f"{found['float64']} instructions give float64")
+  wrong += _too_much_memory(found, (before or {}).get("temporary"))
   if before is None:
     return [*wrong, "nothing is recorded: python -m tests.tpu.record"]
   if found["cycles"] > MORE * before["cycles"]:
@@ -100,3 +98,15 @@ def violations(found: dict, before: dict | None) -> list[str]:
     if now[what] != before[what]:
       wrong.append(f"{what}: {now[what]}, recorded {before[what]}")
   return wrong
+
+
+def _too_much_memory(found: dict, before: int | None) -> list[str]:
+  """Of temporary bytes, which must not grow with the tables' rows."""
+  temporary, held = found["memory"]["temporary"], found["tables"]
+  text = f"{temporary / 1e6:.1f} MB temporary"
+  if before is not None:
+    grown = temporary > MORE * before + _SLACK
+    return [f"{text}, recorded {before / 1e6:.1f}"] if grown else []
+  if held and temporary > held / 4:
+    return [f"{text} beside tables of {held / 1e6:.1f}"]
+  return []

@@ -36,8 +36,8 @@ def figures(**changes):
     "row_loops": [],
     "endless_loops": [],
     "table_copies": [],
-    "memory": {"temporary": 10},
-    "tables": 100,
+    "memory": {"temporary": 1_000_000},
+    "tables": 5_000_000,
     "host": [],
     "float64": 0,
     "collectives": {"all-reduce": {"count": 3.0, "bytes": 12.0}},
@@ -60,7 +60,7 @@ BEFORE = cases.to_record(figures())
       {"table_copies": [{"table": "images", "bytes": 2e6, "source": "x"}]},
       "a copy of images, 2 MB, at x",
     ),
-    ({"memory": {"temporary": 26}}, "temporary beside tables"),
+    ({"memory": {"temporary": 2_300_000}}, "2.3 MB temporary, recorded 1.0"),
     ({"host": ["outfeed.1"]}, "outfeed.1"),
     ({"float64": 2}, "float64"),
     ({"collectives": {}}, "collectives: {}"),
@@ -68,11 +68,18 @@ BEFORE = cases.to_record(figures())
   ],
 )
 def test_what_must_not_be_is_named(changes, says):
-  logits = {"table": "teachers.0.logits", "bytes": 1e6, "source": "x"}
-  fine = figures(cycles=1100, table_copies=[logits])
+  fine = figures(cycles=1100, memory={"temporary": 2_100_000})
   assert cases.violations(fine, BEFORE) == []
   (wrong,) = cases.violations(figures(**changes), BEFORE)
   assert says in wrong
+
+
+def test_temporary_memory_that_was_not_recorded_is_held_against_tables():
+  before = {key: BEFORE[key] for key in BEFORE if key != "temporary"}
+  assert cases.violations(figures(), before) == []
+  (wrong,) = cases.violations(figures(tables=3_000_000), before)
+  assert "1.0 MB temporary beside tables of 3.0" in wrong
+  assert cases.violations(figures(tables=0), before) == []
 
 
 def test_what_was_never_recorded_says_how():
