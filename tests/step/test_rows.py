@@ -20,6 +20,13 @@ def test_rows_are_those_of_the_array(shape):
   np.testing.assert_array_equal(taken, array[index])
 
 
+def test_wide_rows_are_those_of_the_array():
+  array = np.arange(3 * 160 * 150 * 3, dtype=np.int32).reshape(3, 160, 150, 3)
+  index = np.array([[2, 0]])
+  taken = jax.jit(take_rows)(Rows.of(array), index)
+  np.testing.assert_array_equal(taken, array[index])
+
+
 def test_a_padded_table_is_gathered_as_it_was():
   images = np.arange(7 * 12, dtype=np.uint8).reshape(7, 2, 2, 3)
   outputs = Outputs(draw(7, 5), draw(7, 4), (draw(7, 2, 2, 6),))
