@@ -17,6 +17,10 @@ class UserError(Exception):
   """A mistake of the user: what is wrong and what to do, in one line."""
 
 
+# What reading the facts of a damaged .json file raises.
+DAMAGED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
   """Suggests the most similar of `choices`, or lists them all."""
   choices = sorted(choices)

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 
 from ckd_jax import config as configuration
-from ckd_jax.errors import UserError
+from ckd_jax.errors import DAMAGED, UserError
 from ckd_jax.run import summary
 from ckd_jax.system import files, hosts, sealed
 
@@ -42,13 +42,7 @@ def check_workdir(
     raise UserError(
       f"cannot use {workdir}: {error.strerror}: choose another {flag_name}"
     ) from error
-  except (
-    AttributeError,
-    KeyError,
-    RecursionError,
-    TypeError,
-    ValueError,
-  ) as error:
+  except DAMAGED as error:
     raise UserError(
       f"a .json file in {workdir} is damaged: choose another {flag_name}"
     ) from error

@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from ckd_jax.errors import UserError
+from ckd_jax.errors import DAMAGED, UserError
 from ckd_jax.system import files
 
 
@@ -35,13 +35,7 @@ class Ledger:
         str(sha256): {key: int(part[key]) for key in ("rows", "repeated")}
         for sha256, part in parts.items()
       }
-    except (
-      AttributeError,
-      KeyError,
-      RecursionError,
-      TypeError,
-      ValueError,
-    ) as error:
+    except DAMAGED as error:
       raise UserError(
         f"{path} is damaged: delete it; only the number of answers that this"
         " run paid for is lost"
