@@ -9,7 +9,7 @@ from etils import epath
 from ckd_jax.config import Parser
 from ckd_jax.errors import UserError, command
 from ckd_jax.student import STUDENT, load, params_sha256, read_object, save
-from ckd_jax.system import files
+from ckd_jax.system import files, sealed
 
 DESCRIPTION = f"""\
 Copies the best student of a finished run into a folder of its own:
@@ -76,6 +76,7 @@ def run(run_dir: epath.PathLike, out: epath.PathLike) -> str:
       f"cannot make the folder {out}: {error.strerror}: give another --out"
     ) from error
   save(out / STUDENT, params, state, metadata)
+  config = sealed.seal(config)
   files.write(out / "config.json", json.dumps(config, indent=2).encode())
   files.write(out / "labels.txt", "".join(f"{x}\n" for x in labels).encode())
   load(out / STUDENT)  # what was written, not what was read

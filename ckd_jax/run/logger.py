@@ -60,7 +60,8 @@ def read_metrics(path) -> list[dict[str, Any]]:
   """The lines of a metrics file, without lines cut by a kill."""
   path = epath.Path(path)
   lines = []
-  for text in path.read_text().splitlines() if path.exists() else ():
+  data = path.read_bytes() if path.exists() else b""
+  for text in data.splitlines():
     try:
       line = json.loads(text)
     except (RecursionError, ValueError):

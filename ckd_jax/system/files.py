@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Iterator
 
@@ -111,4 +112,7 @@ def lock(folder: epath.PathLike) -> Iterator[None]:
       except BlockingIOError:
         print(f"waiting: another run is using {folder}", file=sys.stderr)
         fcntl.flock(file, fcntl.LOCK_EX)
+      for path in folder.iterdir():  # left by a process that was killed
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+          path.unlink(missing_ok=True)
     yield

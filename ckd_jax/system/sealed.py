@@ -20,6 +20,11 @@ def seal(facts: Mapping[str, Any], beside: str = "") -> dict[str, Any]:
   return bare | {KEY: hashlib.sha256(text.encode()).hexdigest()}
 
 
+def is_sealed(facts: Mapping[str, Any]) -> bool:
+  """Whether facts have a digest, and are as they were sealed."""
+  return KEY in facts and is_whole(facts)
+
+
 def is_whole(facts: Mapping[str, Any], beside: str = "") -> bool:
   """Whether facts are as they were sealed; those of older files have no seal.
 

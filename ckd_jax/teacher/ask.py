@@ -99,6 +99,11 @@ def build(
 def _existing(path, teacher: Teacher, order: Order) -> Table | None:
   """The table, if there is one, checked against the order."""
   if not table.exists(path):
+    if any(path.glob("part-*.npz")):  # a kill leaves none: it was written first
+      raise UserError(
+        f"{path} holds answers and no table.json that names them: restore it"
+        " from a copy, or choose another table.path and pay again"
+      )
     return None
   info = table.read_info(path)
   table.require(path, info, **order.facts(teacher.name, teacher.kind))

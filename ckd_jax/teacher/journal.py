@@ -38,7 +38,7 @@ class Journal:
     self.answers: dict[str, np.ndarray] = {}
     self.refused: collections.Counter[str] = collections.Counter()
     if self.path.exists():
-      for number, line in enumerate(_whole_lines(self.path.read_bytes()), 1):
+      for number, line in enumerate(_lines(self.path.read_bytes()), 1):
         try:
           self._replay(_checked(json.loads(line)))
         except (KeyError, RecursionError, TypeError, ValueError) as error:
@@ -142,6 +142,20 @@ def _checked(event: Any) -> dict[str, Any]:
   return event
 
 
-def _whole_lines(data: bytes) -> list[bytes]:
-  """The lines; the last one only if it ends, since a kill may have cut it."""
-  return [line for line in data.split(b"\n")[:-1] if line]
+def _lines(data: bytes) -> list[bytes]:
+  """The lines; of a last one without an end what is whole.
+
+  A kill may have cut it. One that is whole but for its end was not cut: its end
+  is damaged, and what it holds was paid for.
+  """
+  *lines, last = data.split(b"\n")
+  whole = [line for line in (last, last[:-1]) if _is_sealed(line)]
+  return [line for line in [*lines, *whole[:1]] if line]
+
+
+def _is_sealed(line: bytes) -> bool:
+  try:
+    event = json.loads(line)
+  except (RecursionError, ValueError):
+    return False
+  return isinstance(event, dict) and sealed.is_sealed(event)

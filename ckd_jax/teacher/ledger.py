@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from ckd_jax.errors import DAMAGED, UserError
-from ckd_jax.system import files
+from ckd_jax.system import files, sealed
 
 
 class Ledger:
@@ -30,10 +30,12 @@ class Ledger:
     if path is None or not path.exists():
       return
     try:
-      parts = json.loads(path.read_text())["parts"]
+      facts = json.loads(path.read_text())
+      if not sealed.is_whole(facts):
+        raise ValueError("it is not what was written")
       self._parts = {
         str(sha256): {key: int(part[key]) for key in ("rows", "repeated")}
-        for sha256, part in parts.items()
+        for sha256, part in facts["parts"].items()
       }
     except DAMAGED as error:
       raise UserError(
@@ -65,7 +67,7 @@ class Ledger:
     """
     self._parts[part["sha256"]] = {"rows": part["rows"], "repeated": repeated}
     if self._path is not None:
-      text = json.dumps({"parts": self._parts}, indent=1) + "\n"
+      text = json.dumps(sealed.seal({"parts": self._parts}), indent=1) + "\n"
       files.write(self._path, text.encode())
 
   def paid(self, parts: Iterable[dict[str, Any]]) -> tuple[int, int]:

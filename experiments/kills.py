@@ -1,0 +1,474 @@
+"""Is a run that was killed anywhere the run that was not?
+
+  python experiments/kills.py [COUNT] [SCENARIO ...]
+
+Sends SIGKILL to COUNT (default 200) short runs on digits, at random times and
+where the files that they write show that a certain phase has begun; gives the
+same command again until it is done, and compares with a run that nobody
+disturbed: the student's file and metrics.jsonl byte for byte, and how often the
+teacher was called, which the teacher itself counts, in a file of its own.
+Prints kills by phase and what failed; exits with 1 if anything did.
+
+Runs are forks of this process, which has imported everything and started no
+device: a start costs a second instead of five.
+"""
+
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+import numpy as np
+import sklearn.datasets  # noqa: F401, slow to import, as matplotlib
+
+from ckd_jax import errors, export, main, run, sweep  # noqa: F401
+from ckd_jax.system import hosts
+
+COUNT = "KILLS_COUNT"  # environment variable: the file in which `oracle` counts
+PART = 12  # answers made durable together
+IMAGES = 48  # that a run learns from
+SHORT = (
+  "budget=60,batch_size=8,steps=24,eval_every=8,checkpoint_every=4,log_every=1,"
+  f"teacher.part_size={PART},"
+)
+BLACK_BOX = ("teacher.source=callable", "teacher.path=kills:oracle")
+START, ASKING, TABLE, STAGE, STEPS, CHECKPOINT, END, EXPORT = (
+  "start",
+  "asking",
+  "table",
+  "stage",
+  "steps",
+  "checkpoint",
+  "end",
+  "export",
+)
+_LASTS = {TABLE: 0.002, CHECKPOINT: 0.08, EXPORT: 0.01}  # seconds, about
+PHASES = (START, ASKING, TABLE, STAGE, STEPS, CHECKPOINT, END, EXPORT)
+
+
+def oracle(images):
+  """A black box: uint8[n, 8, 8, 1] -> float[n, 10]; counts, then answers."""
+  with open(os.environ[COUNT], "a") as file:
+    file.write("".join(f"{hash(image.tobytes())}\n" for image in images))
+  time.sleep(0.004)
+  weight = np.random.default_rng(0).normal(size=(64, 10)) / 16
+  return images.reshape(len(images), -1) @ weight
+
+
+class Scenario(NamedTuple):
+  """A command that is killed.
+
+  Attributes:
+    share: of all kills, in percent.
+    arg: keys of the config, after its name.
+    at_risk: questions in flight, at most.
+    flags: of the command, beside the config and the work directory.
+    main: the command.
+    processes: that run it together.
+    runs: folders of its runs in the work directory.
+    counts: whether the teacher is `oracle`.
+    exported: whether the finished run is exported, and that is killed, too.
+  """
+
+  share: int
+  arg: str
+  at_risk: int = 1
+  flags: tuple[str, ...] = ()
+  main: Callable = main.main
+  processes: int = 1
+  runs: tuple[str, ...] = ("",)
+  counts: bool = True
+  exported: bool = False
+
+
+def black_box(method: str, *more: str) -> str:
+  return ",".join((f"method={method}", *BLACK_BOX, *more))
+
+
+def local(method: str) -> str:
+  return f"method={method},teacher.source=checkpoint,teacher.path=TEACHER"
+
+
+def scenarios() -> dict[str, Scenario]:
+  own = {"at_risk": PART, "counts": False}
+  return {
+    "ckd": Scenario(20, black_box("ckd"), exported=True),
+    "crd": Scenario(12, local("crd"), **own),
+    "rrd": Scenario(12, local("rrd"), **own),
+    "icd": Scenario(12, local("icd"), **own),
+    "fsp, a stage": Scenario(14, local("fsp"), **own),
+    "kd, streamed": Scenario(
+      13,
+      black_box("kd", "dataset.placement=stream", "teacher.concurrency=4"),
+      4,
+    ),
+    "sweep, together": Scenario(
+      11,
+      black_box("ckd"),
+      flags=("--over=seed=1,2", "--how=together"),
+      main=sweep.main,
+      runs=("seed=1", "seed=2"),
+    ),
+    "two processes": Scenario(6, black_box("ckd"), processes=2),
+  }
+
+
+class Started(NamedTuple):
+  """Processes of one command.
+
+  Attributes:
+    pids: the first of them is the one that is killed.
+    log: what all of them print.
+    began: time of the file system at their start, in nanoseconds.
+  """
+
+  pids: list[int]
+  log: pathlib.Path
+  began: int
+
+
+def start(command: Callable, argv: list[str], log: pathlib.Path, processes=1):
+  """Forks processes that run a command as a shell would."""
+  log.touch()
+  began = log.stat().st_mtime_ns
+  if processes > 1:
+    with socket.socket() as probe:
+      probe.bind(("127.0.0.1", 0))
+      port = probe.getsockname()[1]
+    argv = [
+      *argv,
+      f"--coordinator=127.0.0.1:{port}",
+      f"--processes={processes}",
+    ]
+  pids = []
+  for index in range(processes):
+    own = [*argv, f"--process={index}"] if processes > 1 else argv
+    pid = os.fork()
+    if not pid:
+      _be(command, own, log)
+    pids.append(pid)
+  return Started(pids, log, began)
+
+
+def _be(command: Callable, argv: list[str], log: pathlib.Path) -> None:
+  """The life of a forked process."""
+  status = 99
+  try:
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    status = errors.command(command, argv)
+    sys.stdout.flush()
+    if status == 0 and hosts.many():
+      jax.distributed.shutdown()
+  except BaseException:
+    traceback.print_exc()
+  finally:
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def ended(started: Started, seconds: float = 240) -> list[int]:
+  """Waits for all processes; returns their exit statuses."""
+  statuses = []
+  until = time.monotonic() + seconds
+  for pid in started.pids:
+    while not (found := os.waitpid(pid, os.WNOHANG))[0]:
+      if time.monotonic() > until:
+        os.kill(pid, signal.SIGKILL)
+      time.sleep(0.002)
+    statuses.append(os.waitstatus_to_exitcode(found[1]))
+  return statuses
+
+
+def phase(folder: pathlib.Path, began: int) -> str:
+  """What the files that a process wrote show it to be doing."""
+  fresh, folders = set(), []
+  for parent, _, names in os.walk(folder):
+    with contextlib.suppress(OSError):  # it may be replaced meanwhile
+      if os.stat(parent).st_mtime_ns >= began:
+        folders.append(pathlib.Path(parent))
+    for name in names:
+      with contextlib.suppress(OSError):
+        if os.stat(f"{parent}/{name}").st_mtime_ns >= began:
+          fresh.add(re.sub(r"^\.(.*)\.\d+\.tmp$", r"\1 half", name))
+  if fresh & {"labels.txt", "labels.txt half"} or "export" in folder.name:
+    return EXPORT
+  if any(
+    name.startswith(("student.", "curves.", "summary.")) for name in fresh
+  ):
+    return END
+  if any(
+    re.fullmatch(r"\d{8}", path.name) and not (path / "manifest.json").exists()
+    for path in folders
+  ):
+    return CHECKPOINT
+  if "metrics.jsonl" in fresh:
+    return STEPS
+  if any(name.startswith("metrics_stage") for name in fresh):
+    return STAGE
+  if any(re.match(r"(table|part).* half", name) for name in fresh):
+    return TABLE
+  if _unnamed(folder):
+    return TABLE
+  return ASKING if "journal.jsonl" in fresh else START
+
+
+def _unnamed(folder: pathlib.Path) -> bool:
+  """Whether a part is on the disk that its table.json does not name yet."""
+  for part in folder.rglob("part-*.npz"):
+    with contextlib.suppress(OSError, ValueError):
+      info = json.loads((part.parent / "table.json").read_text())
+      if int(part.stem[5:]) >= len(info["parts"]):
+        return True
+  return False
+
+
+def _is_there(folder: pathlib.Path, wanted: str, began: int) -> bool:
+  """Whether a phase has begun; the shortest one is looked for by itself."""
+  if wanted != TABLE:
+    return phase(folder, began) == wanted
+  with contextlib.suppress(OSError):
+    for table in folder.glob("table*"):
+      if any(re.match(r"\.(table|part).*tmp", x) for x in os.listdir(table)):
+        return True
+  return False
+
+
+def kill(started: Started, folder: pathlib.Path, draw, seconds: float, wanted):
+  """Kills the first process; returns the phase that it was in.
+
+  Args:
+    started: processes of a command.
+    folder: that they write to.
+    draw: random numbers.
+    seconds: that the command takes undisturbed.
+    wanted: the phase to wait for; None for a random time.
+
+  Returns:
+    The phase, or None where the command ended before.
+  """
+  first, until = started.pids[0], time.monotonic() + 240
+  moment = time.monotonic() + draw.uniform(0, seconds)
+  waiting = True
+  while waiting and time.monotonic() < until:
+    if os.waitid(os.P_PID, first, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+      return None
+    if wanted is None:
+      waiting = time.monotonic() < moment
+    else:
+      waiting = not _is_there(folder, wanted, started.began)
+    if wanted != TABLE:
+      time.sleep(0.0003)
+  if wanted is not None:
+    time.sleep(draw.uniform(0, _LASTS.get(wanted, 0.3)))
+  os.kill(first, signal.SIGKILL)
+  where = phase(folder, started.began)
+  if os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT).si_status == 9:
+    return where
+  return None
+
+
+class Trial:
+  """One scenario: its undisturbed run, kills, and what failed."""
+
+  def __init__(self, name: str, scenario: Scenario, root, teacher, draw):
+    self.name, self.scenario, self.draw = name, scenario, draw
+    self.root = root / re.sub(r"\W+", "-", name)
+    self.root.mkdir()
+    self.teacher = teacher
+    self.kills: collections.Counter[str] = collections.Counter()
+    self.failures: list[str] = []
+    self.repeated = self.runs = 0
+    self.wanted = self._wanted()
+    begin = time.monotonic()
+    self.whole = self.root / "whole"
+    self._done(self.whole)  # compiles
+    shutil.rmtree(self.whole)
+    (self.root / "whole.calls").unlink(missing_ok=True)
+    begin = time.monotonic()
+    self._done(self.whole)
+    self.seconds = time.monotonic() - begin
+
+  def _wanted(self) -> Iterator[str | None]:
+    """Phases in turn, each with a random time after it."""
+    phases = [ASKING, TABLE, STEPS, CHECKPOINT, END]
+    if "fsp" in self.name:
+      phases[3:3] = [STAGE]
+    if self.scenario.exported:
+      phases.append(EXPORT)
+    while True:
+      self.draw.shuffle(phases)
+      yield from phases
+      yield None
+      yield None
+
+  def _start(self, folder: pathlib.Path) -> Started:
+    os.environ[COUNT] = f"{folder}.calls"
+    arg = self.scenario.arg.replace("TEACHER", str(self.teacher))
+    argv = [f"--config=configs/digits.py:{SHORT}{arg}", *self.scenario.flags]
+    argv += [f"--workdir={folder}"]
+    log = pathlib.Path(f"{folder}.log")
+    return start(self.scenario.main, argv, log, self.scenario.processes)
+
+  def _export(self, folder: pathlib.Path) -> Started:
+    argv = [str(folder), f"--out={folder}-export"]
+    return start(export.main, argv, pathlib.Path(f"{folder}.log"))
+
+  def _done(self, folder: pathlib.Path) -> None:
+    """The commands to their ends."""
+    commands = [self._start, *[self._export] * self.scenario.exported]
+    for command in commands:
+      statuses = ended(command(folder))
+      if any(statuses):
+        self._fail(folder, f"ended with {statuses}")
+        return
+
+  def _fail(self, folder: pathlib.Path, what: str) -> None:
+    self.failures.append(f"{folder}: {what}")
+    print(f"FAILED {self.name}: {folder}: {what}", flush=True)
+
+  def one(self, times: int) -> None:
+    """A run that is killed so many times, or until it ends."""
+    self.runs += 1
+    folder = self.root / str(self.runs)
+    planned = [next(self.wanted) for _ in range(times)]
+    planned.sort(key=lambda one: PHASES.index(one or self.draw.choice(PHASES)))
+    before = [one for one in planned if one != EXPORT]
+    after = planned[len(before) :]
+    self._killed(self._start, folder, folder, before, self.seconds)
+    if self.scenario.exported:
+      written = folder.with_name(f"{folder.name}-export")
+      self._killed(self._export, folder, written, after, 0.3)
+    self._check(folder)
+
+  def _killed(self, command, folder, written, planned, seconds: float) -> None:
+    """Gives a command, kills it as planned, and gives it until it is done."""
+    for wanted in planned:
+      started = command(folder)
+      where = kill(started, written, self.draw, seconds, wanted)
+      statuses = ended(started)
+      if where is None:  # it was done before
+        break
+      self.kills[where] += 1
+      if any(status not in (-9, -6, 1, 2) for status in statuses):
+        self._fail(folder, f"others ended with {statuses}")
+    if any(statuses := ended(command(folder))):
+      self._fail(folder, f"ended with {statuses}")
+
+  def _check(self, folder: pathlib.Path) -> None:
+    """Compares a run that was killed with the one that was not."""
+    log = pathlib.Path(f"{folder}.log").read_text(errors="replace")
+    if "Traceback" in log or " is damaged" in log:
+      self._fail(folder, "a traceback, or damage, in its log")
+    paid = repeated = 0
+    for name in self.scenario.runs:
+      mine, other = folder / name, self.whole / name
+      wanted = sorted(path.name for path in other.glob("metrics*.jsonl"))
+      for file in ["student.safetensors", *wanted]:
+        if (mine / file).read_bytes() != (other / file).read_bytes():
+          self._fail(folder, f"{name}/{file} is another one")
+      if list(mine.rglob("*.corrupt")):
+        self._fail(folder, "a checkpoint was set aside")
+      if list(mine.rglob(".*.tmp")):
+        self._fail(folder, f"left {list(mine.rglob('.*.tmp'))}")
+      summary = json.loads((mine / "summary.json").read_text())
+      paid += summary["paid_calls"]
+      repeated += summary["repeated_calls"]
+    self._check_calls(folder, paid, repeated)
+    if self.scenario.exported:
+      mine, other = (
+        x.with_name(f"{x.name}-export") for x in (folder, self.whole)
+      )
+      for path in other.iterdir():
+        if (mine / path.name).read_bytes() != path.read_bytes():
+          self._fail(folder, f"the export's {path.name} is another one")
+
+  def _check_calls(self, folder, paid: int, repeated: int) -> None:
+    """Each question was paid once, but for what was in flight."""
+    self.repeated += repeated
+    if paid != IMAGES:
+      self._fail(folder, f"paid {paid} calls")
+    if not self.scenario.counts:
+      return
+    lines = pathlib.Path(f"{folder}.calls").read_text().splitlines()
+    if len(set(lines)) != IMAGES or not IMAGES <= len(lines) <= paid + repeated:
+      self._fail(
+        folder, f"{len(lines)} calls, {paid} paid, {repeated} repeated"
+      )
+
+  def run(self, count: int) -> None:
+    """Kills so many times, and checks what became of it."""
+    while sum(self.kills.values()) < count and len(self.failures) < 5:
+      before = sum(self.kills.values())
+      self.one(min(count - before, self.draw.randint(1, 6)))
+    killed = sum(self.kills.values())
+    if self.repeated > killed * self.scenario.at_risk:
+      self.failures.append(f"{self.repeated} calls repeated by {killed} kills")
+
+
+def a_teacher(root: pathlib.Path) -> pathlib.Path:
+  """A run whose student is a teacher."""
+  folder = root / "teacher"
+  arg = "method=supervised,teacher.source=none,budget=200,steps=20"
+  argv = [f"--config=configs/digits.py:{arg}", f"--workdir={folder}"]
+  statuses = ended(start(main.main, argv, root / "teacher.log"))
+  if any(statuses):
+    raise SystemExit((root / "teacher.log").read_text())
+  return folder
+
+
+def kill_all(count: int, names: list[str], root: pathlib.Path) -> list[str]:
+  """Runs the scenarios, prints a line for each; returns what failed."""
+  os.environ["XDG_CACHE_HOME"] = str(root / "cache")
+  os.environ["PYTHONHASHSEED"] = "0"
+  teacher, failures = a_teacher(root), []
+  total: collections.Counter[str] = collections.Counter()
+  print(f"| run | kills | {' | '.join(PHASES)} | repeated | failures |")
+  print(f"|---|{'---|' * (len(PHASES) + 3)}", flush=True)
+  for name, scenario in scenarios().items():
+    if names and name.split(",")[0] not in names:
+      continue
+    trial = Trial(name, scenario, root, teacher, random.Random(name))
+    trial.run(round(count * (100 if names else scenario.share) / 100))
+    _print(name, trial.kills, trial.repeated, len(trial.failures))
+    total.update(trial.kills)
+    total["repeated"] += trial.repeated
+    failures += trial.failures
+  repeated = total.pop("repeated", 0)
+  _print("all", total, repeated, len(failures))
+  return failures
+
+
+def _print(name: str, kills, repeated: int, failures: int) -> None:
+  cells = [sum(kills.values()), *(kills[one] for one in PHASES)]
+  print("|", " | ".join(map(str, [name, *cells, repeated, failures])), "|")
+  sys.stdout.flush()
+
+
+if __name__ == "__main__":
+  sys.path.insert(0, str(pathlib.Path(__file__).parent))
+  given = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+  place = pathlib.Path(tempfile.mkdtemp(prefix="kills-"))
+  failed = kill_all(given, sys.argv[2:], place)
+  if not failed:
+    shutil.rmtree(place)
+  sys.exit(int(bool(failed)))
