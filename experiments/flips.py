@@ -164,16 +164,19 @@ def _filled(folder: pathlib.Path, rows: int = 16, answer=oracle) -> Any:
   )
   names = tuple("abcdefghij")
   subject = table.Subject("pets", "train", split, names)
+  ledger = teacher.Ledger(folder / "calls.json")
+  if table.exists(folder / "table"):
+    ledger.adopt(table.read_info(folder / "table"))
   bought = teacher.build(
     teacher.from_function(answer, "oracle", retries=0),
     teacher.Order(subject, range(rows)),
     folder / "table",
     budget=rows,
     part_size=6,
-    ledger=teacher.Ledger(folder / "calls.json"),
+    ledger=ledger,
   )
   held = bought.table
-  return held.ids.tolist(), held.answers.values.tolist()
+  return held.ids.tolist(), held.answers.values.tolist(), bought.paid
 
 
 def _half_filled(folder: pathlib.Path) -> None:
