@@ -14,6 +14,7 @@ from ckd_jax import export, student
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
 from ckd_jax.offset import find_bias, fold
+from ckd_jax.system import sealed
 
 METADATA = {
   "model": '"resnet8"',
@@ -242,7 +243,10 @@ def test_exports_the_student_alone(run_dir, tmp_path, capsys):
   assert metadata == METADATA
   digest = student.params_sha256(params, state)
   assert digest in capsys.readouterr().out
-  assert json.loads((out / "config.json").read_text()) == {
+  config = json.loads((out / "config.json").read_text())
+  assert sealed.is_sealed(config)
+  del config["sha256"]
+  assert config == {
     "model": "resnet8",
     "classes": 3,
     "class_names": ["cat", "dog", "eel"],
@@ -255,6 +259,10 @@ def test_exports_the_student_alone(run_dir, tmp_path, capsys):
   assert (out / "labels.txt").read_text() == "cat\ndog\neel\n"
   assert len(list(out.iterdir())) == 3
   export.main([str(run_dir), f"--out={out}"])  # again
+  file = out / "config.json"
+  file.write_text(file.read_text().replace("dog", "dig"))
+  with pytest.raises(UserError, match=r"config\.json is damaged"):
+    student.load(out / "student.safetensors")
 
 
 def test_metadata_come_before_the_files_of_the_run(run_dir, tmp_path):

@@ -255,7 +255,14 @@ def _manifest(folder: epath.Path) -> dict[str, Any]:
   body = data[: data.rstrip(b"\n").rfind(b"\n")]
   if data != _seal(body):
     raise ValueError(f"{_MANIFEST} is not what was written")
-  return json.loads(body)
+  manifest = json.loads(body)
+  step = int(folder.name)
+  if not isinstance(manifest, dict) or manifest.get("step") != step:
+    raise ValueError(f"{_MANIFEST} is not of step {step}")
+  parts = ("files", "keys", "leaves", "notes")
+  if not all(isinstance(manifest.get(part), dict) for part in parts):
+    raise ValueError(f"{_MANIFEST} lacks one of {', '.join(parts)}")
+  return manifest
 
 
 def _check_files(folder: epath.Path, manifest: dict[str, Any]) -> None:

@@ -111,7 +111,8 @@ def _check_digests(path: epath.Path, found: str, metadata: dict) -> None:
     if wanted != found:
       raise UserError(
         f"{path} is not what the run wrote: sha256 {found[:12]}..., in {name} "
-        f"{str(wanted)[:12]}...; restore it from a copy, or run it again"
+        f"{str(wanted)[:12]}...; restore it from a copy, or delete {name} and"
+        " run it again"
       )
   if not sealed.is_whole(metadata, found):
     raise UserError(
@@ -131,7 +132,9 @@ def read_object(path: epath.Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or not sealed.is_whole(facts):
       raise ValueError("it is not what was written")
   except (RecursionError, ValueError) as error:
-    raise UserError(f"{path} is damaged: run it again") from error
+    raise UserError(
+      f"{path} is damaged: restore it from a copy, or run it again"
+    ) from error
   return facts
 
 

@@ -1,5 +1,7 @@
 """A checkpoint comes back bit for bit, or an older one does."""
 
+import hashlib
+import json
 import logging
 import os
 import re
@@ -131,8 +133,37 @@ def damage_empty_manifest(folder):
   (folder / "manifest.json").write_bytes(b"")
 
 
+def forge_manifest(folder, change):
+  """Another manifest, with a right digest."""
+  file = folder / "manifest.json"
+  facts = json.loads(file.read_text().rpartition("\n}")[0] + "}")
+  text = json.dumps(change(facts))
+  digest = hashlib.sha256(text.encode()).hexdigest()
+  file.write_text(f"{text}\n{digest}\n")
+
+
+def forge_step(folder):
+  forge_manifest(folder, lambda facts: facts | {"step": None})
+
+
+def forge_list(folder):
+  forge_manifest(folder, lambda facts: [facts])
+
+
+def forge_leaves(folder):
+  forge_manifest(folder, lambda facts: facts | {"leaves": 3})
+
+
 @pytest.mark.parametrize(
-  "damage", [damage_half, damage_lost_file, damage_empty_manifest]
+  "damage",
+  [
+    damage_half,
+    damage_lost_file,
+    damage_empty_manifest,
+    forge_step,
+    forge_list,
+    forge_leaves,
+  ],
 )
 def test_other_damage(tmp_path, damage):
   state = make_state()

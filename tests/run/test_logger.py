@@ -67,6 +67,16 @@ def test_a_resumed_run_writes_no_step_twice(tmp_path):
   ]
 
 
+def test_a_damaged_line_is_left_out(tmp_path):
+  """A byte that is no text, too."""
+  log = logger.Logger(tmp_path / "metrics.jsonl")
+  for step in (1, 2, 3):
+    log.log(step, loss=1.0)
+  file = tmp_path / "metrics.jsonl"
+  file.write_bytes(file.read_bytes().replace(b'"step": 2', b'"st\xe5p": 2'))
+  assert [x["step"] for x in logger.read_metrics(file)] == [1, 3]
+
+
 def test_header_is_aligned():
   assert logger.header({"student": "resnet8", "teacher calls": 1_440}) == (
     "student        resnet8\nteacher calls  1440"

@@ -45,3 +45,12 @@ def test_a_part_is_on_the_disk_before_a_table_names_it(tmp_path, synced):
     for stem in ("part-00000", "table.json")
   )
   assert part < synced.index("t") < table_json  # bytes, name, and then this
+
+
+def test_the_next_lock_removes_what_a_killed_write_left(tmp_path):
+  """And nothing else that begins with a dot."""
+  for name in (".table.json.123.tmp", ".notes.tmp", "a.123.tmp", ".hidden"):
+    (tmp_path / name).write_text("")
+  with files.lock(tmp_path):
+    names = sorted(path.name for path in tmp_path.iterdir())
+  assert names == [".hidden", ".notes.tmp", "a.123.tmp", "lock"]

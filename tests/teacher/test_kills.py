@@ -14,6 +14,7 @@ import pytest
 from ckd_jax.errors import UserError
 from ckd_jax.system import files
 from ckd_jax.teacher.journal import Journal
+from ckd_jax.teacher.ledger import Ledger
 from tests.helpers.asking import answers, build
 from tests.helpers.paths import ROOT
 
@@ -246,7 +247,7 @@ def test_every_flipped_bit_of_a_journal_is_refused(tmp_path):
   journal.answer(["train_1"], np.ones((1, 4)))
   journal.refuse(["train_2"])
   whole = file.read_bytes()
-  for bit in range(8 * (whole.rindex(b"\n"))):
+  for bit in range(8 * len(whole)):  # the last line's end, too
     damaged = bytearray(whole)
     damaged[bit // 8] ^= 1 << bit % 8
     file.write_bytes(damaged)
@@ -256,10 +257,43 @@ def test_every_flipped_bit_of_a_journal_is_refused(tmp_path):
       assert str(error).startswith("line ")
       continue
     # A digest whose name is damaged looks like a line of before; its ids are
-    # whole, and a line that was cut in two is refused.
+    # whole, and a line that was cut in two is refused. One that is whole but
+    # for its end was not cut by a kill.
     assert found.asked == journal.asked
     assert found.refused == journal.refused
     assert found.answers["train_1"].tolist() == [1.0] * 4
+
+
+def test_parts_without_their_table_are_not_paid_for_again(
+  tmp_path, split, black_box
+):
+  asked = black_box(answers)
+  build(asked, split, range(20), tmp_path / "t")
+  (tmp_path / "t" / "table.json").unlink()
+  parts = {path: path.read_bytes() for path in tmp_path.rglob("part-*")}
+  assert len(parts) == 3
+  with pytest.raises(UserError, match=r"holds answers and no table\.json"):
+    build(asked, split, range(20), tmp_path / "t")
+  assert parts == {path: path.read_bytes() for path in tmp_path.rglob("part-*")}
+
+
+def test_every_flipped_bit_of_what_a_run_paid_is_refused(tmp_path):
+  file = tmp_path / "calls.json"
+  Ledger(file).enter({"sha256": "f" * 64, "rows": 8}, 1)
+  whole = file.read_bytes()
+  part = [{"sha256": "f" * 64}]
+  for bit in range(8 * len(whole)):
+    damaged = bytearray(whole)
+    damaged[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(damaged)
+    try:
+      assert Ledger(file).paid(part) == (8, 1)  # a bit of the digest's name
+    except UserError as error:
+      assert "calls.json is damaged: delete it" in str(error)
+  facts = json.loads(whole)
+  del facts["sha256"]
+  file.write_text(json.dumps(facts))  # of before there was a digest
+  assert Ledger(file).paid(part) == (8, 1)
 
 
 @pytest.mark.parametrize(
