@@ -8,9 +8,9 @@ import safetensors.numpy
 
 from ckd_jax import errors, sweep
 from ckd_jax.errors import UserError
-from ckd_jax.run import logger, together
+from ckd_jax.run import checkpoint, logger, together
 from tests.helpers.paths import DIGITS
-from tests.helpers.runs import LINEAR, QUICK
+from tests.helpers.runs import CNN, LINEAR, QUICK
 
 
 def swept(workdir, *flags, how, method="ckd"):
@@ -138,6 +138,41 @@ def test_a_sweep_resumes_and_ends_the_same(paid, tmp_path, monkeypatch):
   assert [x["params_sha256"] for x in again] == [
     x["params_sha256"] for x in parts
   ]
+
+
+@pytest.mark.parametrize(
+  "saves", [3, pytest.param(1, marks=pytest.mark.slow)]
+)
+def test_a_kill_between_two_saves_takes_nobody_out_of_the_program(
+  saves, paid, tmp_path, monkeypatch
+):
+  """One student alone is rounded otherwise than two; they go back together."""
+  flags = (CNN, f"--config.teacher.path={paid[0]}", "--over=seed=1,2")
+  swept(tmp_path / "whole", *flags, how="together", method="kd")
+  save, left = checkpoint.save, [None] * saves
+
+  def stop(*args, **options):
+    if not left:
+      raise KeyboardInterrupt
+    left.pop()
+    save(*args, **options)
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(checkpoint, "save", stop)
+    swept(tmp_path / "parts", *flags, how="together", method="kd")
+  steps = [
+    checkpoint.latest(tmp_path / "parts" / f"seed={seed}" / "checkpoints")
+    for seed in (1, 2)
+  ]
+  assert steps == [5 * (saves + 1), 5 * (saves - 1) or None]
+  swept(tmp_path / "parts", *flags, how="together", method="kd")
+  for seed in (1, 2):
+    for name in ("student.safetensors", "metrics.jsonl"):
+      whole, parts = (
+        (tmp_path / one / f"seed={seed}" / name).read_bytes()
+        for one in ("whole", "parts")
+      )
+      assert whole == parts, (seed, name)
 
 
 @pytest.mark.parametrize(

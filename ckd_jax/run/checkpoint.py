@@ -114,7 +114,9 @@ def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
     log.setLevel(level)
 
 
-def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
+def restore(
+  directory, like, *, at_most: int | None = None
+) -> tuple[int, Any, dict[str, Any]] | None:
   """Reads the newest checkpoint that is exactly as it was written.
 
   A damaged one is renamed `*.corrupt`, with one line in the log, and the one
@@ -125,6 +127,7 @@ def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
     like: a pytree of arrays or `jax.ShapeDtypeStruct`s with the structure,
       shapes and dtypes of the state; a leaf is restored with the sharding of
       this one, or as a NumPy array where this one is.
+    at_most: the newest step that is looked for; None is any.
 
   Returns:
     (step, state, notes), or None where there is no valid checkpoint.
@@ -132,7 +135,8 @@ def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
   Raises:
     UserError: the checkpoint holds another structure, shape or dtype.
   """
-  step = _newest_valid(directory) if jax.process_index() == 0 else -1
+  primary = jax.process_index() == 0
+  step = _newest_valid(directory, at_most) if primary else -1
   if jax.process_count() > 1:  # all processes take the same step
     step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
   if step < 0:
@@ -210,8 +214,12 @@ def _steps(directory) -> list[int]:
 
 def latest(directory) -> int | None:
   """The step of the newest finished checkpoint, its bytes not yet checked."""
-  finished = [step for step in _steps(directory) if _finished(directory, step)]
-  return max(finished, default=None)
+  return max(finished(directory), default=None)
+
+
+def finished(directory) -> list[int]:
+  """The steps of all finished checkpoints, their bytes not yet checked."""
+  return [step for step in _steps(directory) if _finished(directory, step)]
 
 
 def _finished(directory, step: int) -> bool:
@@ -227,11 +235,11 @@ def _prune(directory, step: int, keep: int) -> None:
       _remove(_folder(directory, old))
 
 
-def _newest_valid(directory) -> int:
+def _newest_valid(directory, at_most: int | None) -> int:
   """The newest step whose bytes are what was written, or -1."""
-  for step in reversed(_steps(directory)):
+  for step in reversed(finished(directory)):
     folder = _folder(directory, step)
-    if not _finished(directory, step):
+    if at_most is not None and step > at_most:
       continue
     try:
       _check_files(folder, _manifest(folder))

@@ -85,14 +85,20 @@ def alone(contexts: list[RunContext], states: list[State]) -> Lanes:
   )
 
 
-def start_or_resume(run: Trainable) -> Standing:
-  """The beginning, or the newest checkpoint, after the method's stages."""
+def start_or_resume(run: Trainable, at_most: int | None = None) -> Standing:
+  """The beginning, or the newest checkpoint, after the method's stages.
+
+  Args:
+    run: ready for its first step.
+    at_most: the newest step that is resumed at; None is any.
+  """
   context = run.context
   record = selection.start(context)
   state = run_stages(context, run.workdir)
   best = {mode: selection.snapshot(context, state) for mode in record.modes}
   like = {"state": state, "best": best}
-  restored = checkpoint.restore(run.workdir / "checkpoints", like)
+  folder = run.workdir / "checkpoints"
+  restored = checkpoint.restore(folder, like, at_most=at_most)
   if restored is None:
     return Standing(0, state, best, record)
   step, trees, notes = restored

@@ -18,7 +18,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax.errors import UserError
-from ckd_jax.run import selection
+from ckd_jax.run import checkpoint, selection
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.logger import Diverged
 from ckd_jax.run.loop import Lanes, Standing, start_or_resume, train
@@ -83,10 +83,11 @@ def train_together(runs: Sequence[Run]) -> Iterator[Results]:
   with contextlib.ExitStack() as held:
     for run in runs:
       held.enter_context(files.lock(run.workdir))
-    # A kill can leave them at different checkpoints.
+    # Where a kill left no checkpoint that all of them have, some go on apart.
+    common = _common_step(runs)
     by_step: dict[int, list[tuple[Run, Standing]]] = {}
     for run in runs:
-      standing = start_or_resume(run)
+      standing = start_or_resume(run, common)
       by_step.setdefault(standing.step, []).append((run, standing))
     for step in sorted(by_step):
       group, standings = zip(*by_step[step], strict=True)
@@ -96,6 +97,22 @@ def train_together(runs: Sequence[Run]) -> Iterator[Results]:
           yield run.workdir, None
         else:
           yield run.workdir, conclude(run, ended)
+
+
+def _common_step(runs: Sequence[Run]) -> int | None:
+  """The newest step from which all runs can go on in one program.
+
+  A kill between their saves leaves some of them one checkpoint ahead of the
+  others. These go back, since fewer students in a program round differently.
+
+  Returns:
+    The step, 0 for the beginning; None where a run is further behind.
+  """
+  saved = [checkpoint.finished(run.workdir / "checkpoints") for run in runs]
+  step = min(max(steps, default=0) for steps in saved)
+  if all(step in steps or (not step and len(steps) < 2) for steps in saved):
+    return step
+  return None
 
 
 def train_faster(configs: Mapping, in_turn: InTurn) -> Iterator[Results]:

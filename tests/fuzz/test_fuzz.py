@@ -23,7 +23,7 @@ def tried(kind, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-  ("kind", "count"), [(losses, 10), (configs, 60), (files, 60)]
+  ("kind", "count"), [(losses, 10), (configs, 200), (files, 250)]
 )
 def test_a_case_is_right_or_one_line(kind, count):
   tried(kind, count)
