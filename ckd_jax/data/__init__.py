@@ -9,7 +9,7 @@ A table of answers without ids is matched to images by this order.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ckd_jax.data import builtin, folder, npz, prepared
+from ckd_jax.data import builtin, corruption, folder, npz, prepared
 from ckd_jax.data.arrays import read_arrays
 from ckd_jax.data.budget import Selection, select
 from ckd_jax.data.lazy import Lazy, memory, subset
@@ -24,6 +24,7 @@ __all__ = [
   "Member",
   "Selection",
   "Split",
+  "corruption",
   "load",
   "make_split",
   "memory",
