@@ -21,7 +21,7 @@ def imbalanced_counts(
     num_classes: number of classes.
     largest: images of the first class.
     smallest: images of the last class, at least 1.
-    exponent: above 0; the larger, the later the counts fall.
+    exponent: above 0, up to 50.
 
   Returns:
     int64[num_classes], never rising.
@@ -39,11 +39,9 @@ def imbalanced_counts(
       f"largest is {largest} and smallest is {smallest}: choose numbers with"
       " 1 <= smallest <= largest"
     )
-  last = np.float64(num_classes) ** min(exponent, 1e3)
-  if not (exponent > 0 and np.isfinite(last)):
+  if not 0 < exponent <= 50:
     raise UserError(
-      f"exponent is {exponent}: choose a number above 0, say 1, and not so"
-      " large that a float cannot hold num_classes to its power"
+      f"exponent is {exponent}: choose a number above 0, say 1, and up to 50"
     )
   if smallest == largest:
     return np.full(num_classes, largest)
@@ -52,13 +50,13 @@ def imbalanced_counts(
       f"one class cannot have {largest} and {smallest} images: give the same"
       " number twice"
     )
-  # Solved as in the public code: another way may round a half otherwise.
+  # As in the public code, to the last digit: a half may be rounded otherwise.
+  powers = np.array([c**exponent for c in range(1, num_classes + 1)], float)
   a, b = np.linalg.solve(
-    np.array([[1.0, -largest], [1.0, -smallest]]),
-    np.array([largest, smallest * last]),
+    np.array([[1, -largest], [1, -smallest]]),
+    np.array([largest, smallest * powers[-1]]),
   )
-  ranks = np.arange(1, num_classes + 1, dtype=np.float64)
-  return np.round(a / (b + ranks**exponent)).astype(np.int64)
+  return np.round(a / (b + powers)).astype(np.int64)
 
 
 def imbalanced_rows(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -83,12 +81,9 @@ def imbalanced_rows(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
       f"class {c} has {there[c]} images, but {counts[c]} are to be kept: choose"
       " a smaller `largest`"
     )
-  order = np.argsort(labels, kind="stable")
-  place = np.empty_like(order)  # of a row among those of its class
-  place[order] = (
-    np.arange(len(labels)) - (np.cumsum(there) - there)[labels[order]]
-  )
-  return np.flatnonzero(place < counts[labels])
+  order, begin = np.argsort(labels, kind="stable"), np.cumsum(there) - there
+  first = [order[b : b + n] for b, n in zip(begin, counts, strict=True)]
+  return np.sort(np.concatenate(first))
 
 
 def noise_matrix(
@@ -153,19 +148,17 @@ def noisy_labels(
   _check(num_classes, rate, kind)
   labels = _classes(labels, num_classes)
   if seed < 0:
-    raise UserError(
-      f"the noise's seed is {seed}: choose 0 or a positive number"
-    )
+    raise UserError(f"the noise's seed is {seed}: choose 0 or more")
   draws = np.random.default_rng(seed).random((*labels.shape, 2))
-  chosen, place = draws[..., 0] < rate, draws[..., 1]
+  is_drawn, place = draws[..., 0] < rate, draws[..., 1]
   if kind == "uniform":
-    drawn = (place * num_classes).astype(labels.dtype)
+    drawn = (place * num_classes).astype(int)
   elif kind == "symmetric":
-    step = 1 + (place * (num_classes - 1)).astype(labels.dtype)
-    drawn = (labels + step) % num_classes
+    step = 1 + (place * (num_classes - 1)).astype(int)
+    drawn = (labels.astype(int) + step) % num_classes
   else:
-    drawn = (labels + 1) % num_classes
-  return np.where(chosen, drawn, labels).astype(labels.dtype)
+    drawn = (labels.astype(int) + 1) % num_classes
+  return np.where(is_drawn, drawn, labels).astype(labels.dtype)
 
 
 _KINDS = ("uniform", "symmetric", "pairflip")

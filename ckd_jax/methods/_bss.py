@@ -59,6 +59,11 @@ def bss_base(
     Heo et al., arXiv 1805.05532, and its public code.
   """
   student, teacher = to_matching_float32(student_logits, teacher_logits)
+  if jnp.shape(labels) != student.shape[:-1]:
+    raise ValueError(
+      f"labels {jnp.shape(labels)} must be one for each student answer, "
+      f"{student.shape[:-1]}"
+    )
   gap = jnp.square(jax.nn.softmax(teacher) - jax.nn.softmax(student))
   is_label = jax.nn.one_hot(labels, gap.shape[-1], dtype=bool)
   gap = jnp.sum(jnp.where(is_label, 0.0, gap), axis=-1)

@@ -18,7 +18,7 @@ def embedding_match(
 ) -> jax.Array:
   """Computes how far each embedding is from the teacher's.
 
-  Value and gradient are 0 where the two are equal.
+  Where the two are equal, and not zero, value and gradient are 0.
 
   Args:
     student: [n, dim], the student's embedding after its projection.
