@@ -32,8 +32,9 @@ def of_rrd(student, teacher):
   return losses.rrd(student, teacher, queue)
 
 
-def drawn_heads(channels):
-  return losses.afd_heads(jax.random.key(0), (channels,), (channels,), dim=4)
+def heads():
+  head = [losses.AFDHead(draw(n, 3), *draw(3, 3)) for n in (4, 4, 3)]
+  return losses.AFDHeads(head[:1], head[1:2], head[2], *draw(2, 1, 3))
 
 
 def of_gate(student, teacher):
@@ -84,10 +85,10 @@ CASES = {
   "one": ((6, 5), lambda s, t: losses.one(s[None], t)),
   "one_gate": ((6, 5), of_gate),
   "one_ensemble": ((6, 5), of_ensemble),
-  "afd": ((6, 3, 3, 4), lambda s, t: losses.afd([s], [t], drawn_heads(4))),
+  "afd": ((6, 3, 3, 4), lambda s, t: losses.afd([s], [t], heads())),
   "afd_attention": (
     (6, 3, 3, 4),
-    lambda s, t: losses.afd_attention([s], [t], drawn_heads(4)),
+    lambda s, t: losses.afd_attention([s], [t], heads()),
   ),
   "counted": ((6, 5), lambda s, t: losses.counted(s, t.astype(int))),
   "crd": ((6, 5), of_crd),

@@ -39,7 +39,10 @@ def teacher_of(file):
   return apply
 
 
-@pytest.fixture(scope="module", params=["bss_linear", "bss_conv"])
+@pytest.fixture(
+  scope="module",
+  params=["bss_conv", pytest.param("bss_linear", marks=pytest.mark.slow)],
+)
 def case(request):
   facts, file = recorded(request.param)
   attack = jax.jit(

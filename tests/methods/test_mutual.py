@@ -60,14 +60,13 @@ def test_a_member_moves_towards_its_peers_and_moves_none_of_them():
   logits = draw(3, 4, 5)
   of_pairs = jax.jit(jax.jacrev(lambda x: losses.mutual(x).sum(1)))(logits)
   assert (of_pairs.any((2, 3)) == np.eye(3, dtype=bool)).all()
-  check_grads(
-    jax.jit(lambda mine: losses.mutual(jnp.stack([mine, *logits[1:]]))[0]),
-    (logits[0],),
-    1,
-    ["rev"],
-    2e-2,
-    2e-2,
-  )
+
+
+@pytest.mark.slow  # the recorded gradients say the same
+def test_the_gradient_is_a_finite_difference():
+  logits = draw(3, 4, 5)
+  loss = jax.jit(lambda x: losses.mutual(jnp.stack([x, *logits[1:]]))[0])
+  check_grads(loss, (logits[0],), 1, ["rev"], 2e-2, 2e-2)
 
 
 def test_equal_members_and_one_alone_give_zero():
