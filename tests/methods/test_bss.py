@@ -181,7 +181,8 @@ def test_base_rows_are_those_of_largest_gap():
     np.testing.assert_array_equal(found, expected)
   assert 5 < expected.sum() < 30
   assert not base(student, -teacher, labels, size=5).any()
-  equal = base(sure, sure, labels, size=5)  # of equals, the first
+  same = [x[:1].repeat(30, 0) for x in (sure, 2 * sure, labels)]
+  equal = base(*same, size=5)  # of equals, the first
   np.testing.assert_array_equal(np.flatnonzero(equal), np.arange(5))
   with pytest.raises(ValueError, match="labels"):
     losses.bss_base(student, teacher, labels[:1])
