@@ -162,10 +162,10 @@ def losses(bench: Bench, method: Method, student: str, images: int):
 
   begin = jax.jit(begin, static_argnums=1)
   *_, few = begin(jax.random.key(1), 8)
-  per_row = show(few).images.shape[1]  # through the student
+  per_row = show(few).inputs.shape[1]  # through the student
   params, state, index = begin(jax.random.key(1), images // per_row)
   batch = show(index)
-  answers = bench.outputs(student, batch.images.shape[:2], fields)
+  answers = bench.outputs(student, batch.inputs.shape[:2], fields)
 
   def graded(loss):
     def call(params, outputs, state, batch, key):

@@ -90,9 +90,9 @@ def bare_step(fit, state):
   task = runtime_task(recipe.task, fit.examples)
   index = recipe.method.sample(fit.key, jnp.int32(0), task, fit.state.method)
   batch = gather(fit.examples, index)
-  images = augment.normalise(batch.images, recipe.mean, recipe.std)
+  images = augment.normalise(batch.inputs, recipe.mean, recipe.std)
   rows = jax.NamedSharding(fit.mesh, jax.sharding.PartitionSpec("data"))
-  batch = jax.device_put(batch._replace(images=images), rows)
+  batch = jax.device_put(batch._replace(inputs=images), rows)
   update = make_update(recipe)
   keys = tuple(jax.random.split(jax.random.key(0), 3))
   step = jax.jit(
@@ -149,7 +149,7 @@ def utilisation(fit, images: int, dtype: str, step: float) -> float | None:
     fit.plan.recipe.model,
     fit.state.params["student"],
     fit.state.model,
-    fit.examples.images.shape[1:],
+    fit.examples.inputs.shape[1:],
   )
   kind = jax.devices()[0].device_kind
   peaks = (x for name, x in PEAKS.items() if kind.startswith(name))

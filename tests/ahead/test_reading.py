@@ -64,7 +64,7 @@ def test_what_is_suspicious_is_found():
   assert (copy.bytes, copy.cost, copy.source) == (
     32_768,
     700,
-    "examples.images",
+    "examples.inputs",
   )
   assert report.host == ("sent", "told")
   assert report.float64 == 1

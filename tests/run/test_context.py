@@ -28,7 +28,7 @@ def test_every_split_has_its_own_images_and_labels(digits):
     ("validation", digits.train, chosen.validation),
     ("test", digits.test, np.arange(359)),
   ):
-    np.testing.assert_array_equal(in_batches(images[name]), split.images[rows])
+    np.testing.assert_array_equal(in_batches(images[name]), split.inputs[rows])
     np.testing.assert_array_equal(labels[name], split.labels[rows])
 
 

@@ -261,7 +261,7 @@ def test_empty_rows_of_a_padded_table_change_nothing(name):
   step, state, examples, key = small_run(method)
   plain, metrics = step(state, examples, key)
   padded = pad(jax.device_get(examples), 64)
-  assert padded.images.shape[0] == 64 and padded.count == 40
+  assert padded.inputs.shape[0] == 64 and padded.count == 40
   step, state, _, key = small_run(method, padded=64)
   filled, same = step(state, padded, key)
   jax.tree.map(

@@ -40,7 +40,7 @@ def test_sharded_and_padded_answers(split, batch_size):
   """The same on one device, on four, and whatever the batch."""
   model, params, state = _network()
   needs = frozenset({"logits", "embedding", "maps"})
-  images, logits = _expected(split.images[:13])
+  images, logits = _expected(split.inputs[:13])
   alone = jax.make_mesh(
     (1,),
     ("data",),
@@ -56,11 +56,11 @@ def test_sharded_and_padded_answers(split, batch_size):
       mesh=mesh,
       needs=needs,
     )
-    found = asked.ask(split.images[:13])
+    found = asked.ask(split.inputs[:13])
     np.testing.assert_allclose(found.values, logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.maps[1], images[:, ::2], atol=1e-5)
     assert found.maps[0].shape == (13, 6, 6, 3) and found.preactivations == ()
-    bare = asked.ask(split.images[:2], needs=frozenset({"logits"}))
+    bare = asked.ask(split.inputs[:2], needs=frozenset({"logits"}))
     assert bare.embedding is None and bare.maps == ()
 
 
@@ -78,7 +78,7 @@ def test_one_shape_is_compiled(split):
     batch_size=16,
   )
   for count in (1, 16, 40):
-    asked.ask(split.images[:count])
+    asked.ask(split.inputs[:count])
   assert traces == [(16, 6, 6, 3)]
 
 
@@ -110,7 +110,7 @@ def test_white_box_table(tmp_path, split):
   build(asked, split, range(10), tmp_path / "t", needs=every)
   read, paid, _ = build(asked, split, range(20), tmp_path / "t")
   assert paid == 10
-  images, logits = _expected(split.images[:20])
+  images, logits = _expected(split.inputs[:20])
   np.testing.assert_allclose(read.answers.values, logits, rtol=2e-3, atol=2e-3)
   np.testing.assert_allclose(read.answers.maps[0], images, atol=2e-3)
   assert read.info["fields"] == ["embedding", "logits", "maps_0", "maps_1"]
