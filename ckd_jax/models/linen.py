@@ -33,7 +33,10 @@ def model(
   # Under jit, init's unused forward pass is removed.
   @partial(jax.jit, static_argnums=(1, 2))
   def make(key: jax.Array, structure, shapes) -> tuple[Any, Any]:
-    zeros = [jnp.zeros(shape, kind) for shape, kind in shapes]
+    zeros = [
+      jnp.zeros(shape, jax.dtypes.canonicalize_dtype(kind))
+      for shape, kind in shapes
+    ]
     inputs = _cast(jax.tree.unflatten(structure, zeros), dtype)
     variables: Any = module.init(key, inputs, **mode(False))
     # Plain arrays, without the axis names that flax may wrap around them.

@@ -87,8 +87,8 @@ class Transformer(nn.Module):
     Returns:
       `Outputs`: logits float32[n, num_classes] and embedding float32[n, width],
       the mean over the tokens of a text, zeros where it has none. If causal,
-      logits float32[n, length, num_classes], each of the token that follows, and
-      no embedding. Padding changes no token's answer, and no row another's.
+      logits float32[n, length, num_classes], each of the token that follows,
+      and no embedding. Padding changes no token's answer, no row another's.
 
     Raises:
       ValueError: texts are longer than `length`.

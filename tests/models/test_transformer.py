@@ -151,20 +151,20 @@ def test_mixed_texts(name):
   close(itself, alone)
 
 
-def test_a_mixture_is_of_word_embeddings():
-  """One-hot tokens times the table, mixed, plus positions, by hand."""
+@pytest.mark.parametrize("partner", [8, 0])
+def test_a_mixture_is_of_word_embeddings(partner):
+  """One-hot tokens times the table, mixed, by hand; padding is no word."""
   _, params, _ = network("transformer_tiny")
-  model = models.get("transformer_tiny", 3, vocabulary=VOCABULARY + 1, length=7)
   # Each text is one token, so that their mixture is one word of another table.
-  first, second = (np.full((1, 1), word, np.int32) for word in (3, 8))
-  half = answer("transformer_tiny", mixed(first, second, 0.25)).logits
+  first, second = (np.full((1, 1), word, np.int32) for word in (3, partner))
   table = params["embed"]["embedding"]
   shares = np.zeros(VOCABULARY)
-  shares[[3, 8]] = 0.25, 0.75
-  table = jnp.concatenate([table, (shares @ table)[None]])
-  longer = params | {"embed": {"embedding": table}}
-  word = np.full((1, 1), VOCABULARY, np.int32)
-  outputs, _ = model.apply(longer, {}, word, train=False)
+  shares[3], shares[8] = 0.25, 0.75 * (partner > 0)
+  other = {"embedding": table.at[5].set(shares @ table)}
+  apply = network("transformer_tiny")[2]
+  word = np.full((1, 1), 5, np.int32)
+  outputs, _ = apply(params | {"embed": other}, {}, word, train=False)
+  half = answer("transformer_tiny", mixed(first, second, 0.25)).logits
   close(outputs.logits, half)
 
 
