@@ -69,7 +69,7 @@ def make_split(
   """
   given, ids = np.asarray(labels), np.asarray(ids, str)
   labels = given.astype(np.int32)
-  differs = (labels != given).reshape(len(ids), -1).any(1)
+  differs = (labels != given).any(tuple(range(1, labels.ndim)))
   if (wrong := np.flatnonzero(differs)).size:
     raise UserError(
       f"the label of {ids[wrong[0]]} is {given[wrong[0]]}: number the classes"

@@ -14,6 +14,7 @@ from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.loop import Standing
 from ckd_jax.run.plan import About, Plan
+from ckd_jax.run.record import Record
 from ckd_jax.step import measures
 from ckd_jax.system import hosts
 
@@ -151,18 +152,7 @@ def finish(
   """
   about, record = plan.about, ended.record
   params, model_state = _export_best(plan, dataset, context, ended, workdir)
-  test = _measured(context, "test", params, model_state, answers.test_outputs)
-  train = _measured(
-    context,
-    "train",
-    params,
-    model_state,
-    answers.teachers[0] if answers.teachers else None,
-  )
-  metric = next(iter(train.figures))
-  chosen = record.modes[plan.offset.mode]
   rate = record.timed_steps / max(record.timed_seconds, 1e-9)
-  fitted = context.target is not None
   return {
     "dataset": about.dataset,
     "student": about.student,
@@ -176,19 +166,7 @@ def finish(
     "budget_seed": about.budget_seed,
     **_cost_of(answers, record.steps * context.images_per_step),
     "steps": record.steps,
-    "metric": metric,
-    **{f"test_{name}": value for name, value in test.figures.items()},
-    f"test_{metric}": chosen.test,
-    f"val_{metric}": chosen.val,
-    f"last_test_{metric}": chosen.last_test,
-    "best_step": chosen.step,
-    "offset": record.to_json()["modes"] if fitted else None,
-    "test_top5_accuracy": test.classes.get("top5"),
-    "test_calibration_error": test.classes.get("calibration_error"),
-    "test_agreement": test.classes.get("agreement"),
-    f"train_{metric}": train.figures[metric],
-    "train_agreement": train.classes.get("agreement"),
-    f"teacher_test_{metric}": answers.test_accuracy,
+    **_figures(answers, context, record, params, model_state),
     "train_seconds": round(record.train_seconds, 3),
     "evaluation_seconds": round(record.evaluation_seconds, 3),
     # CPU time of all cores: other programs change it less than wall time.
@@ -203,6 +181,34 @@ def finish(
     "devices": context.devices,
     "dtype": about.dtype,
     "jax": jax.__version__,
+  }
+
+
+def _figures(
+  answers: Collected, context: RunContext, record: Record, params, model_state
+) -> dict[str, Any]:
+  """How good the chosen student is; `metric` names the figure that chose it."""
+  teacher = answers.teachers[0] if answers.teachers else None
+  weights = params, model_state
+  train = _measured(context, "train", *weights, teacher)
+  test = _measured(context, "test", *weights, answers.test_outputs)
+  metric = next(iter(train.figures))
+  chosen = record.modes[context.plan.offset.mode]
+  fitted = context.target is not None
+  return {
+    "metric": metric,
+    **{f"test_{name}": value for name, value in test.figures.items()},
+    f"test_{metric}": chosen.test,
+    f"val_{metric}": chosen.val,
+    f"last_test_{metric}": chosen.last_test,
+    "best_step": chosen.step,
+    "offset": record.to_json()["modes"] if fitted else None,
+    "test_top5_accuracy": test.classes.get("top5"),
+    "test_calibration_error": test.classes.get("calibration_error"),
+    "test_agreement": test.classes.get("agreement"),
+    f"train_{metric}": train.figures[metric],
+    "train_agreement": train.classes.get("agreement"),
+    f"teacher_test_{metric}": answers.test_accuracy,
   }
 
 

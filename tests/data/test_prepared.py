@@ -72,7 +72,7 @@ def test_tfds_is_silent_and_needs_no_tensorflow(tmp_path, tiny_set):
   script = """
 import sys
 from ckd_jax import data
-slow = {"tensorflow_datasets", "sklearn", "jax"} & set(sys.modules)
+slow = {"tensorflow_datasets", "sklearn"} & set(sys.modules)
 assert not slow, slow
 assert data.load("tiny_set").train.inputs.shape == (25, 8, 8, 3)
 assert "tensorflow" not in sys.modules
