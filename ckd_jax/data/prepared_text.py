@@ -64,19 +64,17 @@ def _columns(name: str, features, options: TextOptions) -> tuple[str, ...]:
 
 def _texts(name: str, builder, split: str, wanted: tuple) -> Texts:
   columns, label = wanted
-  names = builder.info.features[label].names if label else ()
+  known = builder.info.features[label].names if label else ()
   examples = list(prepared.batched(prepared.source(builder, split)))
   ids, order = prepared.canonical(
     split, [_id(split, row, example) for row, example in enumerate(examples)]
   )
-  examples = [examples[row] for row in order]
-  texts = [
-    joined([_decoded(example[key]) for key in columns]) for example in examples
-  ]
-  labels = [
-    names[example[label]] if label and example[label] >= 0 else ""
-    for example in examples
-  ]
+  texts, labels = [], []
+  for example in (examples[row] for row in order):
+    texts.append(joined([_decoded(example[key]) for key in columns]))
+    # A hidden label is -1: no class.
+    shown = label and example[label] >= 0
+    labels.append(str(known[example[label]]) if shown else "")
   return Texts(texts, labels, f"dataset {name}, {split}", ids.tolist())
 
 
