@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ckd_jax.data import builtin, folder, npz, prepared
+from ckd_jax.data import text as text_folder
 from ckd_jax.data.arrays import read_arrays
 from ckd_jax.data.budget import Selection, select
 from ckd_jax.data.image_view import ImageView
@@ -18,6 +19,8 @@ from ckd_jax.data.judges import Judge, accuracy
 from ckd_jax.data.lazy import Lazy, memory
 from ckd_jax.data.members import Member, read_members
 from ckd_jax.data.split import Parts, Split, make_split
+from ckd_jax.data.text import TextOptions
+from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.view import View, shown
 from ckd_jax.errors import UserError
 
@@ -30,6 +33,8 @@ __all__ = [
   "Member",
   "Selection",
   "Split",
+  "TextOptions",
+  "TokenView",
   "View",
   "accuracy",
   "count",
@@ -58,6 +63,7 @@ class Dataset(NamedTuple):
     class_names: in the order of the labels.
     view: what a network is shown of the inputs; None: images as they are.
     judge: measures answers about a split.
+    notes: what a user should know of it, one line each.
   """
 
   name: str
@@ -66,6 +72,13 @@ class Dataset(NamedTuple):
   class_names: tuple[str, ...]
   view: View | None = None
   judge: Judge = accuracy
+  notes: tuple[str, ...] = ()
+
+  @property
+  def num_classes(self) -> int:
+    """Length of the logits; of a language model, the vocabulary."""
+    sizes = self.shown().options()
+    return len(self.class_names) or sizes["vocabulary"]
 
   def shown(self) -> View:
     """What a network is shown, before a config says more of images."""
@@ -78,6 +91,7 @@ def load(
   path: str | None = None,
   image_size: int | None = None,
   lazy: bool | None = None,
+  text: TextOptions | None = None,
 ) -> Dataset:
   """Reads a data set.
 
@@ -94,6 +108,7 @@ def load(
     lazy: whether images of a folder or of tensorflow-datasets stay in their
       files and are decoded on access; None: if a set of tensorflow-datasets
       would take more than a quarter of this machine's memory.
+    text: how texts become tokens; None: the set is one of images.
 
   Returns:
     A `Dataset`. Greyscale images keep their one channel.
@@ -101,6 +116,12 @@ def load(
   Raises:
     UserError: the set is unknown, not prepared, damaged or not usable.
   """
+  if text is not None:
+    return _load_text(name, path, text)
+  if name == "text":
+    raise UserError(
+      "dataset text needs a section dataset.text: begin with configs/sst2.py"
+    )
   if image_size is not None and image_size < 1:
     raise UserError(f"dataset.image_size is {image_size}: give pixels, say 32")
   if name in builtin.SOURCES:
@@ -120,6 +141,20 @@ def load(
     ours = [*builtin.SOURCES, *_FILES]
     parts = prepared.read(name, path, image_size, lazy, other_names=ours)
   return _checked(Dataset(name, *parts), path)
+
+
+def _load_text(name: str, path: str | None, options: TextOptions) -> Dataset:
+  if name in (*builtin.SOURCES, *_FILES):
+    raise UserError(
+      f"dataset {name} holds images, and dataset.text is about texts: name"
+      " text, or a set of tensorflow-datasets"
+    )
+  if not path:
+    raise UserError(
+      "dataset text needs dataset.path: a folder with train.tsv and test.tsv"
+    )
+  found = text_folder.read(path, options)
+  return Dataset(name, *found)
 
 
 _FILES: dict[str, tuple[Callable[..., Parts], str]] = {
@@ -161,4 +196,6 @@ def view_of(facts: dict[str, str]) -> View:
   Raises:
     LookupError, TypeError, ValueError: an entry is missing or makes no sense.
   """
+  if "vocabulary" in facts:
+    return TokenView.from_facts(facts)
   return ImageView.from_facts(facts)
