@@ -51,6 +51,8 @@ def test_likelihood():
     nats = -np.log([0.5, 0.8, 0.3]).mean()
     assert found["minus_nats_per_token"] == pytest.approx(-nats)
     assert found["exact_match"] == 50.0
+  right = likelihood(np.log(probs), split([[0, 1], [0, -1]]))
+  assert right["exact_match"] == 100.0
   nothing = likelihood(np.log(probs), split([[-1, -1], [-1, -1]]))
   assert nothing["minus_nats_per_token"] == 0
 
@@ -98,6 +100,14 @@ def test_a_first_hit_beyond_ten_counts_for_the_recall_alone():
   judge = ranking({"q": {"d11": 1}}, names)
   found = judge(-np.arange(12.0)[None], split([0], ["q"]))
   assert found == {"ndcg@10": 0, "mrr@10": 0, "recall@100": 1}
+
+
+def test_equal_scores_rank_by_document():
+  names = [f"d{place}" for place in range(100)]
+  for depth, found in ((11, 0), (12, 1)):
+    judge = ranking({"q": {"d11": 1}}, names, depth=depth)
+    figures = judge(np.zeros((1, 100)), split([0], ["q"]))
+    assert figures[f"recall@{depth}"] == found
 
 
 def test_queries_that_nobody_judged_are_judged_by_their_labels():

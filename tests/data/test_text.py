@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -114,6 +115,11 @@ def test_columns_of_other_names(tmp_path):
   )
 
 
+def test_a_row_ends_at_a_line_feed_alone(tmp_path):
+  path = folder(tmp_path, train__tsv="text\tlabel\na\rb\x0bc\x85d\tfine\n")
+  assert read(path, OPTIONS).train.questions.tolist() == ["a\rb\x0bc\x85d"]
+
+
 def test_texts_of_a_language_model(tmp_path):
   path = folder(
     tmp_path, train__tsv=None, train__txt="ab\nba\n", test__tsv="text\na\tb\n"
@@ -215,7 +221,13 @@ def test_a_small_file_is_not_unpacked_to_a_large_one(tmp_path, monkeypatch):
   monkeypatch.setattr(text_files, "memory", lambda: 8 * 10_000)
   line = lzma.compress(b"label\ttext\n1\t" + b"a" * 10**7)
   files = {"train__tsv": None, "train__tsv__xz": line}
-  assert "more than this machine's memory" in error(folder(tmp_path, **files))
+  path = folder(tmp_path, **files)
+  tracemalloc.start()
+  try:
+    assert "more than this machine's memory" in error(path)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+  finally:
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
