@@ -74,6 +74,11 @@ class Dataset(NamedTuple):
   judge: Judge = accuracy
   notes: tuple[str, ...] = ()
 
+  @property
+  def num_classes(self) -> int:
+    """Length of the logits; of a language model, the vocabulary."""
+    return len(self.class_names) or self.shown().options()["vocabulary"]
+
   def shown(self) -> View:
     """What a network is shown, before a config says more of images."""
     return self.view or ImageView.plain(self.train.inputs)
@@ -149,8 +154,7 @@ def _load_texts(
   """A set of texts, of files or of tensorflow-datasets."""
   if options is None:
     raise UserError(
-      "dataset text needs the block dataset.text (tokens, vocabulary_size,"
-      " length)"
+      "dataset text needs a section dataset.text: begin with configs/sst2.py"
     )
   if name in (*builtin.SOURCES, *_FILES):
     raise UserError(

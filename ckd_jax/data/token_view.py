@@ -27,7 +27,7 @@ class TokenView(NamedTuple):
 
   @property
   def kind(self) -> str:
-    return "tokens"
+    return "texts"
 
   def __call__(self, key: jax.Array | None, tokens: jax.Array) -> jax.Array:
     del key  # texts are not varied
