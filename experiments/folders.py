@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ckd_jax import config, export, report, student, table, teacher
+from ckd_jax.data import Split
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model, Outputs
 from ckd_jax.run import logger, run
@@ -132,16 +133,9 @@ def _an_export(folder: pathlib.Path) -> None:
   shutil.rmtree(folder / "run")
 
 
-class _Split(NamedTuple):
-  images: np.ndarray
-  labels: np.ndarray
-  ids: np.ndarray
-  fingerprint: str
-
-
 def _filled(folder: pathlib.Path, rows: int = 16, answer=oracle) -> Any:
   """The answers about the first images, asked for as far as they lack."""
-  split = _Split(
+  split = Split(
     IMAGES,
     np.zeros(16, np.int32),
     np.asarray([f"train_{row}" for row in range(16)]),

@@ -12,10 +12,20 @@ from ckd_jax import losses
 from tests import test_bounds
 
 DTYPES = (np.float32, ml_dtypes.bfloat16, np.float16)
-POINTWISE = (  # [n]; the others are scalars
+POINTWISE = (  # [n]
   *("kd", "logit_mse", "dkd", "hint", "attention_transfer", "vid", "nst"),
-  *("factor_transfer", "activation_boundary", "fsp"),
+  *("factor_transfer", "activation_boundary", "fsp", "afd", "bss"),
+  *("generalized_jsd", "reverse_kl", "skew_kl", "skew_reverse_kl"),
+  "embedding_match",
 )
+OWN_SHAPES = {  # at inputs of [6, 5] or [6, 3, 3, 4]; the others are scalars
+  "mutual": (2, 6),
+  "one": (1, 6),
+  "one_gate": (6, 2),
+  "one_ensemble": (6, 5),
+  "afd_attention": (6, 1, 1),
+  "fitted_offset": (5,),
+}
 LOGITS = ("kd", "logit_mse", "dist", "dkd", "r2kd_value", "r2kd_rank")
 ANY_ROWS = (*LOGITS, "icd", "pkt", "correlation_congruence", "rkd", "infoflow")
 SHAPES = ((6, 5), (1, 5), (6, 1), (6, 2), (1, 1))
@@ -107,8 +117,8 @@ def check(case) -> None:
   else:
     teacher = numbers(shape, *second, dtype)
   (_, value), gradients = graded(name)(student, teacher)
-  wanted = shape[:1] if name in POINTWISE else ()
-  wanted = shape[1:] if name == "fitted_offset" else wanted
+  of_rows = name.split()[0] in POINTWISE
+  wanted = shape[:1] if of_rows else OWN_SHAPES.get(name, ())
   assert value.shape == wanted, (name, value.shape)
   assert value.dtype == jnp.float32, (name, value.dtype)
   assert np.isfinite(value).all(), f"{name}: {value}"
