@@ -124,10 +124,12 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "schedule_hyper.warmup_fraction": _SHARE,
   "dtype": ("bfloat16", "float32"),
   "batch_norm": ("device", "global"),
+  "bad_numbers": ("raise", "rollback", "skip"),
 }
 
 # Keys that a config may leave out, and their defaults.
 OPTIONAL = {
+  "bad_numbers": "raise",
   "batch_norm": "global",
   "optimizer.name": "sgd",
   "teacher.max_calls": None,  # of a whole number

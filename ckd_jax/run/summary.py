@@ -12,8 +12,9 @@ from ckd_jax.data import Dataset
 from ckd_jax.models import cost
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import RunContext
-from ckd_jax.run.loop import Standing
 from ckd_jax.run.plan import About, Plan
+from ckd_jax.run.record import Record
+from ckd_jax.run.standing import Standing
 from ckd_jax.step import measures
 from ckd_jax.system import hosts
 
@@ -174,7 +175,7 @@ def finish(
     "budget": about.budget,
     "budget_seed": about.budget_seed,
     **_cost_of(answers, record.steps * context.images_per_step),
-    "steps": record.steps,
+    **_steps(record),
     "test_accuracy": chosen.test,
     "val_accuracy": chosen.val,
     "last_test_accuracy": chosen.last_test,
@@ -200,6 +201,14 @@ def finish(
     "devices": context.devices,
     "dtype": about.dtype,
     "jax": jax.__version__,
+  }
+
+
+def _steps(record: Record) -> dict[str, int]:
+  return {
+    "steps": record.steps,
+    "skipped_steps": record.skipped,
+    "rollbacks": record.rollbacks,
   }
 
 
@@ -261,6 +270,7 @@ def result(summary: dict[str, Any]) -> Lines:
     ("agreement on training images", _percent(summary["train_agreement"])),
     ("agreement on test images", _percent(summary.get("test_agreement"))),
     ("teacher calls", summary["teacher_calls"]),
+    *_bad_numbers(summary),
     ("training", f"{summary['train_seconds']:.1f} s"),
     ("speed", f"{summary['images_per_second']:,.0f} images/s"),
     ("student", f"sha256 {summary['params_sha256']}"),
@@ -273,6 +283,15 @@ def result(summary: dict[str, Any]) -> Lines:
       )
     )
   return lines
+
+
+def _bad_numbers(summary: dict[str, Any]) -> Lines:
+  """What came of numbers that were not finite; nothing if all were."""
+  lines = [
+    ("steps skipped", summary.get("skipped_steps")),  # older runs have none
+    ("ways back", summary.get("rollbacks")),
+  ]
+  return [(name, count) for name, count in lines if count]
 
 
 def _percent(value: float | None) -> str | None:
