@@ -259,7 +259,7 @@ def _leave_off(
 ) -> None:
   """Checkpoints every student, at whatever step that is."""
   for student in students:
-    if not student.intervals.is_saved(step):  # or it was written just now
+    if not step or not student.intervals.is_saved(step):  # or just written
       student.save(step, lanes.take(state, places[student]))
 
 

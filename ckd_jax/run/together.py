@@ -86,11 +86,11 @@ def train_together(runs: Sequence[Run]) -> Iterator[Results]:
   with contextlib.ExitStack() as held:
     for run in runs:
       held.enter_context(files.lock(run.workdir))
-    stop = held.enter_context(stoppable())
     todo: list[tuple[Run, int | None]] = [(run, None) for run in runs]
     try:
-      while todo:
-        yield from _trained(todo, stop)
+      with stoppable() as stop:
+        while todo:
+          yield from _trained(todo, stop)
     except KeyboardInterrupt as stopped:
       where = checkpoint.where_it_stands(runs[0].workdir)
       name = runs[0].workdir.name
@@ -116,7 +116,8 @@ def _trained(
     group, standings = zip(*by_step[step], strict=True)
     for run, ended in train(group, standings, stop, vmapped):
       if not isinstance(ended, Diverged):
-        yield run.workdir, conclude(run, ended, stop)
+        # Not stopped on the way: the others would lose their last steps.
+        yield run.workdir, conclude(run, ended, Stop([]))
         continue
       try:
         todo.append((run, rollbacks_after(run, ended)))
