@@ -85,7 +85,7 @@ def train_together(runs: Sequence[Run]) -> Iterator[Results]:
     )
   with contextlib.ExitStack() as held:
     for run in runs:
-      held.enter_context(files.lock(run.workdir))
+      held.enter_context(files.lock(run.workdir, wait=False))
     todo: list[tuple[Run, int | None]] = [(run, None) for run in runs]
     try:
       with stoppable() as stop:

@@ -52,6 +52,7 @@ def run(
   *,
   given: Given = NOTHING,
   flag_name: str = "--workdir",
+  wait: bool = False,
 ) -> dict[str, Any]:
   """Distils a student as `config` says; returns what summary.json holds.
 
@@ -63,6 +64,8 @@ def run(
     workdir: folder for everything that the run writes.
     given: objects of a Python program, in place of names in the config.
     flag_name: the setting that names the folder, for messages.
+    wait: whether to wait for another process that uses the folder, as runs do
+      that share a teacher.
 
   Raises:
     UserError: anything that the user can mend.
@@ -70,7 +73,7 @@ def run(
   workdir = epath.Path(workdir)
   check_workdir(workdir, config, flag_name)  # before any waiting
   hosts.assert_equal("values in its config", configuration.digest(config))
-  with claimed(workdir, flag_name):
+  with claimed(workdir, flag_name, wait=wait):
     finished = check_workdir(workdir, config, flag_name)
     if finished is not None:
       console.say(f"{workdir} is finished")
@@ -209,7 +212,7 @@ def ask_teacher(
         console.say(f"the teacher, {name}, was trained in {path}")
       else:
         console.say(f"the teacher, {name}, is trained in {path}")
-        run(config, path, flag_name="teacher.path")
+        run(config, path, flag_name="teacher.path", wait=True)
         console.say()
     except UserError as error:
       raise UserError(f"teacher {name}: {error}") from error

@@ -90,13 +90,17 @@ def _sync(file) -> None:
 
 
 @contextlib.contextmanager
-def lock(folder: epath.PathLike) -> Iterator[None]:
+def lock(folder: epath.PathLike, *, wait: bool = True) -> Iterator[None]:
   """Locks a folder until the block, or the process, ends.
 
   Buckets have no locks: let one run at a time ask a teacher there.
 
   Args:
     folder: made if absent.
+    wait: whether to wait for another process that has locked it.
+
+  Raises:
+    UserError: another process has, and is not waited for.
   """
   folder = epath.Path(folder)
   if not is_local(folder):
@@ -108,7 +112,12 @@ def lock(folder: epath.PathLike) -> Iterator[None]:
       file = stack.enter_context(open(folder / "lock", "w"))
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError:
+      except BlockingIOError as error:
+        if not wait:
+          raise UserError(
+            f"another process is using {folder}: let it end, or stop it, or "
+            "choose another folder"
+          ) from error
         print(f"waiting: another run is using {folder}", file=sys.stderr)
         fcntl.flock(file, fcntl.LOCK_EX)
     yield

@@ -1,0 +1,105 @@
+"""A disk that is full or read-only: one line, and nothing is lost."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from ckd_jax import errors, export, main
+from tests.helpers import disks
+from tests.helpers.paths import DIGITS
+from tests.helpers.runs import LINEAR, QUICK, questions
+
+PAGE = 4096
+FLAGS = (
+  f"--config={DIGITS}:{QUICK}method=kd,steps=15",
+  LINEAR,
+  "--config.teacher.source=callable",
+  "--config.teacher.path=tests.helpers.runs:oracle",
+  "--config.teacher.part_size=25",
+)
+
+
+def commands(disk) -> int:
+  """The run and its export, as a shell would have them; the status."""
+  status = errors.command(main.main, [*FLAGS, f"--workdir={disk / 'run'}"])
+  if status:
+    return status
+  return errors.command(
+    export.main, [str(disk / "run"), f"--out={disk / 'student'}"]
+  )
+
+
+def student(disk) -> tuple[bytes, ...]:
+  """All that must be equal, whatever happened on the way."""
+  places = ("student/student.safetensors", "run/metrics.jsonl")
+  return tuple((disk / place).read_bytes() for place in places)
+
+
+def empty(disk) -> None:
+  for path in disk.iterdir():
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+  with disks.small_disk(tmp_path_factory.mktemp("disks") / "small") as folder:
+    yield folder
+
+
+@pytest.fixture(scope="module")
+def whole(disk):
+  """What the commands make where there is room, and the bytes it takes."""
+  empty(disk)
+  before = disks.free(disk)
+  assert commands(disk) == 0
+  return student(disk), before - disks.free(disk)
+
+
+def check(disk, whole, left: int, capfd) -> str:
+  """Fills the disk but for `left` bytes; returns what the command said."""
+  empty(disk)
+  questions.clear()
+  filler = disks.fill(disk, left)
+  capfd.readouterr()
+  status = commands(disk)
+  said = capfd.readouterr().err
+  if status == 0:  # a run needs a little more than what remains of it
+    return ""
+  assert status == 2 and "Traceback" not in said
+  (line,) = [x for x in said.splitlines() if "ckd_jax: error" in x]
+  assert "No space left on device" in line, line
+  assert said.splitlines()[-1] == line
+  once = len(questions)
+  filler.unlink()
+  assert commands(disk) == 0, capfd.readouterr().err
+  assert student(disk) == whole[0]
+  # One question was under way, if its answer could not be written.
+  assert 80 <= len(questions) <= 80 + (once < 80)
+  left_behind = [path.name for path in disk.rglob(".*.tmp")]
+  assert not left_behind
+  return line
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.7, 0.95])
+def test_a_full_disk_is_one_line_and_loses_nothing(share, disk, whole, capfd):
+  assert check(disk, whole, int(share * whole[1]) // PAGE * PAGE, capfd)
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_every_write(disk, whole, capfd):
+  """With room for every number of pages that is not enough."""
+  said = [check(disk, whole, n, capfd) for n in range(0, 2 * whole[1], PAGE)]
+  failed = [line for line in said if line]
+  places = {line.split(": ")[2].replace(str(disk), "DISK") for line in failed}
+  with capfd.disabled():
+    print(f"\n{len(said)} sizes of disk, {len(failed)} too small;", *places)
+  assert len(failed) * PAGE >= whole[1] - 3 * PAGE and not said[-1]
+
+
+def test_a_read_only_disk_is_one_line(tmp_path, capfd):
+  with disks.small_disk(tmp_path / "disk") as disk:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert commands(disk) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "Read-only file system" in line
