@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import re
+import sys
 from typing import Any
 
 import jax
@@ -97,8 +98,12 @@ def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
   log = logging.getLogger("absl")  # prints each of them, too
   level = log.level
   log.setLevel(logging.CRITICAL)
+  hook = sys.unraisablehook
+  # Stays after a failure: the errors of other writes come late, in threads.
+  sys.unraisablehook = lambda late: _is_of_closed_loop(late) or hook(late)
   try:
     ocp.save(folder / "arrays", arrays)
+    sys.unraisablehook = hook
   except OSError:
     raise
   except Exception as error:
@@ -112,6 +117,14 @@ def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
     raise OSError(known[0]) from error
   finally:
     log.setLevel(level)
+
+
+def _is_of_closed_loop(late) -> bool:
+  """Whether a write failed after orbax had raised the error of another one."""
+  text = "Event loop is closed"
+  return isinstance(late.exc_value, RuntimeError) and text in str(
+    late.exc_value
+  )
 
 
 def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:

@@ -9,11 +9,11 @@ import pytest
 
 
 @contextlib.contextmanager
-def small_disk(folder: pathlib.Path, megabytes: int = 4):
+def small_disk(folder: pathlib.Path, size: str = "4m"):
   """Mounts one there, or skips the test."""
   folder.mkdir()
   done = subprocess.run(
-    ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
+    ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
     capture_output=True,
     text=True,
     check=False,

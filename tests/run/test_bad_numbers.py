@@ -11,6 +11,9 @@ from ckd_jax.run import context, logger
 from ckd_jax.step import Rows
 from tests.helpers.paths import DIGITS
 from tests.helpers.runs import LINEAR, from_table, interrupt_after, run
+from tests.test_sweep import swept
+
+slow = pytest.mark.slow
 
 
 def plant(monkeypatch, rows=(3,), value=np.nan):
@@ -193,3 +196,70 @@ def test_a_run_goes_on_after_a_way_back(paid, tmp_path, met):
   assert [x["step"] for x in first] == [x["step"] for x in other]
   assert first[:11] == other[:11] and first[11] != other[11]
   assert first == lines(tmp_path / "parts")
+
+
+@slow
+@pytest.mark.parametrize("how", ["together", "in_turn"])
+@pytest.mark.parametrize("choice", ["skip", "rollback", "raise"])
+def test_each_student_of_a_sweep_on_its_own(
+  choice, how, paid, tmp_path, monkeypatch
+):
+  """Row 70 is bad: the student of the smaller budget has no such row."""
+  plant(monkeypatch, rows=(70,))
+  flags = [LINEAR, f"--config.teacher.path={paid[0]}"]
+  flags += [f"--config.bad_numbers={choice}", "--over=budget=60,100"]
+  if choice == "skip":
+    sound, bad = swept(tmp_path, *flags, how=how, method="kd")
+    assert (sound["skipped_steps"], bad["skipped_steps"]) == (0, 4)
+  else:
+    with pytest.raises(UserError, match=r"1 of 2 runs diverged.*budget=100"):
+      swept(tmp_path, *flags, how=how, method="kd")
+    (kept,) = tmp_path.glob("*/bad_step")
+    assert kept.parent.name == "budget=100"
+    (summary,) = tmp_path.glob("*/summary.json")
+    assert summary.parent.name == "budget=60"
+
+
+@slow
+def test_a_sweep_together_goes_on_after_a_way_back(paid, tmp_path, met):
+  flags = [LINEAR, f"--config.teacher.path={paid[0]}", "--over=seed=1,2,3"]
+  flags += ["--config.bad_numbers=rollback"]
+  found = swept(tmp_path, *flags, how="together", method="kd")
+  assert sorted(one["rollbacks"] for one in found) == [0, 0, 1]
+  assert len({one["params_sha256"] for one in found}) == 3
+
+
+@slow
+@pytest.mark.parametrize("choice", ["skip", "rollback", "raise"])
+def test_images_that_are_streamed(choice, paid, tmp_path, monkeypatch, capfd):
+  plant(monkeypatch)
+  flags, arg = from_table(
+    paid,
+    LINEAR,
+    f"--config.bad_numbers={choice}",
+    "--config.dataset.placement=stream",
+  )
+  if choice == "skip":
+    assert run(tmp_path / "run", *flags, arg=arg)["skipped_steps"] == 4
+    return
+  with pytest.raises(UserError, match=r"the loss is nan at step .*kd is nan"):
+    run(tmp_path / "run", *flags, arg=arg)
+  argv = [f"--config={DIGITS}:{arg}", *flags, f"--workdir={tmp_path / 'run'}"]
+  assert errors.command(main.main, [*argv, "--replay"]) == 0
+  assert "the same as the run's" in capfd.readouterr().out
+
+
+@slow
+@pytest.mark.parametrize("choice", ["skip", "rollback", "raise"])
+def test_a_rate_that_explodes(choice, tmp_path):
+  """Every order of rows explodes; skipping leaves a finite student."""
+  flags = [LINEAR, "--config.optimizer.learning_rate=1e30"]
+  flags += ["--config.schedule=constant", f"--config.bad_numbers={choice}"]
+  arg = "steps=300,method=supervised,teacher.source=none"
+  said = {
+    "raise": r"too large for float32; lower optimizer",
+    "rollback": r"after 3 ways back",
+    "skip": r"all of the last 100 steps were skipped",
+  }
+  with pytest.raises(UserError, match=said[choice]):
+    run(tmp_path, *flags, arg=arg)

@@ -2,6 +2,10 @@
 
 import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from ckd_jax import table
 from ckd_jax.errors import UserError
 from ckd_jax.run import Given, logger, train
 from tests.helpers import runs
+from tests.helpers.paths import ROOT
 from tests.helpers.runs import LINEAR, QUICK, oracle, questions, read, run
 
 CALLABLE = (
@@ -92,6 +97,42 @@ def test_paid_calls_survive_ctrl_c(tmp_path, monkeypatch):
   shared = f"--config.table.path={tmp_path / 'table'}"
   other = run(tmp_path / "other", *CALLABLE, shared, "--config.seed=3", arg=ARG)
   assert (other["paid_calls"], other["repeated_calls"]) == (0, 0)
+
+
+KILLED = """
+import os, signal, sys
+from tests.helpers import runs
+from tests.run import test_calls
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+after, asked = int(sys.argv[2]), open(sys.argv[1] + "-asked", "a")
+def oracle(images, oracle=runs.oracle):
+  print(len(images), file=asked, flush=True)
+  answers = oracle(images)
+  if len(runs.questions) == after:
+    kill()
+  return answers
+runs.oracle = oracle
+if after == 0:
+  test_calls.logger.Logger.log = lambda *args, **metrics: kill()
+test_calls.run(sys.argv[1], *test_calls.CALLABLE, arg=test_calls.ARG)
+"""
+
+
+@pytest.mark.slow
+def test_what_was_paid_before_a_kill_stays_in_the_summary(tmp_path):
+  """In two parts, and while training; the callable counts in a file."""
+  workdir = tmp_path / "run"
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  for after in (10, 45, 0):
+    command = [sys.executable, "-c", KILLED, str(workdir), str(after)]
+    done = subprocess.run(command, env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+  asked = len((tmp_path / "run-asked").read_text().splitlines())
+  assert asked == 82  # one was under way at each kill
+  summary = run(workdir, *CALLABLE, arg=ARG)
+  assert not questions
+  assert summary["paid_calls"] + summary["repeated_calls"] == asked
+  assert summary["paid_calls"] == summary["teacher_calls"] == 80
 
 
 def test_a_run_begun_before_there_were_ledgers_knows_what_it_paid(tmp_path):

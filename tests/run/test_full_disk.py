@@ -1,13 +1,15 @@
 """A disk that is full or read-only: one line, and nothing is lost."""
 
+import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 from ckd_jax import errors, export, main
 from tests.helpers import disks
-from tests.helpers.paths import DIGITS
+from tests.helpers.paths import DIGITS, ROOT
 from tests.helpers.runs import LINEAR, QUICK, questions
 
 PAGE = 4096
@@ -95,6 +97,25 @@ def test_a_full_disk_at_every_write(disk, whole, capfd):
   with capfd.disabled():
     print(f"\n{len(said)} sizes of disk, {len(failed)} too small;", *places)
   assert len(failed) * PAGE >= whole[1] - 3 * PAGE and not said[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["40k", "120k", "300k"])
+def test_the_whole_of_stderr_is_one_line(size, tmp_path):
+  """Writes that failed after the first one were told by threads, in pages."""
+  arg = QUICK + "method=supervised,teacher.source=none,steps=60"
+  command = [sys.executable, "-m", "ckd_jax.main", f"--config={DIGITS}:{arg}"]
+  with disks.small_disk(tmp_path / "disk", size) as disk:
+    done = subprocess.run(
+      [*command, "--config.student=cnn", f"--workdir={disk / 'run'}"],
+      env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+  (line,) = done.stderr.splitlines()
+  assert done.returncode == 2
+  assert line.startswith("ckd_jax: error: cannot write the checkpoint")
 
 
 def test_a_read_only_disk_is_one_line(tmp_path, capfd):
