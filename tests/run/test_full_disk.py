@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from etils import epath
 
 from ckd_jax import errors, export, main
+from ckd_jax.system import files
 from tests.helpers import disks
 from tests.helpers.paths import DIGITS, ROOT
 from tests.helpers.runs import LINEAR, QUICK, questions
@@ -62,7 +64,12 @@ def check(disk, whole, left: int, capfd) -> str:
   """Fills the disk but for `left` bytes; returns what the command said."""
   empty(disk)
   questions.clear()
-  filler = disks.fill(disk, left)
+  disks.fill(disk, left)
+  return stopped(disk, whole, capfd)
+
+
+def stopped(disk, whole, capfd) -> str:
+  """Runs the commands on it; and again, when there is room, if they stop."""
   capfd.readouterr()
   status = commands(disk)
   said = capfd.readouterr().err
@@ -73,7 +80,7 @@ def check(disk, whole, left: int, capfd) -> str:
   assert "No space left on device" in line, line
   assert said.splitlines()[-1] == line
   once = len(questions)
-  filler.unlink()
+  (disk / "filler").unlink()
   assert commands(disk) == 0, capfd.readouterr().err
   assert student(disk) == whole[0]
   # One question was under way, if its answer could not be written.
@@ -86,6 +93,43 @@ def check(disk, whole, left: int, capfd) -> str:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.7, 0.95])
 def test_a_full_disk_is_one_line_and_loses_nothing(share, disk, whole, capfd):
   assert check(disk, whole, int(share * whole[1]) // PAGE * PAGE, capfd)
+
+
+WRITES = [
+  # What was freed before is enough for these two on a disk that is filled once.
+  *(("write", name) for name in ("config.json", "summary.json")),
+  *(
+    pytest.param(how, name, marks=pytest.mark.slow)
+    for how, name in (
+      *(("append", name) for name in ("journal.jsonl", "metrics.jsonl")),
+      *(("write", name) for name in ("journal.jsonl", "metrics.jsonl")),
+      *(("write", name) for name in ("part-00000.npz", "table.json")),
+      *(("write", name) for name in ("calls.json", "manifest.json")),
+      *(("write", name) for name in ("curves.png", "student.safetensors")),
+      ("write", "labels.txt"),
+    )
+  ),
+]
+
+
+@pytest.mark.parametrize(("how", "name"), WRITES)
+def test_it_is_full_when_this_file_is_written(
+  how, name, disk, whole, capfd, monkeypatch
+):
+  empty(disk)
+  questions.clear()
+  into = getattr(files, how)
+
+  def full(path, data):
+    if epath.Path(path).name == name and not (disk / "filler").exists():
+      disks.fill(disk, 0)
+      monkeypatch.undo()
+    into(path, data)
+
+  monkeypatch.setattr(files, how, full)
+  assert f"/{name}: No space" in stopped(disk, whole, capfd).replace(
+    "checkpoints/00000010", "manifest.json"
+  )
 
 
 @pytest.mark.slow
