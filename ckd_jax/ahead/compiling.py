@@ -98,7 +98,7 @@ def launch(
   """
   devices = target.devices[: count or None]
   mesh = make_mesh(plan.recipe.task.batch_size, devices=devices)
-  streamed = streams(plan.placement, plan.images, target.chip.memory)
+  streamed = streams(plan.placement, plan.inputs, target.chip.memory)
   step = make_own_step(plan, mesh, live)
   programs = make_programs(plan, mesh, live, step)
   weights = () if live is None else live.weights

@@ -1,4 +1,4 @@
-"""Dataset name -> uint8 images, labels and ids that never change, in NumPy.
+"""Dataset name -> inputs, labels and ids that never change, in NumPy.
 
 Rows are in canonical order, which depends on the data alone: the number in a
 tensorflow-datasets id (train_16399 is row 16399 of CIFAR-100 as published; the
@@ -9,45 +9,79 @@ A table of answers without ids is matched to images by this order.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ckd_jax.data import builtin, folder, npz, prepared
+from ckd_jax.data import builtin, folder, npz, prepared, prepared_text
+from ckd_jax.data import text as texts
 from ckd_jax.data.arrays import read_arrays
 from ckd_jax.data.budget import Selection, select
-from ckd_jax.data.lazy import Lazy, memory, subset
+from ckd_jax.data.image_view import ImageView
+from ckd_jax.data.inputs import count, shapes, size, subset, take
+from ckd_jax.data.judges import Judge, accuracy
+from ckd_jax.data.lazy import Lazy, memory
 from ckd_jax.data.members import Member, read_members
 from ckd_jax.data.split import Parts, Split, make_split
+from ckd_jax.data.text import TextOptions
+from ckd_jax.data.token_view import TokenView
+from ckd_jax.data.view import View, shown
 from ckd_jax.errors import UserError
 
 __all__ = [
   "BUILTIN",
   "Dataset",
+  "ImageView",
+  "Judge",
   "Lazy",
   "Member",
   "Selection",
   "Split",
+  "TextOptions",
+  "TokenView",
+  "View",
+  "accuracy",
+  "count",
   "load",
   "make_split",
   "memory",
   "read_arrays",
   "read_members",
   "select",
+  "shapes",
+  "shown",
+  "size",
   "subset",
+  "take",
+  "view_of",
 ]
 
 
 class Dataset(NamedTuple):
-  """Images and labels to learn from, and to test on.
+  """What to learn from, and what to test on.
 
   Attributes:
     name: of the data set, for messages and tables.
     train: training split.
-    test: test split, perhaps without images.
+    test: test split, perhaps without rows.
     class_names: in the order of the labels.
+    view: what a network is shown of the inputs; None: images as they are.
+    judge: measures answers about a split.
+    notes: what a user should know of the data, one line each.
   """
 
   name: str
   train: Split
   test: Split
   class_names: tuple[str, ...]
+  view: View | None = None
+  judge: Judge = accuracy
+  notes: tuple[str, ...] = ()
+
+  @property
+  def num_classes(self) -> int:
+    """Length of the logits; of a language model, the vocabulary."""
+    return len(self.class_names) or self.shown().options()["vocabulary"]
+
+  def shown(self) -> View:
+    """What a network is shown, before a config says more of images."""
+    return self.view or ImageView.plain(self.train.inputs)
 
 
 def load(
@@ -56,6 +90,7 @@ def load(
   path: str | None = None,
   image_size: int | None = None,
   lazy: bool | None = None,
+  text: TextOptions | None = None,
 ) -> Dataset:
   """Reads a data set.
 
@@ -72,6 +107,8 @@ def load(
     lazy: whether images of a folder or of tensorflow-datasets stay in their
       files and are decoded on access; None: if a set of tensorflow-datasets
       would take more than a quarter of this machine's memory.
+    text: how texts become tokens; then name is `text`, a folder with train.tsv
+      and test.tsv (or .jsonl), or of a set of tensorflow-datasets of texts.
 
   Returns:
     A `Dataset`. Greyscale images keep their one channel.
@@ -79,6 +116,8 @@ def load(
   Raises:
     UserError: the set is unknown, not prepared, damaged or not usable.
   """
+  if text is not None or name == _TEXT:
+    return _load_texts(name, path, text)
   if image_size is not None and image_size < 1:
     raise UserError(f"dataset.image_size is {image_size}: give pixels, say 32")
   if name in builtin.SOURCES:
@@ -105,21 +144,45 @@ _FILES: dict[str, tuple[Callable[..., Parts], str]] = {
   "folder": (folder.read, "a folder with train/CLASS/*.png and test/CLASS"),
 }
 
-BUILTIN = (*builtin.SOURCES, *_FILES)  # read without tensorflow-datasets
+_TEXT = "text"
+BUILTIN = (*builtin.SOURCES, *_FILES, _TEXT)  # without tensorflow-datasets
+
+
+def _load_texts(
+  name: str, path: str | None, options: TextOptions | None
+) -> Dataset:
+  """A set of texts, of files or of tensorflow-datasets."""
+  if options is None:
+    raise UserError(
+      "dataset text needs a section dataset.text: begin with configs/sst2.py"
+    )
+  if name in (*builtin.SOURCES, *_FILES):
+    raise UserError(
+      f"dataset {name} holds images: leave dataset.text out, or name a set of"
+      " texts"
+    )
+  if name == _TEXT:
+    if not path:
+      raise UserError(
+        "dataset text needs dataset.path: a folder with train.tsv and test.tsv"
+      )
+    found = texts.read(path, options)
+  else:
+    found = prepared_text.read(name, path, options, [_TEXT])
+  return _checked_names(Dataset(name, *found), path)
 
 
 def _checked(dataset: Dataset, path: str | None) -> Dataset:
   """Raises UserError where splits and class names do not fit together."""
-  name, train, test, class_names = dataset
+  name, train, test, class_names = dataset[:4]
   where = f"dataset {name}" + (f" in {path}" if path else "")
-  shapes = ["x".join(map(str, part.images.shape[1:])) for part in (train, test)]
-  if shapes[0] != shapes[1]:
+  sides = ["x".join(map(str, part.inputs.shape[1:])) for part in (train, test)]
+  if sides[0] != sides[1]:
     raise UserError(
-      f"{where}: train images are {shapes[0]} and test images {shapes[1]}: "
+      f"{where}: train images are {sides[0]} and test images {sides[1]}: "
       "they must agree (dataset.image_size makes heights and widths agree)"
     )
-  if len(set(class_names)) < len(class_names):
-    raise UserError(f"{where}: two classes have the same name")
+  _checked_names(dataset, path)
   for split, labels in (("train", train.labels), ("test", test.labels)):
     wrong = labels[(labels < 0) | (labels >= len(class_names))]
     if wrong.size:
@@ -128,3 +191,23 @@ def _checked(dataset: Dataset, path: str | None) -> Dataset:
         f"split are 0 to {len(class_names) - 1}"
       )
   return dataset
+
+
+def _checked_names(dataset: Dataset, path: str | None) -> Dataset:
+  if len(set(dataset.class_names)) < len(dataset.class_names):
+    where = f"dataset {dataset.name}" + (f" in {path}" if path else "")
+    raise UserError(f"{where}: two classes have the same name")
+  return dataset
+
+
+def view_of(facts: dict[str, str]) -> View:
+  """The view of a trained student.
+
+  Args:
+    facts: the metadata of its file.
+
+  Raises:
+    LookupError, TypeError, ValueError: an entry is missing or makes no sense.
+  """
+  kind = TokenView if "tokens" in facts else ImageView
+  return kind.from_facts(facts)

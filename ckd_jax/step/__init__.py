@@ -8,7 +8,7 @@ from ckd_jax.step import optimizer
 from ckd_jax.step.begin import init_state
 from ckd_jax.step.evaluate import (
   Forward,
-  Images,
+  Placed,
   Predict,
   make_forward,
   make_predict,
@@ -53,8 +53,8 @@ __all__ = [
   "SKIPPED",
   "Examples",
   "Forward",
-  "Images",
   "Live",
+  "Placed",
   "Predict",
   "Recipe",
   "Rows",

@@ -239,7 +239,11 @@ class _Asker:
 
   def _send(self, request: list[str]) -> Answers:
     journal = self._journal
-    images = self._order.images([self._rows[name] for name in request])
+    rows = [self._rows[name] for name in request]
+    if self._is_black_box:
+      asked = self._order.questions(rows)
+    else:
+      asked = self._order.inputs(rows)
     with self._guard:
       for budget in self._budgets:  # all of them, before any is spent
         budget.check(len(request))
@@ -247,7 +251,7 @@ class _Asker:
         budget.spend(len(request))
       journal.ask(request)
     try:
-      answers = self._teacher.ask(images, needs=self._needs)
+      answers = self._teacher.ask(asked, needs=self._needs)
     except Exception:
       with self._guard:
         if not self._is_over:

@@ -4,8 +4,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-
-import numpy as np
+from typing import Any
 
 from ckd_jax.errors import UserError
 from ckd_jax.system import imports, redacted
@@ -38,7 +37,7 @@ def from_callable(
   request_size: int = 1,
   kind: str = "logits",
 ) -> Teacher:
-  """Any function `uint8[n, h, w, c] -> float[n, classes]`: an API, say.
+  """Any function from n images or texts to float[n, classes]: an API, say.
 
   A mistake in the function (one of `BUGS`) is raised at once; any other error
   counts as an outage, and the request is sent again.
@@ -82,7 +81,7 @@ def from_function(
   """A function object in place of a spec; see `from_callable`.
 
   Args:
-    function: uint8[n, h, w, c] -> float[n, classes].
+    function: uint8[n, h, w, c], or a list of n texts -> float[n, classes].
     name: identifies the teacher in a table.
     retries: how often a failed request is sent again.
     back_off: seconds before the first retry; doubled before each next one.
@@ -102,14 +101,12 @@ def from_function(
   wait = _limiter(requests_per_second)
   failures = Failures()
 
-  def ask(
-    images: np.ndarray, *, needs: frozenset[str] = frozenset()
-  ) -> Answers:
+  def ask(asked: Any, *, needs: frozenset[str] = frozenset()) -> Answers:
     del needs  # a black box gives logits only
     for attempt in range(retries + 1):
       wait()
       try:
-        return Answers(function(images))
+        return Answers(function(asked))
       except UserError:
         raise
       except BUGS as error:
