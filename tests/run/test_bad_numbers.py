@@ -35,7 +35,7 @@ def lines(folder):
   return logger.read_metrics(folder / "metrics.jsonl")
 
 
-@pytest.mark.parametrize("log_every", [1, 1000])
+@pytest.mark.parametrize("log_every", [1000, pytest.param(1, marks=slow)])
 def test_the_first_step_is_named_with_its_part_and_its_image(
   log_every, paid, tmp_path, monkeypatch, capfd
 ):
@@ -133,6 +133,7 @@ def test_a_skipped_step_is_counted_and_changes_nothing(
   assert lines(tmp_path / "parts") == found
 
 
+@slow
 def test_skipping_costs_no_sound_run_anything(paid, tmp_path):
   digests = set()
   for name in ("raise", "skip"):
@@ -141,6 +142,7 @@ def test_skipping_costs_no_sound_run_anything(paid, tmp_path):
   assert len(digests) == 1
 
 
+@slow
 def test_a_run_that_only_skips_ends(paid, tmp_path, monkeypatch):
   plant(monkeypatch, rows=range(80))
   flags, arg = from_table(
@@ -153,6 +155,7 @@ def test_a_run_that_only_skips_ends(paid, tmp_path, monkeypatch):
   assert lines(tmp_path)[-1]["step"] < 120
 
 
+@slow
 def test_a_way_back_takes_another_order_and_ends_three_times(
   paid, tmp_path, monkeypatch
 ):

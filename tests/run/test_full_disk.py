@@ -14,6 +14,7 @@ from tests.helpers import disks
 from tests.helpers.paths import DIGITS, ROOT
 from tests.helpers.runs import LINEAR, QUICK, questions
 
+slow = pytest.mark.slow
 PAGE = 4096
 FLAGS = (
   f"--config={DIGITS}:{QUICK}method=kd,steps=15",
@@ -90,16 +91,19 @@ def stopped(disk, whole, capfd) -> str:
   return line
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.7, 0.95])
+@pytest.mark.parametrize(
+  "share", [0.5, *(pytest.param(x, marks=slow) for x in (0.0, 0.1, 0.7, 0.95))]
+)
 def test_a_full_disk_is_one_line_and_loses_nothing(share, disk, whole, capfd):
   assert check(disk, whole, int(share * whole[1]) // PAGE * PAGE, capfd)
 
 
 WRITES = [
   # What was freed before is enough for these two on a disk that is filled once.
-  *(("write", name) for name in ("config.json", "summary.json")),
+  ("write", "config.json"),
+  pytest.param("write", "summary.json", marks=slow),
   *(
-    pytest.param(how, name, marks=pytest.mark.slow)
+    pytest.param(how, name, marks=slow)
     for how, name in (
       *(("append", name) for name in ("journal.jsonl", "metrics.jsonl")),
       *(("write", name) for name in ("journal.jsonl", "metrics.jsonl")),
@@ -132,7 +136,7 @@ def test_it_is_full_when_this_file_is_written(
   )
 
 
-@pytest.mark.slow
+@slow
 def test_a_full_disk_at_every_write(disk, whole, capfd):
   """With room for every number of pages that is not enough."""
   said = [check(disk, whole, n, capfd) for n in range(0, 2 * whole[1], PAGE)]
@@ -143,7 +147,7 @@ def test_a_full_disk_at_every_write(disk, whole, capfd):
   assert len(failed) * PAGE >= whole[1] - 3 * PAGE and not said[-1]
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("size", ["40k", "120k", "300k"])
 def test_the_whole_of_stderr_is_one_line(size, tmp_path):
   """Writes that failed after the first one were told by threads, in pages."""

@@ -50,7 +50,7 @@ def metrics(folder) -> bytes:
 
 
 CASES = [
-  pytest.param("ckd", [], 12, id="one step a launch"),
+  pytest.param("ckd", [], 12, id="one step a launch", marks=slow),
   pytest.param("ckd", ["--config.steps_per_launch=4"], 18, id="four"),
   pytest.param(
     "kd", ["--config.dataset.placement=stream"], 12, id="streamed", marks=slow
