@@ -50,6 +50,10 @@ _TEXT = Rule(lambda value: isinstance(value, str), "a text")
 _PATH = Rule(lambda value: value is None or isinstance(value, str), "a path")
 _SWITCH = Rule(lambda value: isinstance(value, bool), "true or false")
 _COUNT = _whole(1)
+_LIMIT = Rule(
+  lambda value: value is None or _COUNT.fits(value),
+  "a whole number, 1 or more, or nothing",
+)
 _SEED = _whole(0, 2**32 - 1)  # JAX drops the higher bits
 _RATE = _number(lambda x: x > 0, "a number above 0")
 _AMOUNT = _number(lambda x: x >= 0, "a number, 0 or above")
@@ -95,10 +99,9 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "teacher.concurrency": _COUNT,
   "teacher.requests_per_second": _AMOUNT,
   "teacher.retries": _whole(0),
-  "teacher.max_calls": Rule(
-    lambda value: value is None or _COUNT.fits(value),
-    "a whole number, 1 or more, or nothing",
-  ),
+  "teacher.timeout": _AMOUNT,
+  "teacher.max_calls": _LIMIT,
+  "teacher.max_attempts": _LIMIT,
   "teacher.back_off": _AMOUNT,
   "table.path": _PATH,
   "table.test_path": _PATH,
@@ -130,7 +133,9 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
 OPTIONAL = {
   "batch_norm": "global",
   "optimizer.name": "sgd",
-  "teacher.max_calls": None,  # of a whole number
+  "teacher.max_attempts": None,  # of a whole number
+  "teacher.max_calls": None,
+  "teacher.timeout": 0.0,
 }
 
 
