@@ -102,16 +102,16 @@ class Asker:
       try:
         with self._progress.under_way():
           given = self._teacher.ask(images, needs=self._needs)
-        outage, failed = Outage(f"{len(request)} images without an answer"), []
       except Outage as error:
         given, outage, failed = None, error, request
-      except BaseException:
+      except Exception:  # a Ctrl-C says nothing about the request
         self._fail(request)
         raise
       if given is not None:
         failed = self._keep(request, images, given)
-      if not failed:
-        return
+        if not failed:
+          return
+        outage = Outage(f"{len(failed)} images without an answer")
       self._fail(failed)
       self._pace.hold(outage.wait)
       if attempt < manner.retries:

@@ -132,7 +132,10 @@ BAD_ANSWERS = {
   "words": (lambda x: [["a"] * 4], "not answer with numbers"),
   "ragged": (lambda x: [[1, 2], [3]], "not answer with numbers"),
   "none": (lambda x: None, "shape|numbers"),
-  "complex": (lambda x: answers(x) + 1j, "not answer with numbers: .*complex"),
+  "complex": (
+    lambda x: answers(x) + 1j,
+    "not answer with numbers.*complex",
+  ),
 }
 
 
