@@ -65,7 +65,7 @@ class Twins:
 def _gap(one: np.ndarray, other: np.ndarray) -> float:
   one, other = (np.asarray(x, np.float64) for x in (one, other))
   both = np.isfinite(one) & np.isfinite(other)
-  return float(np.abs(one - other, where=both, out=np.zeros(one.shape)).max())
+  return float(np.abs(one[both] - other[both]).max(initial=0))
 
 
 def _are_alike(one: np.ndarray, other: np.ndarray) -> bool:
