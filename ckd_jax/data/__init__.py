@@ -13,7 +13,7 @@ from ckd_jax.data import builtin, folder, npz, prepared
 from ckd_jax.data.arrays import read_arrays
 from ckd_jax.data.budget import Selection, select
 from ckd_jax.data.lazy import Lazy, memory, subset
-from ckd_jax.data.members import Member, read_members
+from ckd_jax.data.members import Member, read_header, read_members
 from ckd_jax.data.split import Parts, Split, make_split
 from ckd_jax.errors import UserError
 
@@ -28,6 +28,7 @@ __all__ = [
   "make_split",
   "memory",
   "read_arrays",
+  "read_header",
   "read_members",
   "select",
   "subset",
