@@ -142,7 +142,7 @@ def _config(config: Any, dataset: Dataset | None, method: str | None) -> Any:
   if dataset is None:
     raise UserError("there is nothing to learn from: give a config or data=")
   own: Any = configuration.get_config("digits", **options)
-  pixels = dataset.train.images[:].reshape(-1, dataset.train.images.shape[-1])
+  pixels = dataset.train.inputs[:].reshape(-1, dataset.train.inputs.shape[-1])
   mean, std = pixels.mean(0) / 255, pixels.std(0) / 255
   with own.unlocked():
     own.dataset.name = dataset.name

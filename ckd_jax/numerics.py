@@ -236,3 +236,21 @@ def _moments_tangent(one_pass, x, tangent):
 
 def _last(vector: jax.Array, x: jax.Array) -> jax.Array:
   return vector.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def mean_counted(values: jax.Array, labels: jax.Array) -> jax.Array:
+  """The mean over a batch: of rows, or of the positions that are counted.
+
+  Args:
+    values: [batch, group], one of each row; or [batch, group, length].
+    labels: int[batch, group], classes; or int[batch, group, length], negative
+      where a position is not counted.
+
+  Returns:
+    A scalar, 0 where nothing is counted.
+  """
+  if labels.ndim < 3:
+    return jnp.mean(values)
+  counts = labels >= 0
+  total = jnp.sum(jnp.where(counts, values, 0))
+  return total / jnp.maximum(jnp.sum(counts), 1)

@@ -148,21 +148,22 @@ def modes(mean_target: np.ndarray | None) -> tuple[str, ...]:
   return (NONE,) if mean_target is None else MODES
 
 
-def metric(mode: str, reported: str) -> str:
-  """The name of a validation accuracy in metrics.jsonl.
+def metric(mode: str, reported: str, figure: str = "accuracy") -> str:
+  """The name of a validation figure in metrics.jsonl.
 
   Args:
-    mode: in which the accuracy was measured.
-    reported: the mode whose accuracies the run reports.
+    mode: in which it was measured.
+    reported: the mode whose figures the run reports.
+    figure: the name that the data set's judge gives it.
   """
   if mode == reported:
-    return "val_accuracy"
-  return f"offset_{mode}_val_accuracy"
+    return f"val_{figure}"
+  return f"offset_{mode}_val_{figure}"
 
 
 def is_reported(name: str) -> bool:
   """Whether a metric is of the mode that the run reports."""
-  return name not in {metric(mode, "") for mode in MODES}
+  return not name.startswith(tuple(metric(mode, "", "") for mode in MODES))
 
 
 def fold(params, offset: jax.Array, path: tuple[str, ...]):

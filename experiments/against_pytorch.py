@@ -99,12 +99,12 @@ def pack(table_dir: str, seed: int, path: pathlib.Path) -> None:
   held = table.read(table_dir).rows(dataset.train.ids[chosen.train])
   np.savez(
     path,
-    x_train=dataset.train.images[chosen.train],
+    x_train=dataset.train.inputs[chosen.train],
     y_train=dataset.train.labels[chosen.train],
     teacher=np.asarray(held.values, np.float16),
-    x_val=dataset.train.images[chosen.validation],
+    x_val=dataset.train.inputs[chosen.validation],
     y_val=dataset.train.labels[chosen.validation],
-    x_test=dataset.test.images,
+    x_test=dataset.test.inputs,
     y_test=dataset.test.labels,
   )
 

@@ -65,6 +65,7 @@ def main() -> None:
 
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", flags.devices)
+  from ckd_jax.data import shown
   from ckd_jax.models import cost
 
   body = []
@@ -92,7 +93,7 @@ def main() -> None:
           fit.plan.recipe.model,
           fit.state.params["student"],
           fit.state.model,
-          (flags.size, flags.size, 3),
+          shown(fit.plan.recipe.view),
         ),
         "jax": jax.__version__,
         "date": str(datetime.date.today()),

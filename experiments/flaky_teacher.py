@@ -31,12 +31,13 @@ CLIENT = """
 import json, sys
 import numpy as np
 from ckd_jax import errors, table, teacher
+from ckd_jax.data import Split
 from tests.helpers import asking as t
 
 path, questions, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 images = np.random.default_rng(0).integers(
   0, 256, (questions, 6, 6, 3), np.uint8)
-split = t.Split(images, np.zeros(questions, np.int32),
+split = Split(images, np.zeros(questions, np.int32),
   np.asarray([f"train_{row}" for row in range(questions)]), "f00d")
 box = teacher.from_callable("tests.helpers.service:ask", retries=9,
   back_off=0.02, concurrency=8, request_size=size, timeout=2.0)

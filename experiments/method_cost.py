@@ -28,6 +28,7 @@ import study
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ckd_jax import methods, models
+from ckd_jax.data import ImageView
 from ckd_jax.methods import Batch, Method, Outputs, Task
 from ckd_jax.step import (
   Examples,
@@ -113,7 +114,7 @@ def student_step(bench: Bench, student: str, images: int) -> dict:
     method,
     model,
     task=Task(images, CLASSES, images, 1, labels),
-    augment=lambda key, images: images,
+    view=ImageView(SIZE, (0.0,) * 3, (1.0,) * 3),
     transform=optimizer.sgd(0.9, 5e-4),
     schedule=lambda step: jnp.float32(0.1),
   )
@@ -123,7 +124,7 @@ def student_step(bench: Bench, student: str, images: int) -> dict:
   )
   batch = Batch(
     index=labels[:, None],
-    images=bench.draw((images, 1, *SIZE)),
+    inputs=bench.draw((images, 1, *SIZE)),
     labels=jax.device_put(labels[:, None], bench.rows),
   )
   update = make_update(recipe)
@@ -154,7 +155,7 @@ def losses(bench: Bench, method: Method, student: str, images: int):
       jax.random.key(2),
       Batch(
         index=jax.device_put(index, bench.rows),
-        images=bench.draw((*index.shape, *SIZE)),
+        inputs=bench.draw((*index.shape, *SIZE)),
         labels=jax.device_put(labels[np.asarray(index)], bench.rows),
         teachers=(answers,),
       ),
@@ -162,10 +163,10 @@ def losses(bench: Bench, method: Method, student: str, images: int):
 
   begin = jax.jit(begin, static_argnums=1)
   *_, few = begin(jax.random.key(1), 8)
-  per_row = show(few).images.shape[1]  # through the student
+  per_row = show(few).inputs.shape[1]  # through the student
   params, state, index = begin(jax.random.key(1), images // per_row)
   batch = show(index)
-  answers = bench.outputs(student, batch.images.shape[:2], fields)
+  answers = bench.outputs(student, batch.inputs.shape[:2], fields)
 
   def graded(loss):
     def call(params, outputs, state, batch, key):

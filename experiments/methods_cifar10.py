@@ -61,8 +61,9 @@ def ask(data_path: str, teacher_path: str, folder: pathlib.Path) -> None:
   network = teacher.from_torch(
     teacher_path,
     config.teacher.name,
-    mean=config.teacher.mean,
-    std=config.teacher.std,
+    view=data.ImageView(
+      dataset.train.inputs.shape[1:], config.teacher.mean, config.teacher.std
+    ),
   )
   chosen = data.select(
     len(dataset.train.labels), budget=2000, val_fraction=0.2, seed=1

@@ -78,13 +78,13 @@ def main() -> None:
   resident = next(feed)
   row = {
     "dataset": flags.dataset,
-    "shape": list(resident.images.shape[-3:]),
+    "shape": list(resident.inputs.shape[-3:]),
     "student": flags.student,
     "images_a_step": flags.batch,
     "rows": flags.rows,
   }
   cases = {
-    "decoding": (lambda examples: examples.images.block_until_ready(), feed),
+    "decoding": (lambda examples: examples.inputs.block_until_ready(), feed),
     "decoding_and_step": (step, feed),
     "step": (step, itertools.repeat(resident)),
   }

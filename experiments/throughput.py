@@ -83,16 +83,15 @@ def bare_step(fit, state):
   import jax
   import jax.numpy as jnp
 
-  from ckd_jax import augment
   from ckd_jax.step import gather, make_update, runtime_task
 
   recipe = fit.plan.recipe._replace(schedule=lambda step: jnp.float32(0.01))
   task = runtime_task(recipe.task, fit.examples)
   index = recipe.method.sample(fit.key, jnp.int32(0), task, fit.state.method)
   batch = gather(fit.examples, index)
-  images = augment.normalise(batch.images, recipe.mean, recipe.std)
+  shown = recipe.view(None, batch.inputs)
   rows = jax.NamedSharding(fit.mesh, jax.sharding.PartitionSpec("data"))
-  batch = jax.device_put(batch._replace(images=images), rows)
+  batch = jax.device_put(batch._replace(inputs=shown), rows)
   update = make_update(recipe)
   keys = tuple(jax.random.split(jax.random.key(0), 3))
   step = jax.jit(
@@ -143,13 +142,14 @@ def utilisation(fit, images: int, dtype: str, step: float) -> float | None:
   """Of the device's peak, where that is known; forward and backward."""
   import jax
 
+  from ckd_jax.data import shown
   from ckd_jax.models import cost
 
   forward = cost.flops(
     fit.plan.recipe.model,
     fit.state.params["student"],
     fit.state.model,
-    fit.examples.images.shape[1:],
+    shown(fit.plan.recipe.view),
   )
   kind = jax.devices()[0].device_kind
   peaks = (x for name, x in PEAKS.items() if kind.startswith(name))

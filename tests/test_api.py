@@ -23,8 +23,8 @@ def data(digits):
   """(images, labels) of 120 images to learn from, and 80 to test on."""
   train, test = digits.train, digits.test
   return (
-    (train.images[:120], train.labels[:120]),
-    (test.images[:80], test.labels[:80]),
+    (train.inputs[:120], train.labels[:120]),
+    (test.inputs[:80], test.labels[:80]),
   )
 
 

@@ -1,10 +1,10 @@
 """The shapes of a teacher's answers, before it is asked or even trained."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ckd_jax import models, student, table, teacher
+from ckd_jax.data import shown
 from ckd_jax.methods import Model, Outputs
 from ckd_jax.run import Plan, answers_of
 from ckd_jax.step import Live
@@ -31,18 +31,19 @@ def expected(plan: Plan) -> tuple[tuple[Outputs, ...], Live | None]:
   network = _network(plan)
   count = 2 if asking.pruned else 1
   if network is not None and asking.live:
-    weights = _weights(network, plan.images)
-    live = Live(network, (weights,) * count, plan.recipe.mean, plan.recipe.std)
+    view = plan.recipe.view
+    weights = jax.eval_shape(network.init, jax.random.key(0), shown(view))
+    live = Live(network, (weights,) * count, view)
     return (), live
   if network is not None:
-    shown = answers_of(network, plan.images)
+    told = answers_of(network, plan.recipe.view, 1)
   else:
-    shown = _told(plan)
+    told = _told(plan)
   given = {
-    field for field in shown._fields if jax.tree.leaves(getattr(shown, field))
+    field for field in told._fields if jax.tree.leaves(getattr(told, field))
   }
   teacher.require(asking.path or asking.name or "given", given, needs)
-  kept = {field: getattr(shown, field) for field in {"logits", *needs}}
+  kept = {field: getattr(told, field) for field in {"logits", *needs}}
   rows = plan.recipe.task.num_examples
   stored = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), _STORED),
@@ -55,7 +56,8 @@ def _network(plan: Plan) -> Model | None:
   """A local teacher's network, without its weights."""
   asking, classes = plan.asking, plan.recipe.task.num_classes
   if plan.teacher_training is not None:
-    return models.load(plan.teacher_training.student, classes)
+    options = plan.recipe.view.options()
+    return models.load(plan.teacher_training.student, classes, **options)
   if asking.source == "torch":
     return models.load(asking.name, classes)
   if asking.source == "checkpoint":
@@ -75,8 +77,3 @@ def _told(plan: Plan) -> Outputs:
   task = plan.recipe.task
   shape = (task.num_examples, task.num_classes)
   return Outputs(jax.ShapeDtypeStruct(shape, _STORED))
-
-
-def _weights(network: Model, images):
-  image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-  return jax.eval_shape(network.init, jax.random.key(0), image)

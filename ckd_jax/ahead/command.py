@@ -1,6 +1,5 @@
 """`--compile_for=v5e:2x4`: does this run fit there, told in five lines."""
 
-import math
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ from ckd_jax.ahead.compiling import Compiled, Launch, TooLarge, compiled, launch
 from ckd_jax.ahead.figures import figures
 from ckd_jax.ahead.reading import read
 from ckd_jax.ahead.targets import Target, target
-from ckd_jax.data import Dataset
+from ckd_jax.data import Dataset, count, size
 from ckd_jax.run import (
   Plan,
   header,
@@ -56,12 +55,13 @@ def compile_for(config, name: str) -> None:
 
 
 def _evaluated(plan: Plan, dataset: Dataset, made: Launch) -> float:
-  """Bytes on each device of images that are evaluated, as a run places them."""
+  """Bytes on each device of what is evaluated, as a run places it."""
   if made.streamed:
     return 0.0
   counts = len(plan.rows.train), len(plan.rows.validation)
-  images = sum(counts) + len(dataset.test.labels)
-  return images * math.prod(plan.images.shape[1:]) / made.mesh.size
+  rows = sum(counts) + len(dataset.test.labels)
+  each = size(plan.inputs) / count(plan.inputs)
+  return rows * each / made.mesh.size
 
 
 def _check_memory(built: Compiled, beside: float, place: Target) -> None:
@@ -133,11 +133,13 @@ def _parts(memory: dict[str, int], beside: float) -> str:
   return ", ".join(f"{_size(held[what])} {what}" for what in held if held[what])
 
 
-def _size(count: float) -> str:
+def _size(number: float) -> str:
   """Bytes in kB, MB or GB of the decimal kind."""
-  if count < 1e5:
-    return f"{count / 1e3:.3g} kB"
-  return f"{count / 1e6:.3g} MB" if count < 999.5e6 else f"{count / 1e9:.2f} GB"
+  if number < 1e5:
+    return f"{number / 1e3:.3g} kB"
+  if number < 999.5e6:
+    return f"{number / 1e6:.3g} MB"
+  return f"{number / 1e9:.2f} GB"
 
 
 def _collectives(found: dict[str, dict[str, float]]) -> str:

@@ -99,7 +99,7 @@ def launch(
   """
   devices = target.devices[: count or None]
   mesh = make_mesh(plan.recipe.task.batch_size, devices=devices)
-  streamed = streams(plan.placement, plan.images, target.chip.memory)
+  streamed = streams(plan.placement, plan.inputs, target.chip.memory)
   recipe = placed_recipe(plan, mesh)
   step = make_step(recipe, live=live, shard=make_batch_sharder(mesh))
   programs = make_programs(plan, mesh, live, step)

@@ -1,11 +1,14 @@
 """A method's own part of a step: all of it but the student."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ckd_jax.ahead.compiling import Launch
-from ckd_jax.ahead.shapes import Arguments, on
+from ckd_jax.ahead.shapes import Arguments, batch_of, on
+from ckd_jax.data import shown
 from ckd_jax.methods import Batch, Outputs
 from ckd_jax.run import Plan
 from ckd_jax.step import Examples, forward, gather, replicated, runtime_task
@@ -29,8 +32,8 @@ def part(plan: Plan, made: Launch, which: str) -> Launch:
   everywhere = replicated(made.mesh)
   rows = NamedSharding(made.mesh, PartitionSpec("data"))
 
-  def own(params, memory, outputs, examples, key, images):
-    batch = _batch(plan, key, memory, examples, images)
+  def own(params, memory, outputs, examples, key, inputs):
+    batch = _batch(plan, key, memory, examples, inputs)
     batch = jax.lax.with_sharding_constraint(batch, rows)
 
     def objective(params, outputs):
@@ -39,11 +42,11 @@ def part(plan: Plan, made: Launch, which: str) -> Launch:
     gradient, (memory_after, metrics) = jax.grad(
       objective, argnums=(0, 1), has_aux=True
     )(params, outputs)
-    mixed = () if batch.weights is None else batch.images
+    mixed = () if batch.weights is None else batch.inputs
     return gradient, memory_after, metrics, mixed
 
   state, examples, key = made.given
-  images, outputs = _shown(plan, made.given)
+  inputs, outputs = _shown(plan, made.given)
   return made._replace(
     function=jax.jit(
       own,
@@ -56,26 +59,24 @@ def part(plan: Plan, made: Launch, which: str) -> Launch:
       on(outputs, rows),
       examples,
       key,
-      on(images, rows),
+      on(inputs, rows),
     ),
     step=own,
     times=1,
   )
 
 
-def _batch(plan: Plan, key, memory, examples: Examples, images) -> Batch:
-  """What is compared in the first step, of images that are drawn already."""
+def _batch(plan: Plan, key, memory, examples: Examples, inputs) -> Batch:
+  """What is compared in the first step, of inputs that are drawn already."""
   task = runtime_task(plan.recipe.task, examples)
   index = plan.method.sample(key, jnp.int32(0), task, memory)
-  drawn = gather(examples._replace(index=index, images=images), index)
+  drawn = gather(examples._replace(index=index, inputs=inputs), index)
   batch = plan.method.prepare(key, drawn)
   return batch._replace(teachers=jax.lax.stop_gradient(batch.teachers))
 
 
-def _shown(
-  plan: Plan, given: Arguments
-) -> tuple[jax.ShapeDtypeStruct, Outputs]:
-  """Shapes of the images of a batch, and of what the student makes of it."""
+def _shown(plan: Plan, given: Arguments) -> tuple[Any, Outputs]:
+  """Shapes of the inputs of a batch, and of what the student makes of it."""
   state, examples, key = given
   index = jax.eval_shape(
     lambda key, memory: plan.method.sample(
@@ -84,21 +85,20 @@ def _shown(
     key,
     state.method,
   )
-  shape = (*index.shape, *plan.images.shape[1:])
-  images = jax.ShapeDtypeStruct(shape, jnp.float32)
-  shown = jax.eval_shape(
-    lambda key, state, examples, images: forward(
+  inputs = batch_of(shown(plan.recipe.view), index.shape)
+  outputs = jax.eval_shape(
+    lambda key, state, examples, inputs: forward(
       plan.recipe.model,
       state.params["student"],
       state.model,
-      _batch(plan, key, state.method, examples, images).images,
+      _batch(plan, key, state.method, examples, inputs).inputs,
       plan.method.passes,
     )[0],
     key,
     state,
     examples,
-    images,
+    inputs,
   )
   # Of what is not compared the gradient would be zeros, written out.
   read = {"logits", *plan.method.needs}
-  return images, Outputs(**{field: getattr(shown, field) for field in read})
+  return inputs, Outputs(**{field: getattr(outputs, field) for field in read})

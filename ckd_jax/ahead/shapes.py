@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ckd_jax.data import shapes, take
 from ckd_jax.methods import Outputs
 from ckd_jax.run import Plan, Programs
 from ckd_jax.step import (
@@ -56,7 +57,7 @@ def arguments(
     outputs: shapes [rows, ...] of the answers of each teacher.
     mesh: the devices, which need not be there.
     weights: shapes of those of the teachers that answer inside the step.
-    streamed: whether the host sends the images of each step.
+    streamed: whether the host sends the inputs of each step.
     finished: stages of the method that are done; None: all of them.
   """
   everywhere = replicated(mesh)
@@ -79,11 +80,11 @@ def arguments(
 def tables(given: Arguments, streamed: bool) -> dict[str, jax.ShapeDtypeStruct]:
   """{name: array} of the arrays of which no launch should make a copy.
 
-  Images, answers, and a method's large memories; not labels, which are small,
+  Inputs, answers, and a method's large memories; not labels, which are small,
   nor what is streamed. Shapes are without the padding of `Rows`.
   """
   examples = given.examples
-  held = {"images": () if streamed else examples.images}
+  held = {"inputs": () if streamed else examples.inputs}
   for number, teacher in enumerate(examples.teachers):
     held[f"teachers.{number}"] = teacher._asdict()
   large = [
@@ -106,18 +107,18 @@ def tables(given: Arguments, streamed: bool) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def images_per_step(plan: Plan, given: Arguments) -> int:
-  """How many images go through the student in a step."""
+  """How many rows go through the student in a step."""
   seen = jax.eval_shape(
     lambda key, state, examples: (
       plan.method.prepare(
         key, gather(examples, _sampled(plan, key, state))
-      ).images
+      ).inputs
     ),
     given.key,
     given.state,
     given.examples._replace(index=None),
   )
-  return math.prod(seen.shape[:2])
+  return math.prod(jax.tree.leaves(seen)[0].shape[:2])
 
 
 def _table(plan: Plan, outputs, streamed: bool) -> Examples:
@@ -126,9 +127,12 @@ def _table(plan: Plan, outputs, streamed: bool) -> Examples:
   def of(shape, dtype):
     return np.zeros((_FEW, *shape[1:]), dtype)
 
-  images = of(plan.images.shape, np.uint8)[: 1 if streamed else _FEW]
-  answers = jax.tree.map(lambda x: of(x.shape, x.dtype), outputs)
-  few = Examples(images, plan.recipe.task.labels[:_FEW], answers)
+  def few_of(tree):
+    return jax.tree.map(lambda x: of(x.shape, x.dtype), tree)
+
+  inputs = take(few_of(plan.inputs), slice(1 if streamed else _FEW))
+  answers = few_of(outputs)
+  few = Examples(inputs, plan.recipe.task.labels[:_FEW], answers)
   one, two = (pad(few, rows) for rows in (_FEW + 1, _FEW + 2))
   rows = capacity(plan.recipe.task.num_examples)
 
@@ -160,9 +164,15 @@ def _with_batch(plan: Plan, state, examples: Examples, mesh: Mesh) -> Examples:
   index = jax.eval_shape(
     lambda key, state: _sampled(plan, key, state), jax.random.key(0), state
   )
-  shape = (*index.shape, *plan.images.shape[1:])
   rows = NamedSharding(mesh, PartitionSpec("data"))
   return examples._replace(
     index=on(index, replicated(mesh)),
-    images=jax.ShapeDtypeStruct(shape, np.uint8, sharding=rows),
+    inputs=on(batch_of(shapes(plan.inputs), index.shape), rows),
+  )
+
+
+def batch_of(rows: Any, lead: tuple[int, ...]) -> Any:
+  """Shapes [n, ...] as those of a batch, [*lead, ...]."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((*lead, *x.shape[1:]), x.dtype), rows
   )

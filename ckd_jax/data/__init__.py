@@ -1,4 +1,4 @@
-"""Dataset name -> uint8 images, labels and ids that never change, in NumPy.
+"""Dataset name -> inputs, labels and ids that never change, in NumPy.
 
 Rows are in canonical order, which depends on the data alone: the number in a
 tensorflow-datasets id (train_16399 is row 16399 of CIFAR-100 as published; the
@@ -12,18 +12,27 @@ from typing import NamedTuple
 from ckd_jax.data import builtin, folder, npz, prepared
 from ckd_jax.data.arrays import read_arrays
 from ckd_jax.data.budget import Selection, select
-from ckd_jax.data.lazy import Lazy, memory, subset
+from ckd_jax.data.image_view import ImageView
+from ckd_jax.data.inputs import count, shapes, size, subset, take
+from ckd_jax.data.judges import Judge, accuracy
+from ckd_jax.data.lazy import Lazy, memory
 from ckd_jax.data.members import Member, read_header, read_members
 from ckd_jax.data.split import Parts, Split, make_split
+from ckd_jax.data.view import View, shown
 from ckd_jax.errors import UserError
 
 __all__ = [
   "BUILTIN",
   "Dataset",
+  "ImageView",
+  "Judge",
   "Lazy",
   "Member",
   "Selection",
   "Split",
+  "View",
+  "accuracy",
+  "count",
   "load",
   "make_split",
   "memory",
@@ -31,24 +40,37 @@ __all__ = [
   "read_header",
   "read_members",
   "select",
+  "shapes",
+  "shown",
+  "size",
   "subset",
+  "take",
+  "view_of",
 ]
 
 
 class Dataset(NamedTuple):
-  """Images and labels to learn from, and to test on.
+  """What to learn from, and what to test on.
 
   Attributes:
     name: of the data set, for messages and tables.
     train: training split.
-    test: test split, perhaps without images.
+    test: test split, perhaps without rows.
     class_names: in the order of the labels.
+    view: what a network is shown of the inputs; None: images as they are.
+    judge: measures answers about a split.
   """
 
   name: str
   train: Split
   test: Split
   class_names: tuple[str, ...]
+  view: View | None = None
+  judge: Judge = accuracy
+
+  def shown(self) -> View:
+    """What a network is shown, before a config says more of images."""
+    return self.view or ImageView.plain(self.train.inputs)
 
 
 def load(
@@ -111,12 +133,12 @@ BUILTIN = (*builtin.SOURCES, *_FILES)  # read without tensorflow-datasets
 
 def _checked(dataset: Dataset, path: str | None) -> Dataset:
   """Raises UserError where splits and class names do not fit together."""
-  name, train, test, class_names = dataset
+  name, train, test, class_names = dataset[:4]
   where = f"dataset {name}" + (f" in {path}" if path else "")
-  shapes = ["x".join(map(str, part.images.shape[1:])) for part in (train, test)]
-  if shapes[0] != shapes[1]:
+  sides = ["x".join(map(str, part.inputs.shape[1:])) for part in (train, test)]
+  if sides[0] != sides[1]:
     raise UserError(
-      f"{where}: train images are {shapes[0]} and test images {shapes[1]}: "
+      f"{where}: train images are {sides[0]} and test images {sides[1]}: "
       "they must agree (dataset.image_size makes heights and widths agree)"
     )
   if len(set(class_names)) < len(class_names):
@@ -129,3 +151,15 @@ def _checked(dataset: Dataset, path: str | None) -> Dataset:
         f"split are 0 to {len(class_names) - 1}"
       )
   return dataset
+
+
+def view_of(facts: dict[str, str]) -> View:
+  """The view of a trained student.
+
+  Args:
+    facts: the metadata of its file.
+
+  Raises:
+    LookupError, TypeError, ValueError: an entry is missing or makes no sense.
+  """
+  return ImageView.from_facts(facts)

@@ -54,8 +54,3 @@ class Lazy:
 def memory() -> int:
   """The memory of this machine, in bytes."""
   return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def subset(images, rows):
-  """`images[rows]`; `Lazy` images stay in their files."""
-  return images.subset(rows) if isinstance(images, Lazy) else images[rows]

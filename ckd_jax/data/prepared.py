@@ -233,7 +233,7 @@ def _split(builder, split: str, image_size: int | None, lazy: bool) -> Split:
     labels, ids = zip(*known, strict=True)
     ids, order = _canonical(split, ids)
     labels = np.asarray(labels)[order]
-    return order, *make_split(images(order), labels, ids)[1:]
+    return order, *make_split(images(order), labels, ids)[1:4]
 
   order, labels, ids, fingerprint = indexed(name, key, look)
   return Split(images(order), labels, ids, str(fingerprint))

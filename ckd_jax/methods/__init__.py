@@ -93,9 +93,19 @@ def defaults(name: str) -> dict[str, Any]:
   return {key: value.default for key, value in signature.parameters.items()}
 
 
-def working_with(fields: frozenset[str]) -> list[str]:
-  """Lists the methods that, at their defaults, need only these fields."""
-  return [name for name in names() if make(name).needs <= fields]
+def working_with(fields: frozenset[str], inputs: str = "images") -> list[str]:
+  """Lists the methods that, at their defaults, need no more than this.
+
+  Args:
+    fields: of `Outputs`, that a teacher gives.
+    inputs: kind of what is trained on, "images" or "tokens".
+  """
+  made = {name: make(name) for name in names()}
+  return [
+    name
+    for name, method in made.items()
+    if method.needs <= fields and method.inputs in ("any", inputs)
+  ]
 
 
 def make(name: str, **hyper) -> Method:

@@ -166,4 +166,6 @@ def mixing(
     value, metrics = weighted_sum(terms)
     return value, (state, metrics)
 
-  return Method(sample=sample, init=init, loss=loss, prepare=prepare)
+  return Method(
+    sample=sample, init=init, loss=loss, prepare=prepare, inputs="images"
+  )

@@ -11,10 +11,11 @@ import jax
 
 
 class Outputs(NamedTuple):
-  """What a network outputs for images; a black box fills logits only.
+  """What a network outputs for its inputs; a black box fills logits only.
 
   Attributes:
-    logits: float[..., classes].
+    logits: float[..., classes]; of a language model one vector for each
+      position, float[..., length, vocabulary].
     embedding: float[..., dim], pooled features before the classifier.
     maps: stage outputs, float[..., h, w, c] each, in RepDistiller's order.
     preactivations: the same maps before their ReLU.
@@ -30,13 +31,14 @@ class Task(NamedTuple):
   """What a method may know about a run.
 
   Attributes:
-    num_examples: number of training images. It may be a tracer: arithmetic
+    num_examples: number of training rows. It may be a tracer: arithmetic
       only, never a shape. A method that needs a shape takes `labels.shape[0]`,
       the rows of the (padded) table.
     num_classes: length of the logits.
     batch_size: number of rows that `Method.sample` returns.
-    steps_per_epoch: steps in one pass over the images; it may be a tracer.
-    labels: int32[rows], the class of every row of the table.
+    steps_per_epoch: steps in one pass over the rows; it may be a tracer.
+    labels: int32[rows], the class of every row of the table; of a language
+      model Rows of int32[length].
   """
 
   num_examples: int | jax.Array
@@ -51,23 +53,26 @@ class Batch(NamedTuple):
 
   Attributes:
     index: int32[batch, group], rows of the table.
-    images: float[batch, group, h, w, c], normalised.
-    labels: int32[batch, group], classes.
-    weights: float[batch, group], the share of each image in a mixture; None if
-      images are not mixed.
+    inputs: what the student is shown, a tree of [batch, group, ...]: images,
+      normalised, float[batch, group, h, w, c]; or tokens, int32[batch, group,
+      length], 0 for padding.
+    labels: int32[batch, group], classes; or int32[batch, group, length], the
+      next token at each position, -1 where none is counted.
+    weights: float[batch, group], the share of each row in a mixture; None if
+      inputs are not mixed.
     teachers: Outputs of [batch, group, ...], one for each teacher, under
       stop_gradient.
   """
 
   index: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-  images: jax.Array
+  inputs: Any
   labels: jax.Array
   weights: jax.Array | None = None
   teachers: tuple[Outputs, ...] = ()
 
 
 class Sample(Protocol):
-  """Samples the images that are compared in a step."""
+  """Samples the rows that are compared in a step."""
 
   def __call__(
     self, key: jax.Array, step: jax.Array, task: Task, state: Any
@@ -126,14 +131,14 @@ class Loss(Protocol):
 
 
 class Prepare(Protocol):
-  """Changes a batch before the student's forward pass; may mix images."""
+  """Changes a batch before the student's forward pass; may mix inputs."""
 
   def __call__(self, key: jax.Array, batch: Batch) -> Batch:
     """Returns the batch that student, live teacher and loss see.
 
     Args:
       key: random key of this step.
-      batch: with augmented images and the table's answers.
+      batch: with inputs as they are shown, and the table's answers.
     """
     ...
 
@@ -170,7 +175,7 @@ def stateless(key, task, student, teacher) -> tuple[dict, dict]:
 
 
 def unchanged(key, batch: Batch) -> Batch:
-  """`Method.prepare` of a method that does not mix images."""
+  """`Method.prepare` of a method that does not mix inputs."""
   del key
   return batch
 
@@ -189,7 +194,7 @@ class Stage(NamedTuple):
   """A stretch of training before the main one (FT, AB, FSP).
 
   Attributes:
-    epochs: length, in passes over the training images.
+    epochs: length, in passes over the training rows.
     learning_rate: constant learning rate.
     loss: replaces the method's loss.
     trains_student: whether the student's parameters that the loss reaches are
@@ -208,7 +213,7 @@ class Method(NamedTuple):
   """A distillation method as pure functions.
 
   Attributes:
-    sample: chooses the images that are compared.
+    sample: chooses the rows that are compared.
     init: makes heads and memories.
     loss: compares student and teachers.
     prepare: changes a batch before the forward pass.
@@ -218,6 +223,7 @@ class Method(NamedTuple):
       forward passes; () is one pass over everything.
     stages: training before the main part, in order.
     max_teachers: how many teachers the loss can use.
+    inputs: what it changes: "images", or "any" if it leaves inputs alone.
   """
 
   sample: Sample
@@ -229,17 +235,18 @@ class Method(NamedTuple):
   passes: tuple[int, ...] = ()
   stages: tuple[Stage, ...] = ()
   max_teachers: int = 1
+  inputs: str = "any"
 
 
 class ModelInit(Protocol):
   """Makes a network's weights."""
 
-  def __call__(self, key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
+  def __call__(self, key: jax.Array, inputs: Any, /) -> tuple[Any, Any]:
     """Returns (params, state): what is trained, and batch statistics.
 
     Args:
       key: random key for initial values.
-      images: float[n, h, w, c]; only the shape counts.
+      inputs: as in `ModelApply`; only shapes and types count.
     """
     ...
 
@@ -251,7 +258,8 @@ class ModelApply(Protocol):
     self,
     params: Any,
     state: Any,
-    images: jax.Array,
+    inputs: Any,
+    /,
     *,
     train: bool,
     key: jax.Array | None = None,
@@ -261,7 +269,7 @@ class ModelApply(Protocol):
     Args:
       params: the network's parameters, from `ModelInit`.
       state: its batch statistics; returned unchanged if `train` is false.
-      images: float[n, h, w, c], normalised.
+      inputs: float[n, h, w, c], normalised images; or int32[n, length], tokens.
       train: whether to update batch statistics and apply dropout.
       key: random key for dropout; None without dropout.
     """
@@ -272,9 +280,9 @@ class Model(NamedTuple):
   """A network as pure functions over nested dicts of arrays.
 
   Attributes:
-    init: makes parameters and batch statistics: (key, images) -> (params,
+    init: makes parameters and batch statistics: (key, inputs) -> (params,
       state).
-    apply: runs the network: (params, state, images, *, train, key=None) ->
+    apply: runs the network: (params, state, inputs, *, train, key=None) ->
       (Outputs, state).
   """
 

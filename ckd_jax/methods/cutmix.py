@@ -29,11 +29,11 @@ def cutmix(key: jax.Array, batch: Batch, *, beta: float = 1.0) -> Batch:
   """
   lam_key, box_key = jax.random.split(key)
   lam = sampling.beta(lam_key, beta)
-  images, kept = paste(box_key, batch.images, lam)
+  images, kept = paste(box_key, batch.inputs, lam)
   weights = jnp.broadcast_to(
     jnp.stack([kept, 1 - kept])[None], batch.index.shape
   )
-  return batch._replace(images=images, weights=weights)
+  return batch._replace(inputs=images, weights=weights)
 
 
 def make(

@@ -27,7 +27,7 @@ def mixup(key: jax.Array, batch: Batch, *, beta: float = 1.0) -> Batch:
   lam = sampling.beta(key, beta)
   weights = jnp.stack([lam, 1 - lam]).astype(jnp.float32)
   weights = jnp.broadcast_to(weights[None], batch.index.shape)
-  return batch._replace(images=blend(batch.images, weights), weights=weights)
+  return batch._replace(inputs=blend(batch.inputs, weights), weights=weights)
 
 
 def make(

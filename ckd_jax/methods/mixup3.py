@@ -25,7 +25,7 @@ def mixup3(key: jax.Array, batch: Batch) -> Batch:
   weights = jax.random.uniform(key, (1, 3), jnp.float32, 1e-6, 1.0)
   weights = weights / jnp.sum(weights)
   weights = jnp.broadcast_to(weights, batch.index.shape)
-  return batch._replace(images=blend(batch.images, weights), weights=weights)
+  return batch._replace(inputs=blend(batch.inputs, weights), weights=weights)
 
 
 def make(

@@ -197,6 +197,7 @@ def make(
     prepare=functools.partial(_add_branch, augment=augment, hole=hole),
     passes=(1, 1),
     max_teachers=2,
+    inputs="images",
   )
 
 
@@ -216,11 +217,11 @@ def _add_branch(
   key: jax.Array, batch: Batch, *, augment: str, hole: int
 ) -> Batch:
   """Puts the altered version of each first image in the second one's place."""
-  altered, weights = _alter(key, batch.images, augment, hole)
+  altered, weights = _alter(key, batch.inputs, augment, hole)
   return batch._replace(
     # The second branch is a version of the first image.
     labels=jnp.concatenate([batch.labels[:, :1]] * 2, axis=1),
-    images=jnp.concatenate([batch.images[:, :1], altered], axis=1),
+    inputs=jnp.concatenate([batch.inputs[:, :1], altered], axis=1),
     teachers=tuple(_mixture(teacher, weights) for teacher in batch.teachers),
   )
 

@@ -1,7 +1,6 @@
-"""The cost of a network: parameters, and operations per image."""
+"""The cost of a network: parameters, and operations per example."""
 
 import jax
-import jax.numpy as jnp
 
 from ckd_jax.methods import Model
 
@@ -11,8 +10,8 @@ def parameters(params) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def flops(model: Model, params, state, image_shape) -> float:
-  """Floating-point operations for one image in evaluation mode.
+def flops(model: Model, params, state, shown) -> float:
+  """Floating-point operations for one example in evaluation mode.
 
   A multiplication and an addition count as two; the figure is XLA's own.
 
@@ -20,18 +19,17 @@ def flops(model: Model, params, state, image_shape) -> float:
     model: architecture of the network.
     params: its parameters, arrays or shapes.
     state: its batch statistics, arrays or shapes.
-    image_shape: (height, width, channels).
+    shown: shapes of what the network sees, of one row.
   """
 
-  def forward(params, state, image):
-    return model.apply(params, state, image, train=False)[0].logits
+  def forward(params, state, inputs):
+    return model.apply(params, state, inputs, train=False)[0].logits
 
-  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, state)
   )
   with jax.default_device(_counting_device()):
-    analysis = jax.jit(forward).lower(*shapes, image).cost_analysis()
+    analysis = jax.jit(forward).lower(*shapes, shown).cost_analysis()
   return float((analysis or {}).get("flops", float("nan")))
 
 

@@ -7,14 +7,14 @@ import numpy as np
 from etils import epath
 
 from ckd_jax import methods, table, teacher
-from ckd_jax.data import Dataset
+from ckd_jax.data import Dataset, ImageView, count, shown
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
 from ckd_jax.models import cost
 from ckd_jax.run.plan import Plan
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse
 from ckd_jax.run.tables import given_table, read_table
-from ckd_jax.step import Live, percent
+from ckd_jax.step import Live
 from ckd_jax.system import console
 from ckd_jax.table import Subject, Table
 from ckd_jax.teacher import Asking, Ledger, Order, Teacher
@@ -42,8 +42,8 @@ class Collected(NamedTuple):
     path: folder of the table; None for answers in memory.
     digest: sha256 of the table.
     test_outputs: answers about the test images, for evaluation alone.
-    test_accuracy: of the teacher, in percent; None for a black box without a
-      test table.
+    test_accuracy: the teacher's first figure of the data set's judge; None for
+      a black box without a test table.
     evaluation_calls: answers about test images.
     parameters: number of a local teacher's parameters.
     flops: floating-point operations of a local teacher for one image.
@@ -111,7 +111,7 @@ def collect(
     weights = tuple(
       (one.network.params, one.network.state) for one in all_asked
     )
-    live = Live(network.model, weights, network.mean, network.std)
+    live = Live(network.model, weights, network.view)
     return known._replace(live=live)
   return _bought(known, all_asked, asking, dataset, rows, plan, workdir)
 
@@ -121,7 +121,8 @@ def _about_network(asked: Teacher, dataset: Dataset, plan: Plan) -> Collected:
   network, needs = asked.network, plan.method.needs
   with refusing(plan):
     weights = network.params, network.state
-    shapes = answers_of(network.model, plan.images, weights)
+    rows = count(plan.inputs)
+    shapes = answers_of(network.model, network.view, rows, weights)
     given = {
       field
       for field in shapes._fields
@@ -132,11 +133,11 @@ def _about_network(asked: Teacher, dataset: Dataset, plan: Plan) -> Collected:
   known = Collected(
     teacher=asked.name,
     parameters=cost.parameters(network.params),
-    flops=cost.flops(network.model, *weights, dataset.train.images.shape[1:]),
+    flops=cost.flops(network.model, *weights, shown(network.view)),
   )
   if not len(dataset.test.labels):
     return known
-  test = asked.ask(dataset.test.images, needs=frozenset({"logits"}))
+  test = asked.ask(dataset.test.inputs, needs=frozenset({"logits"}))
   tested = _tested(table.to_outputs(test, asked.kind, ()), dataset)
   return known._replace(**tested)
 
@@ -234,20 +235,23 @@ def _from_table(
 
 
 def _open(asking: Asking, dataset: Dataset, needs, mesh, named) -> Teacher:
-  """Opens the teacher; refuses one of other classes or channels.
+  """Opens the teacher; refuses one of other classes or inputs.
 
   Only networks of the zoo and those in `named` are made.
   """
-  channels = dataset.train.images.shape[-1]
+  view = dataset.shown()
   if asking.source == "callable":
     return _black_box(asking)
   if asking.source == "torch":
+    if not isinstance(view, ImageView):
+      raise UserError(
+        f"teacher.source 'torch' reads networks for images, and the inputs of"
+        f" {dataset.name} are {view.kind}: choose another source"
+      )
     asked = teacher.from_torch(
       asking.path,
       asking.name,
-      mean=asking.mean,
-      std=asking.std,
-      channels=channels,
+      view=view._replace(mean=asking.mean, std=asking.std),
       mesh=mesh,
       needs=needs,
     )
@@ -259,11 +263,8 @@ def _open(asking: Asking, dataset: Dataset, needs, mesh, named) -> Teacher:
       f"the teacher {asked.name} has {network.classes} classes, "
       f"{dataset.name} has {len(dataset.class_names)}"
     )
-  if len(network.mean) != channels:
-    raise UserError(
-      f"the teacher {asked.name} sees {len(network.mean)} channels, the images "
-      f"of {dataset.name} have {channels}"
-    )
+  if reason := network.view.mismatch(view):
+    raise UserError(f"the teacher {asked.name} {reason}: {dataset.name}")
   return asked
 
 
@@ -298,9 +299,9 @@ def _view(info: dict[str, Any]) -> dict[str, Any]:
 
 def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:
   """Accuracy on the test set, and how many answers that took."""
-  hits = np.argmax(test.logits, axis=-1) == dataset.test.labels
+  figures = dataset.judge(test.logits, dataset.test)
   return {
     "test_outputs": test,
-    "test_accuracy": percent(hits),
-    "evaluation_calls": len(hits),
+    "test_accuracy": next(iter(figures.values())),
+    "evaluation_calls": len(test.logits),
   }

@@ -10,16 +10,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from ckd_jax import methods
-from ckd_jax.data import Dataset, subset
+from ckd_jax.data import Dataset, Judge, Split, shown, take
 from ckd_jax.errors import UserError
 from ckd_jax.run.answers import Collected
-from ckd_jax.run.feed import Feed, make_feed, student_images
+from ckd_jax.run.feed import Feed, make_feed, student_inputs
 from ckd_jax.run.phase import Phase
 from ckd_jax.run.plan import Plan
 from ckd_jax.run.programs import Programs, longest_launch, make_phases
 from ckd_jax.step import (
   Examples,
-  Images,
+  Placed,
   Recipe,
   State,
   capacity,
@@ -42,17 +42,18 @@ class RunContext(NamedTuple):
     scale: learning rate of the plan over that of the programs.
     longest: steps per launch, at most.
     feed: (key, state of the method, step) -> the Examples of each step from
-      there on, where images do not lie on the devices; else None.
+      there on, where inputs do not lie on the devices; else None.
     stages: training before the main part, in order.
     examples: the table on the devices.
     key: the run's random key, the same for every step.
     state: before the first step.
-    images: uint8 images by split, "train", "validation", "test"; splits without
-      images are left out.
-    labels: int32[n] by split.
+    inputs: on the devices, by split, "train", "validation", "test"; splits
+      without rows are left out.
+    splits: the same rows on the host, with labels.
+    judge: measures answers about a split.
     target: float32[classes], the mean logits that a fitted offset aims at; None
       where the loss fixes the offset.
-    origin: sha256 of the images and of the answers.
+    origin: sha256 of the data and of the answers.
     images_per_step: student images per step.
     mesh: devices, with axes `students` and `data`.
     sharding: of the state on the mesh.
@@ -67,8 +68,9 @@ class RunContext(NamedTuple):
   examples: Examples
   key: jax.Array
   state: State
-  images: dict[str, Images]
-  labels: dict[str, np.ndarray]
+  inputs: dict[str, Placed]
+  splits: dict[str, Split]
+  judge: Judge
   target: np.ndarray | None
   origin: dict[str, str]
   images_per_step: int
@@ -109,21 +111,21 @@ def assemble(
   *,
   like: RunContext | None = None,
 ) -> RunContext:
-  """Puts the budgeted images and answers on the devices.
+  """Puts the budgeted inputs and answers on the devices.
 
   Args:
-    plan: gives recipe, rows, images and seed.
-    dataset: its images and labels.
+    plan: gives recipe, rows, inputs and seed.
+    dataset: its inputs and labels.
     answers: the teacher's, about the training rows.
     programs: of this run, or of one that differs in seed, budget or rate alone.
     mesh: devices, with axes `students` and `data`.
-    like: that other run, whose test images are used again.
+    like: that other run, whose test inputs are used again.
 
   Raises:
     UserError: the method cannot work with these answers.
   """
   task = plan.recipe.task
-  streamed = streams(plan.placement, plan.images)
+  streamed = streams(plan.placement, plan.inputs)
   examples = _examples(plan, dataset, answers, mesh, streamed)
   keys = jax.random.split(jax.random.key(plan.about.seed))
   init_key, key = hosts.put_global(tuple(keys), replicated(mesh))
@@ -135,7 +137,7 @@ def assemble(
   target = None
   if answers.live is None:
     target = methods.mean_target(plan.method, task.labels, answers.teachers)
-  images, labels = _splits(plan, dataset, mesh, streamed, like)
+  splits = _splits(plan, dataset)
   feed = None
   if streamed:
     feed = make_feed(plan, dataset, answers, examples, mesh)
@@ -149,8 +151,9 @@ def assemble(
     examples=examples,
     key=key,
     state=hosts.put_global(state, replicated(mesh)),
-    images=images,
-    labels=labels,
+    inputs=_placed(plan, splits, mesh, streamed, like),
+    splits=splits,
+    judge=dataset.judge,
     target=target,
     origin={
       "images": dataset.train.fingerprint,
@@ -165,13 +168,13 @@ def assemble(
 def _examples(
   plan: Plan, dataset: Dataset, answers: Collected, mesh: Mesh, streamed: bool
 ) -> Examples:
-  """The table; streamed images are one row, for the shape."""
-  images = plan.images[:1] if streamed else plan.images[:]
+  """The table; streamed inputs are one row, for the shape."""
+  inputs = take(plan.inputs, slice(1) if streamed else slice(None))
   if not streamed:
     ids = dataset.train.ids[plan.rows.train]
-    images = student_images(plan, images, ids, answers)
+    inputs = student_inputs(plan, inputs, ids, answers)
   examples = Examples(
-    images,
+    inputs,
     plan.recipe.task.labels,
     answers.teachers,
     () if answers.live is None else answers.live.weights,
@@ -192,32 +195,35 @@ def _begin(plan: Plan, programs: Programs, key, examples: Examples):
     raise UserError(f"method {plan.about.method}: {error}") from error
   seen = jax.eval_shape(
     lambda *x: method.prepare(key, gather(*x)), examples, index
-  ).images
-  return state, index, math.prod(seen.shape[:2])
+  ).inputs
+  return state, index, math.prod(jax.tree.leaves(seen)[0].shape[:2])
 
 
-def _splits(
-  plan: Plan, dataset: Dataset, mesh: Mesh, streamed: bool, like
-) -> tuple[dict[str, Images], dict[str, np.ndarray]]:
-  """Images on the devices, and labels on the host, by evaluated split."""
-  held_out = plan.rows.validation
-  places = {
-    "train": (plan.images, plan.recipe.task.labels),
-    "validation": (
-      subset(dataset.train.images, held_out),
-      dataset.train.labels[held_out],
-    ),
-    "test": (dataset.test.images, dataset.test.labels),
+def _splits(plan: Plan, dataset: Dataset) -> dict[str, Split]:
+  """The rows that are evaluated, by name."""
+  train = dataset.train.part(plan.rows.train)
+  return {
+    "train": train._replace(inputs=plan.inputs),
+    "validation": dataset.train.part(plan.rows.validation),
+    "test": dataset.test,
   }
-  shared = {"test": like.images["test"]} if like else {}
+
+
+def _placed(
+  plan: Plan, splits: dict[str, Split], mesh: Mesh, streamed: bool, like
+) -> dict[str, Placed]:
+  """The inputs of every split that has any, on the devices."""
+  shared = {"test": like.inputs["test"]} if like else {}
   placed = {
     name: place(
-      images, mesh, stream=streamed or streams(plan.placement, images)
+      split.inputs,
+      mesh,
+      stream=streamed or streams(plan.placement, split.inputs),
     )
-    for name, (images, _) in places.items()
-    if len(images) and name not in shared
+    for name, split in splits.items()
+    if len(split.labels) and name not in shared
   }
-  return placed | shared, {name: labels for name, (_, labels) in places.items()}
+  return placed | shared
 
 
 def fingerprint(answers: Collected) -> str:
@@ -262,13 +268,17 @@ def check_finite(
 
 
 def _first_loss(recipe: Recipe, state: State, examples: Examples, rows):
-  """The loss of these rows, int[batch, group], on black images."""
+  """The loss of these rows, int[batch, group], shown nothing."""
   key, method = jax.random.key(0), recipe.method
   batch = gather(examples, rows)
-  batch = batch._replace(images=jnp.zeros(batch.images.shape))
+  nothing = jax.tree.map(
+    lambda x: jnp.zeros((*rows.shape, *x.shape[1:]), x.dtype),
+    shown(recipe.view),
+  )
+  batch = batch._replace(inputs=nothing)
   batch = method.prepare(key, batch)
   params = state.params
   student, _ = forward(
-    recipe.model, params["student"], state.model, batch.images, method.passes
+    recipe.model, params["student"], state.model, batch.inputs, method.passes
   )
   return method.loss(params["method"], state.method, student, batch, key, 0)[0]

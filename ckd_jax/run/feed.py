@@ -1,4 +1,4 @@
-"""Decodes the images of coming steps on the host."""
+"""Reads the inputs of coming steps on the host."""
 
 import functools
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ckd_jax.data import Dataset
+from ckd_jax.data import Dataset, take
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.plan import Plan
 from ckd_jax.step import Examples, host_device, replicated, stream_batches
@@ -31,23 +31,23 @@ class Feed(Protocol):
     ...
 
 
-def student_images(
-  plan: Plan, images: np.ndarray, ids: np.ndarray, answers: Collected
-) -> np.ndarray:
-  """The student's images before augmentation, or the teacher's view of them.
+def student_inputs(
+  plan: Plan, inputs: Any, ids: np.ndarray, answers: Collected
+) -> Any:
+  """The student's inputs as stored, or the teacher's view of images.
 
   Args:
     plan: whose `student_view` chooses between the two.
-    images: uint8[n, h, w, c].
-    ids: str[n], the stable ids of the images.
+    inputs: a tree of [n, ...].
+    ids: str[n], the stable ids of the rows.
     answers: whose `view`, seed and border describe the teacher's view.
 
   Returns:
-    uint8[n, h, w, c].
+    A tree of [n, ...].
   """
   if plan.student_view == "fresh" or answers.view == "clean":
-    return images
-  return augmented(images, ids, seed=answers.view_seed, pad=answers.view_pad)
+    return inputs
+  return augmented(inputs, ids, seed=answers.view_seed, pad=answers.view_pad)
 
 
 def make_feed(
@@ -57,11 +57,11 @@ def make_feed(
   examples: Examples,
   mesh: Mesh,
 ) -> Feed:
-  """Makes the feed of a run whose images stay with the host.
+  """Makes the feed of a run whose inputs stay with the host.
 
   Args:
     plan: of the run; its method samples the rows of a step.
-    dataset: whose training images are decoded.
+    dataset: whose training inputs are read.
     answers: whose view the student may see.
     examples: labels and answers of the whole table, on the devices.
     mesh: devices with an axis `data`, over which a batch is sharded.
@@ -79,7 +79,7 @@ def make_feed(
     )
 
     def fetch(rows):
-      return student_images(plan, plan.images[rows], ids[rows], answers)
+      return student_inputs(plan, take(plan.inputs, rows), ids[rows], answers)
 
     return stream_batches(
       examples,

@@ -202,7 +202,7 @@ class Display:
     self._tell(step, values, shown)
 
   def accuracies(self, step: int, values: Mapping[str, float]) -> None:
-    """Enters validation accuracies, in percent by name."""
+    """Enters validation figures by name."""
     shown = {
       key: value for key, value in values.items() if offsets.is_reported(key)
     }
@@ -254,8 +254,8 @@ def progress_line(
 def _label(name: str, names: list[str]) -> str:
   """A metric as a reader would call it; `names` are all of the file."""
   for mode, words in offsets.LABELS.items():
-    if name == offsets.metric(mode, ""):
-      return f"val accuracy, {words}"
+    if name.startswith(start := offsets.metric(mode, "", "")):
+      return f"val {name.removeprefix(start)}, {words}"
   # A training step knows no offset; where one is fitted that has to be said.
   is_fitted = offsets.metric(offsets.NONE, offsets.FIT) in names
   without = f", {offsets.LABELS[offsets.NONE]}"
@@ -263,11 +263,15 @@ def _label(name: str, names: list[str]) -> str:
   return readable + without * (is_fitted and name == "train_accuracy")
 
 
+def _is_figure(name: str) -> bool:
+  return name.endswith("accuracy") or "val_" in name
+
+
 def curves(path_png, metrics_path) -> None:
-  """Draws a metrics file: losses and learning rate, and accuracies, by step.
+  """Draws a metrics file: losses and learning rate, and figures, by step.
 
   Metrics with `loss` in their name are on the left, `learning_rate` too, on an
-  axis of its own; those that end in `accuracy` (in percent) on the right. A
+  axis of its own; accuracies (in percent) and validation's on the right. A
   short or empty file gives axes with few or no points. No display is needed.
 
   Args:
@@ -296,7 +300,8 @@ def curves(path_png, metrics_path) -> None:
 
   for name in (name for name in names if "loss" in name):
     draw(left, name, lw=1.3)
-  for name in (name for name in names if name.endswith("accuracy")):
+  figures = [name for name in names if _is_figure(name)]
+  for name in figures:
     draw(right, name, lw=1.6)
   drawn = left.get_lines()
   if "learning_rate" in names:
@@ -310,7 +315,11 @@ def curves(path_png, metrics_path) -> None:
   if right.get_lines():
     right.legend(frameon=False, **below)
   left.set(title="Loss", ylabel="loss")
-  right.set(title="Accuracy", ylabel="accuracy (%)")
+  plain = all(name.endswith("accuracy") for name in figures)
+  right.set(
+    title="Accuracy" if plain else "Validation",
+    ylabel="accuracy (%)" if plain else "",
+  )
   for axes in (left, right):
     axes.set(xlabel="step")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))

@@ -8,21 +8,19 @@ import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
-from ckd_jax import augment, methods, models
 from ckd_jax import config as configuration
+from ckd_jax import methods, models
 from ckd_jax import offset as offsets
-from ckd_jax.data import Dataset, Lazy, Selection, select, subset
-from ckd_jax.errors import UserError
+from ckd_jax.data import Dataset, Selection, View, select, subset
 from ckd_jax.methods import Method, Task
 from ckd_jax.offset import OffsetPlan
 from ckd_jax.run.asking import asking
 from ckd_jax.run.given import NOTHING, Given
 from ckd_jax.run.intervals import Intervals, Plateau
 from ckd_jax.run.teacher_training import TeacherTraining, teacher_training
+from ckd_jax.run.views import student_view
 from ckd_jax.step import Recipe, optimizer
-from ckd_jax.system import console, hosts
 from ckd_jax.teacher import Asking
 
 
@@ -63,7 +61,7 @@ class Plan(NamedTuple):
     about: names and numbers for the header and the summary.
     recipe: the parts of a training step.
     rows: of the training set, to learn from and to validate with.
-    images: uint8[train, h, w, c], to learn from, in memory or in files.
+    inputs: a tree of [train, ...], to learn from, in memory or in files.
     asking: settings of the teacher.
     teacher_training: the run that trains the teacher first; None where there is
       nothing to train.
@@ -73,7 +71,7 @@ class Plan(NamedTuple):
     learning_rate: the highest rate of the schedule.
     student_view: "fresh", images augmented in the step, or "table", the view
       that the teacher saw.
-    placement: of the images, "auto", "device" or "stream".
+    placement: of the inputs, "auto", "device" or "stream".
     batch_norm: whose images its statistics are of, "global", those of the whole
       batch, or "device", those of each device.
     steps_per_launch: steps in one program; 0 chooses by the kind of device.
@@ -83,7 +81,7 @@ class Plan(NamedTuple):
   about: About
   recipe: Recipe
   rows: Selection
-  images: np.ndarray | Lazy
+  inputs: Any
   asking: Asking
   teacher_training: TeacherTraining | None
   intervals: Intervals
@@ -112,26 +110,26 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
   Raises:
     UserError: the budget, the student or the images cannot be used.
   """
-  _check_channels(config, dataset)
+  view = student_view(config, dataset)
   rows = select(
     len(dataset.train.labels),
     budget=config.budget,
     val_fraction=config.val_fraction,
     seed=config.budget_seed,
   )
-  recipe = _recipe(config, dataset, rows, given.model)
+  recipe = _recipe(config, dataset, rows, view, given.model)
   return Plan(
     about=_about(config, dataset),
     recipe=recipe,
     rows=rows,
-    images=subset(dataset.train.images, rows.train),
+    inputs=subset(dataset.train.inputs, rows.train),
     asking=asking(config)._replace(given=given.answers),
     teacher_training=_teacher_training(config, dataset, recipe.method),
     intervals=_intervals(config, recipe.task),
     plateau=_plateau(config),
     offset=OffsetPlan(mode=config.hyper.get("offset", offsets.NONE)),
     learning_rate=config.optimizer.learning_rate,
-    student_view=config.student_view,
+    student_view=config.get("student_view", "fresh"),
     placement=config.dataset.placement,
     batch_norm=config.get("batch_norm", "global"),
     steps_per_launch=config.steps_per_launch,
@@ -147,7 +145,9 @@ def _teacher_training(
   return teacher_training(config, len(dataset.train.labels))
 
 
-def _recipe(config, dataset: Dataset, rows: Selection, model) -> Recipe:
+def _recipe(
+  config, dataset: Dataset, rows: Selection, view: View, model
+) -> Recipe:
   labels = dataset.train.labels[rows.train]
   task = Task(
     num_examples=len(labels),
@@ -156,18 +156,17 @@ def _recipe(config, dataset: Dataset, rows: Selection, model) -> Recipe:
     steps_per_epoch=math.ceil(len(labels) / config.batch_size),
     labels=labels,
   )
-  # A live teacher sees the student's images.
-  fresh = config.teacher.get("live") or config.student_view == "fresh"
   return Recipe(
     method=methods.make(config.method, **config.hyper),
     model=model
     or models.load(
-      config.student, task.num_classes, dtype=jnp.dtype(config.dtype)
+      config.student,
+      task.num_classes,
+      dtype=jnp.dtype(config.dtype),
+      **view.options(),
     ),
     task=task,
-    augment=augment.make(
-      config.augment if fresh else "none", config.augment_padding
-    ),
+    view=view,
     transform=optimizer.make(
       config.optimizer.get("name", "sgd"),
       config.optimizer.momentum,
@@ -179,8 +178,6 @@ def _recipe(config, dataset: Dataset, rows: Selection, model) -> Recipe:
       config.steps,
       config.schedule_hyper,
     ),
-    mean=tuple(config.dataset.mean),
-    std=tuple(config.dataset.std),
   )
 
 
@@ -214,36 +211,3 @@ def _intervals(config, task: Task) -> Intervals:
     evaluate = task.steps_per_epoch
     steps = min(steps, config.schedule_hyper.max_epochs * evaluate)
   return Intervals(steps, evaluate, config.checkpoint_every, config.log_every)
-
-
-def _check_channels(config, dataset: Dataset) -> None:
-  """Refuses a normalisation that does not fit the images' channels."""
-  channels = dataset.train.images.shape[-1]
-  owners = ["dataset"]
-  if config.teacher.source in ("torch", "train"):
-    owners.append("teacher")
-  for owner in owners:
-    for key in ("mean", "std"):
-      found = len(config[owner][key])
-      if found != channels:
-        raise UserError(
-          f"{owner}.{key} has {found} numbers, the images of {dataset.name} "
-          f"have {channels} channels"
-        )
-  if dataset.name in ("folder", "npz") and hosts.first():
-    _note_normalisation(config, dataset)
-
-
-def _note_normalisation(config, dataset: Dataset) -> None:
-  """Warns if mean and deviation are not those of the user's images."""
-  some = np.asarray(dataset.train.images[:1000], np.float32) / 255
-  mean, std = some.mean((0, 1, 2)), some.std((0, 1, 2))
-  off = np.abs(mean - config.dataset.mean) > 0.1
-  stretched = np.abs(std / config.dataset.std - 1) > 0.5
-  if (off | stretched).any():
-    measured = [tuple(round(float(x), 3) for x in y) for y in (mean, std)]
-    console.note(
-      f"dataset.mean {tuple(config.dataset.mean)} and dataset.std "
-      f"{tuple(config.dataset.std)} are not those of these images: about "
-      f"{measured[0]} and {measured[1]}"
-    )

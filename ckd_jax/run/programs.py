@@ -41,8 +41,8 @@ class Programs(NamedTuple):
     begin: jitted (key, examples) -> State.
     step: one training step, not jitted, to be vmapped.
     launch: (times) -> a jitted Step of so many steps; metrics are [times].
-    forward: (params, state, uint8 images) -> logits, not jitted.
-    predict: (params, state, Images) -> float32[n, classes] on the host.
+    forward: (params, state, stored inputs) -> logits, not jitted.
+    predict: (params, state, Placed) -> float32[n, classes] on the host.
     learning_rate: the highest rate of the schedule in the step.
   """
 
@@ -67,7 +67,7 @@ def make_programs(
   """
   replicas = replicated(mesh)
   recipe = plan.recipe
-  forward = make_forward(recipe.model, mean=recipe.mean, std=recipe.std)
+  forward = make_forward(recipe.model, recipe.view)
   return Programs(
     begin=jax.jit(
       lambda key, examples: init_state(key, recipe, examples, live=live),
@@ -107,7 +107,7 @@ def longest_launch(plan: Plan, streamed: bool, mesh: Mesh) -> int:
 
   Args:
     plan: whose `steps_per_launch` chooses, if it is not 0.
-    streamed: whether the host sends images for one step at a time.
+    streamed: whether the host sends inputs for one step at a time.
     mesh: devices, whose platform chooses the default.
   """
   if streamed:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ckd_jax import augment, methods, models
+from ckd_jax import methods, models
 from ckd_jax import offset as offsets
+from ckd_jax.data import View, count, shapes, shown, take
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model, Outputs
 from ckd_jax.run.plan import Plan
@@ -43,38 +44,43 @@ def rehearse_early(plan: Plan) -> None:
     rehearse(plan, Outputs(jax.ShapeDtypeStruct(logits, jnp.float16)))
   elif plan.teacher_training is not None:
     future = models.load(
-      plan.teacher_training.student, plan.recipe.task.num_classes
+      plan.teacher_training.student,
+      plan.recipe.task.num_classes,
+      **plan.recipe.view.options(),
     )
-    rehearse(plan, answers_of(future, plan.images))
+    rehearse(plan, answers_of(future, plan.recipe.view, count(plan.inputs)))
 
 
-def answers_of(model: Model, images, weights=None) -> Outputs:
-  """The shapes of a network's answers about these images.
+def answers_of(model: Model, view: View, rows: int, weights=None) -> Outputs:
+  """The shapes of a network's answers about so many rows.
 
   Args:
     model: architecture of the network.
-    images: [n, h, w, c]; only the shape counts.
+    view: what it is shown of them.
+    rows: number of rows.
     weights: (params, state); None takes the shapes of initial ones.
   """
 
-  def answer(images):
-    params, state = weights or model.init(jax.random.key(0), images)
-    return model.apply(params, state, images, train=False)[0]
+  def answer(inputs):
+    params, state = weights or model.init(jax.random.key(0), inputs)
+    return model.apply(params, state, inputs, train=False)[0]
 
-  return jax.eval_shape(answer, jax.ShapeDtypeStruct(images.shape, jnp.float32))
+  return jax.eval_shape(answer, shown(view, rows))
 
 
 def _check_student(plan: Plan) -> None:
   """Refuses a student that its file cannot hold, or with too few outputs."""
-  model, needs = plan.recipe.model, plan.method.needs
-  image = jax.ShapeDtypeStruct((1, *plan.images.shape[1:]), jnp.float32)
-  check_holdable(*jax.eval_shape(model.init, jax.random.key(0), image))
-  shown = answers_of(model, plan.images[:1])
+  model, needs, view = plan.recipe.model, plan.method.needs, plan.recipe.view
+  _check_kind(plan)
+  check_holdable(*jax.eval_shape(model.init, jax.random.key(0), shown(view)))
+  outputs = answers_of(model, view, 1)
   given = {
-    field for field in shown._fields if jax.tree.leaves(getattr(shown, field))
+    field
+    for field in outputs._fields
+    if jax.tree.leaves(getattr(outputs, field))
   }
   if lacking := sorted(needs - given):
-    work = ", ".join(methods.working_with(frozenset(given)))
+    work = ", ".join(methods.working_with(frozenset(given), view.kind))
     raise UserError(
       f"student {plan.about.student} gives no {' and no '.join(lacking)}, "
       f"which method {plan.about.method!r} compares: choose another student, "
@@ -82,24 +88,36 @@ def _check_student(plan: Plan) -> None:
     )
 
 
+def _check_kind(plan: Plan) -> None:
+  """Refuses a method that changes pixels where there are none."""
+  kind = plan.recipe.view.kind
+  if plan.method.inputs not in ("any", kind):
+    work = ", ".join(methods.working_with(frozenset({"logits"}), kind))
+    raise UserError(
+      f"method {plan.about.method!r} needs {plan.method.inputs}, and the inputs"
+      f" of {plan.about.dataset} are {kind}: these methods work with answers"
+      f" alone: {work}"
+    )
+
+
 def rehearse(plan: Plan, answers: Outputs) -> None:
   """Traces the first step, with shapes in place of numbers.
 
   Args:
-    plan: gives the recipe, and shapes of images and labels.
+    plan: gives the recipe, and shapes of inputs and labels.
     answers: shapes [rows, ...] of the teacher's answers; those of maps and
       embeddings are known only once there is a teacher.
   """
   recipe = plan.recipe
   examples = Examples(
-    jax.ShapeDtypeStruct(plan.images.shape, jnp.uint8),
-    jax.ShapeDtypeStruct((recipe.task.num_examples,), jnp.int32),
+    shapes(plan.inputs),
+    shapes(recipe.task.labels),
     (answers,) if plan.method.needs else (),
   )
 
   def first_step(key, examples):
     state = init_state(key, recipe, examples)
-    # The number of images is known here, so a sampler can refuse it.
+    # The number of rows is known here, so a sampler can refuse it.
     recipe.method.sample(key, 0, recipe.task, state.method)
     for stage in recipe.method.stages:
       state, _ = make_step(staged(recipe, stage))(state, examples, key)
@@ -112,9 +130,11 @@ def rehearse(plan: Plan, answers: Outputs) -> None:
 def find_bias(plan: Plan) -> tuple[str, ...]:
   """Path of the classifier's bias, into which an offset is folded."""
   recipe = plan.recipe
-  images = jnp.zeros((4, *plan.images.shape[1:]), jnp.float32)
-  params, state = jax.jit(recipe.model.init)(jax.random.key(0), images)
-  probe = augment.normalise(plan.images[:4], recipe.mean, recipe.std)
+  inputs = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), shown(recipe.view, 4)
+  )
+  params, state = jax.jit(recipe.model.init)(jax.random.key(0), inputs)
+  probe = recipe.view(None, take(plan.inputs, slice(4)))
 
   def logits(params):
     outputs, _ = recipe.model.apply(params, state, probe, train=False)

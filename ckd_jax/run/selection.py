@@ -1,4 +1,4 @@
-"""Which weights a run reports: the validation accuracy alone decides.
+"""Which weights a run reports: the first validation figure alone decides.
 
 Where a loss leaves the class offset free, accuracies are kept in both modes of
 `ckd_jax.offset`. The test set is not looked at before the end of the run.
@@ -15,7 +15,7 @@ from ckd_jax import offset as offsets
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.intervals import Plateau
 from ckd_jax.run.record import Record, Score
-from ckd_jax.step import State, percent
+from ckd_jax.step import State
 from ckd_jax.system import hosts
 
 
@@ -42,12 +42,12 @@ def start(context: RunContext) -> Record:
 def judge(
   record: Record, step: int, val: dict[str, float | None], primary: str
 ) -> set[str]:
-  """Enters validation accuracies; returns the modes that are now at their best.
+  """Enters validation figures; returns the modes that are now at their best.
 
   Args:
     record: changed in place.
     step: number of training steps of these weights.
-    val: mode -> accuracy in percent, or None without validation images; then
+    val: mode -> figure, or None without validation rows; then
       the newest weights are the best.
     primary: the mode that is reported, and that a plateau watches.
   """
@@ -87,7 +87,7 @@ def is_over(record: Record, plateau: Plateau | None) -> bool:
 def watched(context: RunContext) -> tuple[str, ...]:
   """The splits that an evaluation predicts."""
   names = () if context.target is None else ("train",)
-  held_out = ("validation",) if "validation" in context.images else ()
+  held_out = ("validation",) if "validation" in context.inputs else ()
   return (*names, *held_out)
 
 
@@ -96,7 +96,7 @@ def predict_splits(context: RunContext, state: State) -> dict[str, np.ndarray]:
   params, model_state = state.params["student"], state.model
   predict = context.programs.predict
   return {
-    name: predict(params, model_state, context.images[name])
+    name: predict(params, model_state, context.inputs[name])
     for name in watched(context)
   }
 
@@ -120,27 +120,24 @@ def validate(
     keep: float32[classes], an offset -> a `snapshot` of these weights.
 
   Returns:
-    The accuracies found, in percent, by name.
+    The figures found, by name.
   """
   found = offsets.by_mode(
     context.target, logits.get("train"), context.num_classes
   )
   val: dict[str, float | None] = dict.fromkeys(found)
+  primary, figures = context.plan.offset.mode, {}
   if "validation" in logits:
-    labels = context.labels["validation"]
-    val = {
-      mode: _accuracy(logits["validation"] + offset, labels)
-      for mode, offset in found.items()
-    }
-  primary = context.plan.offset.mode
+    for mode, offset in found.items():
+      judged = _judged(context, "validation", logits["validation"] + offset)
+      name, val[mode] = next(iter(judged.items()))
+      figures[offsets.metric(mode, primary, name)] = val[mode]
+      if mode == primary:
+        figures |= {f"val_{key}": judged[key] for key in judged}
   # In a fixed order: hosts that differed would wait for each other forever.
   for mode in sorted(judge(record, step, val, primary)):
     best[mode] = keep(found[mode])
-  return {
-    offsets.metric(mode, primary): accuracy
-    for mode, accuracy in val.items()
-    if accuracy is not None
-  }
+  return figures
 
 
 def snapshot(
@@ -180,7 +177,7 @@ def test(
   best: Mapping[str, Snapshot],
   record: Record,
 ) -> None:
-  """Enters the test accuracies of the best and of the last weights.
+  """Enters the first test figure of the best and of the last weights.
 
   Args:
     context: the splits and the programs that predict them.
@@ -188,19 +185,22 @@ def test(
     best: the weights to report, by mode.
     record: changed in place.
   """
-  if "test" not in context.images:
+  if "test" not in context.inputs:
     return
-  predict, images = context.programs.predict, context.images["test"]
-  labels = context.labels["test"]
-  last = predict(state.params["student"], state.model, images)
+  predict, inputs = context.programs.predict, context.inputs["test"]
+  last = predict(state.params["student"], state.model, inputs)
   train = predict_splits(context, state).get("train")
   found = offsets.by_mode(context.target, train, context.num_classes)
   for mode, offset in found.items():
     kept, score = best[mode], record.modes[mode]
-    logits = predict(kept.params, kept.model, images)
-    score.test = _accuracy(logits + np.asarray(kept.offset), labels)
-    score.last_test = _accuracy(last + offset, labels)
+    logits = predict(kept.params, kept.model, inputs)
+    score.test = _first(context, "test", logits + np.asarray(kept.offset))
+    score.last_test = _first(context, "test", last + offset)
 
 
-def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-  return percent(logits.argmax(-1) == labels)
+def _judged(context: RunContext, split: str, logits) -> dict[str, float]:
+  return context.judge(logits, context.splits[split])
+
+
+def _first(context: RunContext, split: str, logits) -> float:
+  return next(iter(_judged(context, split, logits).values()))

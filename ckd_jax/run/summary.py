@@ -1,19 +1,20 @@
 """The header of a run, its result, and summary.json."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from ckd_jax import methods
 from ckd_jax import offset as offsets
 from ckd_jax import student as student_file
-from ckd_jax.data import Dataset
+from ckd_jax.data import Dataset, accuracy, shown
 from ckd_jax.models import cost
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.loop import Standing
 from ckd_jax.run.plan import About, Plan
+from ckd_jax.run.record import Record
 from ckd_jax.step import measures
 from ckd_jax.system import hosts
 
@@ -35,7 +36,7 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
     recipe.model,
     state.params["student"],
     state.model,
-    plan.images.shape[1:],
+    shown(recipe.view),
   )
   lines = [
     ("dataset", about.dataset),
@@ -140,7 +141,7 @@ def finish(
 
   Args:
     plan: gives names, the recipe and the offset's mode.
-    dataset: its images and labels.
+    dataset: its inputs and labels.
     answers: the teacher's, and what they cost.
     context: programs and splits of the run.
     ended: where the run stands, test accuracies included.
@@ -151,17 +152,7 @@ def finish(
   """
   about, record = plan.about, ended.record
   params, model_state = _export_best(plan, dataset, context, ended, workdir)
-  test = _measured(context, "test", params, model_state, answers.test_outputs)
-  train = _measured(
-    context,
-    "train",
-    params,
-    model_state,
-    answers.teachers[0] if answers.teachers else None,
-  )
-  chosen = record.modes[plan.offset.mode]
   rate = record.timed_steps / max(record.timed_seconds, 1e-9)
-  fitted = context.target is not None
   return {
     "dataset": about.dataset,
     "student": about.student,
@@ -175,17 +166,7 @@ def finish(
     "budget_seed": about.budget_seed,
     **_cost_of(answers, record.steps * context.images_per_step),
     "steps": record.steps,
-    "test_accuracy": chosen.test,
-    "val_accuracy": chosen.val,
-    "last_test_accuracy": chosen.last_test,
-    "best_step": chosen.step,
-    "offset": record.to_json()["modes"] if fitted else None,
-    "test_top5_accuracy": test.get("top5"),
-    "test_calibration_error": test.get("calibration_error"),
-    "test_agreement": test.get("agreement"),
-    "train_accuracy": train["top1"],
-    "train_agreement": train.get("agreement"),
-    "teacher_test_accuracy": answers.test_accuracy,
+    **_figures(answers, context, record, params, model_state),
     "train_seconds": round(record.train_seconds, 3),
     "evaluation_seconds": round(record.evaluation_seconds, 3),
     # CPU time of all cores: other programs change it less than wall time.
@@ -203,6 +184,34 @@ def finish(
   }
 
 
+def _figures(
+  answers: Collected, context: RunContext, record: Record, params, model_state
+) -> dict[str, Any]:
+  """How good the chosen student is; `metric` names the figure that chose it."""
+  teacher = answers.teachers[0] if answers.teachers else None
+  weights = params, model_state
+  train = _measured(context, "train", *weights, teacher)
+  test = _measured(context, "test", *weights, answers.test_outputs)
+  metric = next(iter(train.figures))
+  chosen = record.modes[context.plan.offset.mode]
+  fitted = context.target is not None
+  return {
+    "metric": metric,
+    **{f"test_{name}": value for name, value in test.figures.items()},
+    f"test_{metric}": chosen.test,
+    f"val_{metric}": chosen.val,
+    f"last_test_{metric}": chosen.last_test,
+    "best_step": chosen.step,
+    "offset": record.to_json()["modes"] if fitted else None,
+    "test_top5_accuracy": test.classes.get("top5"),
+    "test_calibration_error": test.classes.get("calibration_error"),
+    "test_agreement": test.classes.get("agreement"),
+    f"train_{metric}": train.figures[metric],
+    "train_agreement": train.classes.get("agreement"),
+    f"teacher_test_{metric}": answers.test_accuracy,
+  }
+
+
 def _cost_of(answers: Collected, images: int) -> dict[str, int]:
   """Calls by their kind; `images` are those of all training steps."""
   live = images * len(answers.live.weights) if answers.live else 0
@@ -217,12 +226,30 @@ def _cost_of(answers: Collected, images: int) -> dict[str, int]:
   }
 
 
-def _measured(context: RunContext, split: str, params, state, teacher):
-  """`measures` of a split; {} where it has no images."""
-  if split not in context.images:
-    return {}
-  logits = context.programs.predict(params, state, context.images[split])
-  return measures(logits, context.labels[split], teacher)
+class _Measured(NamedTuple):
+  """What is measured of the chosen student on one split.
+
+  Attributes:
+    figures: of the data set's judge.
+    classes: `measures`, where every row is of one class.
+  """
+
+  figures: dict[str, float] = {}  # noqa: RUF012 (never changed)
+  classes: dict[str, float] = {}  # noqa: RUF012 (never changed)
+
+
+def _measured(
+  context: RunContext, split: str, params, state, teacher
+) -> _Measured:
+  """Measures a split; nothing where it has no rows."""
+  if split not in context.inputs:
+    return _Measured()
+  logits = context.programs.predict(params, state, context.inputs[split])
+  rows = context.splits[split]
+  classes = {}
+  if context.judge is accuracy:
+    classes = measures(logits, rows.labels, teacher)
+  return _Measured(context.judge(logits, rows), classes)
 
 
 def _export_best(
@@ -237,9 +264,7 @@ def _export_best(
     "model": plan.about.student,
     "classes": str(context.num_classes),
     "class_names": json.dumps(list(dataset.class_names)),
-    "mean": json.dumps(list(plan.recipe.mean)),
-    "std": json.dumps(list(plan.recipe.std)),
-    "image_shape": json.dumps(list(plan.images.shape[1:])),
+    **plan.recipe.view.facts(),
   }
   if hosts.first():
     student_file.save(
@@ -254,13 +279,18 @@ def result(summary: dict[str, Any]) -> Lines:
   Args:
     summary: contents of summary.json.
   """
+  metric = summary.get("metric", "accuracy")  # old ones do not say
+
+  def figure(name: str) -> str | None:
+    return _figure(metric, summary[f"{name}_{metric}"])
+
   lines = [
-    ("test accuracy", _percent(summary["test_accuracy"])),
-    ("validation accuracy", _percent(summary["val_accuracy"])),
-    ("last test accuracy", _percent(summary["last_test_accuracy"])),
-    ("teacher's test accuracy", _percent(summary["teacher_test_accuracy"])),
-    ("agreement on training images", _percent(summary["train_agreement"])),
-    ("agreement on test images", _percent(summary.get("test_agreement"))),
+    (f"test {metric}", figure("test")),
+    (f"validation {metric}", figure("val")),
+    (f"last test {metric}", figure("last_test")),
+    (f"teacher's test {metric}", figure("teacher_test")),
+    ("agreement on training rows", _percent(summary["train_agreement"])),
+    ("agreement on test rows", _percent(summary.get("test_agreement"))),
     ("teacher calls", summary["teacher_calls"]),
     ("training", f"{summary['train_seconds']:.1f} s"),
     ("speed", f"{summary['images_per_second']:,.0f} images/s"),
@@ -270,10 +300,17 @@ def result(summary: dict[str, Any]) -> Lines:
     lines.append(
       (
         offsets.LABELS.get(mode, mode),
-        f"test {_percent(found['test'])}, validation {_percent(found['val'])}",
+        f"test {_figure(metric, found['test'])}, "
+        f"validation {_figure(metric, found['val'])}",
       )
     )
   return lines
+
+
+def _figure(metric: str, value: float | None) -> str | None:
+  if metric == "accuracy" or value is None:
+    return _percent(value)
+  return f"{value:.4g}"
 
 
 def _percent(value: float | None) -> str | None:

@@ -25,7 +25,7 @@ def teacher_training(config, num_examples: int) -> TeacherTraining:
 
   Args:
     config: a ConfigDict whose `teacher` names the network and its training.
-    num_examples: images of the training set, all of which it learns from.
+    num_examples: rows of the training set, all of which it learns from.
   """
   recipe = config.copy_and_resolve_references()
   recipe.unlock()
@@ -36,9 +36,10 @@ def teacher_training(config, num_examples: int) -> TeacherTraining:
   recipe.seed = recipe.budget_seed = 0  # every seed shares one teacher
   recipe.budget = num_examples
   recipe.val_fraction = 0.0
-  recipe.student_view = "fresh"
-  recipe.dataset.mean = config.teacher.mean
-  recipe.dataset.std = config.teacher.std
+  if "mean" in config.teacher:  # images
+    recipe.student_view = "fresh"
+    recipe.dataset.mean = config.teacher.mean
+    recipe.dataset.std = config.teacher.std
   for key in ("batch_size", "schedule", "steps"):
     recipe[key] = config.teacher[key]
   recipe.eval_every = config.teacher.steps

@@ -8,7 +8,7 @@ one is ignored from then on.
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -205,29 +205,41 @@ def _stacked_context(contexts: Sequence[RunContext]) -> RunContext:
   )
 
 
+def _joined(batches: Iterable[Any]) -> Any:
+  """Batches on devices as one tree of NumPy arrays [rows, ...]."""
+  host = [jax.tree.map(np.asarray, batch) for batch in batches]
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *host)
+
+
+def _resized(inputs: Any, rows: int) -> Any:
+  return jax.tree.map(lambda x: np.resize(x, (rows, *x.shape[1:])), inputs)
+
+
+def _stacked(inputs: Sequence[Any], rows: slice) -> Any:
+  """These rows of every student's inputs: [students, rows, ...]."""
+  return jax.tree.map(lambda *x: np.stack([one[rows] for one in x]), *inputs)
+
+
 class _Predictor:
   """Predicts the watched splits of all students at once."""
 
   def __init__(self, contexts: Sequence[RunContext]):
     self._counts: dict[str, list[int]] = {}
-    self._batches: dict[str, list[jax.Array]] = {}
+    self._batches: dict[str, list[Any]] = {}
     self._students = len(contexts)
     first = contexts[0]
     where = NamedSharding(first.mesh, PartitionSpec("students", "data"))
     share = first.mesh.shape["data"]
     for name in selection.watched(first):
-      splits = [context.images[name] for context in contexts]
-      images = [
-        np.concatenate([np.asarray(x) for x in split.batches])
-        for split in splits
-      ]
+      splits = [context.inputs[name] for context in contexts]
+      inputs = [_joined(split.batches) for split in splits]
       counts = [split.count for split in splits]
       size = -(-min(_BATCH, max(counts)) // share) * share
       total = -(-max(counts) // size) * size
-      padded = [np.resize(x, (total, *x.shape[1:])) for x in images]
+      padded = [_resized(x, total) for x in inputs]
       self._counts[name] = counts
       self._batches[name] = [
-        jax.device_put(np.stack([x[i : i + size] for x in padded]), where)
+        jax.device_put(_stacked(padded, slice(i, i + size)), where)
         for i in range(0, total, size)
       ]
     self._forward = jax.jit(shard_vmap(first.programs.forward, first.mesh))

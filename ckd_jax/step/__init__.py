@@ -8,7 +8,7 @@ from ckd_jax.step import optimizer
 from ckd_jax.step.begin import init_state
 from ckd_jax.step.evaluate import (
   Forward,
-  Images,
+  Placed,
   Predict,
   make_forward,
   make_predict,
@@ -51,8 +51,8 @@ __all__ = [
   "KEEP_GRADIENT",
   "Examples",
   "Forward",
-  "Images",
   "Live",
+  "Placed",
   "Predict",
   "Recipe",
   "Rows",

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ckd_jax.data import shown
 from ckd_jax.methods import Outputs
 from ckd_jax.step.rows import take_rows
 from ckd_jax.step.state import Examples, Live, State, runtime_task
@@ -30,14 +31,16 @@ def init_state(
   """
   model, task = recipe.model, recipe.task
   model_key, method_key = jax.random.split(key)
-  # float zeros: only the shape counts, and the group's size is 1 or more.
-  images = jnp.zeros((1, *examples.images.shape[1:]), jnp.float32)
-  params, model_state = model.init(model_key, images)
+  # Zeros: only the shape counts, and the group's size is 1 or more.
+  inputs = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), shown(recipe.view)
+  )
+  params, model_state = model.init(model_key, inputs)
 
   def sample_of(network, params, state):
     outputs = jax.eval_shape(
-      lambda images: network.apply(params, state, images, train=False)[0],
-      images,
+      lambda inputs: network.apply(params, state, inputs, train=False)[0],
+      inputs,
     )
     return jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), outputs)
 

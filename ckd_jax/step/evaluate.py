@@ -1,6 +1,6 @@
-"""Evaluates a network: its logits of every image, and measures of them."""
+"""Evaluates a network: its logits of every row, and measures of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -8,43 +8,43 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ckd_jax import augment
+from ckd_jax.data import View, count, take
 from ckd_jax.methods import Model, Outputs
 from ckd_jax.system import hosts
 
 
-class Images(NamedTuple):
-  """Images on the devices, in batches of one size.
+class Placed(NamedTuple):
+  """Inputs on the devices, in batches of one size.
 
   Attributes:
-    batches: uint8[batch, h, w, c] each, sharded over `data`.
-    count: number of images; the rest of the last batch is padding.
+    batches: trees of [batch, ...] each, sharded over `data`.
+    count: number of rows; the rest of the last batch is padding.
   """
 
-  batches: Iterable[jax.Array]
+  batches: Iterable[Any]
   count: int
 
 
 class Forward(Protocol):
-  """The logits of images, not jitted; the network is in evaluation mode."""
+  """The logits of inputs, not jitted; the network is in evaluation mode."""
 
-  def __call__(self, params: Any, state: Any, images: jax.Array) -> jax.Array:
-    """Returns float32[n, classes] for uint8[n, h, w, c]."""
+  def __call__(self, params: Any, state: Any, inputs: Any) -> jax.Array:
+    """Returns float32[n, classes] for a tree of [n, ...], as stored."""
     ...
 
 
 class Predict(Protocol):
-  """The logits of every image exactly once, on every host."""
+  """The logits of every row exactly once, on every host."""
 
-  def __call__(self, params: Any, state: Any, images: Images) -> np.ndarray:
-    """Returns float32[images.count, classes]."""
+  def __call__(self, params: Any, state: Any, inputs: Placed) -> np.ndarray:
+    """Returns float32[inputs.count, classes]."""
     ...
 
 
 class _Streamed(NamedTuple):
   """Batches that are decoded again for every evaluation."""
 
-  put: Callable[[int], jax.Array]  # start -> uint8[batch, h, w, c]
+  put: Callable[[int], Any]  # start -> a tree of [batch, ...]
   starts: range
 
   def __iter__(self):
@@ -52,44 +52,43 @@ class _Streamed(NamedTuple):
 
 
 def place(
-  images: np.ndarray, mesh, batch_size: int = 500, *, stream: bool = False
-) -> Images:
-  """Puts images on the devices, for all evaluations.
+  inputs: Any, mesh, batch_size: int = 500, *, stream: bool = False
+) -> Placed:
+  """Puts inputs on the devices, for all evaluations.
 
   Args:
-    images: uint8[n, h, w, c], in memory or in files.
+    inputs: a tree of [n, ...], in memory or in files.
     mesh: devices with an axis `data`, over which a batch is sharded.
-    batch_size: images per batch, rounded up to a multiple of the devices.
+    batch_size: rows per batch, rounded up to a multiple of the devices.
     stream: whether to send them again, batch by batch, in every evaluation.
   """
-  share = mesh.shape["data"]
-  batch_size = -(-min(batch_size, len(images)) // share) * share
+  share, rows = mesh.shape["data"], count(inputs)
+  batch_size = -(-min(batch_size, rows) // share) * share
   sharding = NamedSharding(mesh, PartitionSpec("data"))
 
-  def put(start):
-    part = images[start : start + batch_size]
+  def padded(part):
     padding = [(0, batch_size - len(part))] + [(0, 0)] * (part.ndim - 1)
-    return hosts.put_global(np.pad(part, padding), sharding)
+    return np.pad(part, padding)
 
-  starts = range(0, len(images), batch_size)
+  def put(start):
+    part = take(inputs, slice(start, start + batch_size))
+    return hosts.put_global(jax.tree.map(padded, part), sharding)
+
+  starts = range(0, rows, batch_size)
   batches = _Streamed(put, starts) if stream else list(map(put, starts))
-  return Images(batches, len(images))
+  return Placed(batches, rows)
 
 
-def make_forward(
-  model: Model, *, mean: Sequence[float], std: Sequence[float]
-) -> Forward:
+def make_forward(model: Model, view: View) -> Forward:
   """Makes the function that runs a network in evaluation mode.
 
   Args:
     model: architecture of the network.
-    mean: float per channel, mean of its training images as pixel / 255.
-    std: float per channel, their standard deviation as pixel / 255.
+    view: what it is shown of the inputs.
   """
 
-  def forward(params, state, images):
-    images = augment.normalise(images, mean, std)
-    outputs, _ = model.apply(params, state, images, train=False)
+  def forward(params, state, inputs):
+    outputs, _ = model.apply(params, state, view(None, inputs), train=False)
     return outputs.logits.astype(jnp.float32)
 
   return forward
@@ -106,10 +105,10 @@ def make_predict(
   """
   jitted = jax.jit(forward, out_shardings=replicas)
 
-  def predict(params, state, images: Images) -> np.ndarray:
+  def predict(params, state, inputs: Placed) -> np.ndarray:
     # All launched before the first is read, so devices never wait.
-    parts = [jitted(params, state, batch) for batch in images.batches]
-    return np.concatenate([np.asarray(part) for part in parts])[: images.count]
+    parts = [jitted(params, state, batch) for batch in inputs.batches]
+    return np.concatenate([np.asarray(part) for part in parts])[: inputs.count]
 
   return predict
 

@@ -28,14 +28,14 @@ def per_device(model: Model, mesh: Mesh) -> Model:
   if mesh.shape["data"] == 1:
     return model
 
-  def apply(params, state, images, *, train, key=None):
+  def apply(params, state, inputs, *, train, key=None):
     if not train:
-      return model.apply(params, state, images, train=False, key=key)
+      return model.apply(params, state, inputs, train=False, key=key)
 
-    def share(params, state, images, key):
+    def share(params, state, inputs, key):
       if key is not None:
         key = jax.random.fold_in(key, lax.axis_index("data"))
-      outputs, state = model.apply(params, state, images, train=True, key=key)
+      outputs, state = model.apply(params, state, inputs, train=True, key=key)
       return outputs, jax.tree.map(_mean, state)
 
     together = jax.shard_map(
@@ -45,7 +45,7 @@ def per_device(model: Model, mesh: Mesh) -> Model:
       out_specs=(_ROWS, _ALL),
       check_vma=False,
     )
-    return together(params, state, images, key)
+    return together(params, state, inputs, key)
 
   return model._replace(apply=apply)
 

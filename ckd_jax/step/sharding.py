@@ -1,4 +1,4 @@
-"""Places arrays: the mesh, a batch on it, and images there or on the host."""
+"""Places arrays: the mesh, a batch on it, and inputs there or on the host."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ckd_jax.data import memory
+from ckd_jax.data import memory, size
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Batch
 
@@ -71,18 +71,18 @@ def host_device() -> jax.Device:
     return jax.local_devices()[0]
 
 
-def streams(placement: str, images, memory_bytes: float = 0) -> bool:
-  """Whether images stay with the host and are sent batch by batch.
+def streams(placement: str, inputs, memory_bytes: float = 0) -> bool:
+  """Whether inputs stay with the host and are sent batch by batch.
 
   Args:
     placement: "device", "stream", or "auto": those that would take more than
       half of a device's memory.
-    images: uint8[n, h, w, c], in memory or in files.
+    inputs: a tree of [n, ...], in memory or in files.
     memory_bytes: of a device; 0: it is asked.
   """
   if placement != "auto":
     return placement == "stream"
-  return math.prod(images.shape) > (memory_bytes or _memory()) / 2
+  return size(inputs) > (memory_bytes or _memory()) / 2
 
 
 def _memory() -> float:

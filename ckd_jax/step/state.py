@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ckd_jax.data import View, count
 from ckd_jax.methods import Batch, Model, Outputs, Task
 from ckd_jax.step.rows import Rows, take_rows
 
@@ -32,12 +33,12 @@ class State(NamedTuple):
 
 
 class Examples(NamedTuple):
-  """The budgeted images and the teacher's answers: one table on the device.
+  """The budgeted inputs and the teacher's answers: one table on the device.
 
   Attributes:
-    images: Rows of uint8[h, w, c]; where the host streams, those of one batch,
-      uint8[batch, group, h, w, c].
-    labels: int32[rows].
+    inputs: a tree of Rows, of uint8[h, w, c] images or int32[length] tokens;
+      where the host streams, those of one batch, [batch, group, ...].
+    labels: int32[rows], or Rows of int32[length].
     teachers: Outputs of Rows, one for each teacher.
     live: weights of the teachers that answer inside the step.
     count: int32, rows in use, the others are padding; None is all of them.
@@ -45,8 +46,8 @@ class Examples(NamedTuple):
       streams; None: the step draws it.
   """
 
-  images: jax.Array | Rows
-  labels: jax.Array
+  inputs: Any
+  labels: jax.Array | Rows
   teachers: tuple[Outputs, ...] = ()
   live: tuple = ()
   count: jax.Array | None = None
@@ -59,14 +60,12 @@ class Live(NamedTuple):
   Attributes:
     model: architecture of all of them.
     weights: (params, state) of each.
-    mean: float per channel, mean of their training images as pixel / 255.
-    std: float per channel, their standard deviation as pixel / 255.
+    view: what they were shown of the inputs when they were trained.
   """
 
   model: Model
   weights: tuple
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
+  view: View
 
 
 def capacity(count: int) -> int:
@@ -91,9 +90,10 @@ def pad(examples: Examples, rows: int) -> Examples:
     padded = np.pad(array, widths)
     return padded if padded.ndim == 1 else Rows.of(padded)
 
-  streamed = len(examples.images) < len(examples.labels)
+  streamed = count(examples.inputs) < len(examples.labels)
+  inputs = examples.inputs
   return examples._replace(
-    images=examples.images if streamed else extend(examples.images),
+    inputs=inputs if streamed else jax.tree.map(extend, inputs),
     labels=extend(examples.labels),
     teachers=jax.tree.map(extend, examples.teachers),
     count=np.int32(len(examples.labels)),
@@ -116,10 +116,10 @@ def runtime_task(task: Task, examples: Examples) -> Task:
 
 def gather(examples: Examples, index: jax.Array) -> Batch:
   """The rows of the table that `index`, int32[batch, group], names."""
-  streamed = examples.index is not None
+  inputs, streamed = examples.inputs, examples.index is not None
   return Batch(
     index=index,
-    images=examples.images if streamed else examples.images[index],
+    inputs=inputs if streamed else take_rows(inputs, index),
     labels=examples.labels[index],
     teachers=take_rows(examples.teachers, index),
   )

@@ -1,4 +1,4 @@
-"""One pure training step: sample, gather, augment, compare, update.
+"""One pure training step: sample, gather, show, compare, update.
 
 Nothing here touches the host: the step is jitted alone, and can be scanned,
 vmapped over seeds, and sharded over any mesh.
@@ -11,16 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ckd_jax import augment as augmentation
+from ckd_jax.data import View
 from ckd_jax.methods import Batch, Method, Model, Outputs, Task
+from ckd_jax.numerics import mean_counted
 from ckd_jax.step import optimizer
 from ckd_jax.step.state import Examples, Live, State, gather, runtime_task
-
-
-class Augment(Protocol):
-  """(key, uint8[n, h, w, c]) -> the same shape and type, drawn anew."""
-
-  def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array: ...
 
 
 class Recipe(NamedTuple):
@@ -30,21 +25,18 @@ class Recipe(NamedTuple):
     method: samples the images to compare, and computes the loss.
     model: architecture of the student.
     task: sizes and labels that a method may read.
-    augment: applied to uint8 images before they are normalised.
+    view: what a network is shown of the inputs: images are augmented and
+      normalised, tokens are as they are.
     transform: gradients to directions; the learning rate is applied after it.
     schedule: int32 step -> float32 learning rate.
-    mean: float per channel, mean of the images as pixel / 255.
-    std: float per channel, their standard deviation as pixel / 255.
   """
 
   method: Method
   model: Model
   task: Task
-  augment: Augment
+  view: View
   transform: optax.GradientTransformation
   schedule: Callable[[jax.Array], jax.Array]
-  mean: tuple[float, ...] = ()
-  std: tuple[float, ...] = ()
 
 
 class Update(Protocol):
@@ -57,7 +49,7 @@ class Update(Protocol):
 
     Args:
       state: before the step.
-      batch: arrays [batch, group, ...]; images are normalised.
+      batch: arrays [batch, group, ...]; inputs as the student is shown them.
       keys: (prepare_key, method_key, model_key) of this step.
       weights: (params, state) of each live teacher; () without any.
     """
@@ -100,13 +92,10 @@ def make_step(
       task = runtime_task(recipe.task, examples)
       index = recipe.method.sample(key, state.step, task, state.method)
     step_key = jax.random.fold_in(key, state.step)
-    augment_key, *keys = jax.random.split(step_key, 4)
+    view_key, *keys = jax.random.split(step_key, 4)
     batch = shard(gather(examples, index))
-    flat = batch.images.reshape(-1, *batch.images.shape[2:])
-    images = augmentation.normalise(
-      recipe.augment(augment_key, flat), recipe.mean, recipe.std
-    )
-    batch = batch._replace(images=images.reshape(batch.images.shape))
+    shown = recipe.view(view_key, flatten(batch.inputs))
+    batch = batch._replace(inputs=unflatten(shown, index.shape))
     return update(state, batch, tuple(keys), examples.live)
 
   return step
@@ -128,7 +117,7 @@ def make_update(
     prepare_key, method_key, model_key = keys
     batch = method.prepare(prepare_key, batch)
     if live is not None:
-      batch = batch._replace(teachers=_ask(live, weights, recipe, batch.images))
+      batch = batch._replace(teachers=_ask(live, weights, recipe, batch.inputs))
     batch = batch._replace(teachers=jax.lax.stop_gradient(batch.teachers))
 
     def objective(params):
@@ -136,7 +125,7 @@ def make_update(
         model,
         params["student"],
         state.model,
-        batch.images,
+        batch.inputs,
         method.passes,
         model_key,
       )
@@ -144,7 +133,8 @@ def make_update(
         params["method"], state.method, student, batch, method_key, state.step
       )
       hits = jnp.argmax(student.logits, axis=-1) == batch.labels
-      metrics = {"loss": value, "train_accuracy": 100 * hits.mean(), **metrics}
+      hits = mean_counted(hits, batch.labels)
+      metrics = {"loss": value, "train_accuracy": 100 * hits, **metrics}
       return value, (model_state, method_state, metrics)
 
     gradient, (model_state, method_state, metrics) = jax.grad(
@@ -172,17 +162,32 @@ def make_update(
   return update
 
 
-def _ask(live: Live, weights: tuple, recipe: Recipe, images: jax.Array):
-  """The live teachers' Outputs about float[batch, group, h, w, c]."""
-  images = augmentation.renormalise(
-    images, (recipe.mean, recipe.std), (live.mean, live.std)
-  )
-  flat = images.reshape(-1, *images.shape[2:])
-  lead = images.shape[:2]
+def _ask(live: Live, weights: tuple, recipe: Recipe, inputs: Any):
+  """The live teachers' Outputs about what the student is shown.
+
+  Args:
+    live: their architecture and their own view.
+    weights: (params, state) of each.
+    recipe: whose view made the inputs.
+    inputs: a tree of [batch, group, ...].
+  """
+  inputs = live.view.renewed(inputs, recipe.view)
+  lead = jax.tree.leaves(inputs)[0].shape[:2]
+  flat = flatten(inputs)
   outputs = tuple(
     live.model.apply(*one, flat, train=False)[0] for one in weights
   )
-  return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), outputs)
+  return unflatten(outputs, lead)
+
+
+def flatten(tree):
+  """Every leaf [batch, group, ...] as [batch * group, ...]."""
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def unflatten(tree, lead: tuple[int, ...]):
+  """Every leaf [batch * group, ...] as [batch, group, ...]."""
+  return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), tree)
 
 
 def _only(trainable, new, old):
@@ -193,7 +198,7 @@ def _only(trainable, new, old):
 
 
 def forward(
-  model: Model, params, state, images, passes=(), key=None
+  model: Model, params, state, inputs, passes=(), key=None
 ) -> tuple[Outputs, Any]:
   """The student's train-mode outputs.
 
@@ -201,7 +206,7 @@ def forward(
     model: architecture of the student.
     params: its parameters.
     state: its batch statistics.
-    images: float[batch, group, h, w, c], normalised.
+    inputs: a tree of [batch, group, ...], as it is shown them.
     passes: sizes into which the group axis is cut; every piece is a separate
       pass with its own batch statistics, in this order. () is one pass.
     key: random key for dropout; None without dropout.
@@ -211,20 +216,20 @@ def forward(
   """
   pieces = []
   start = 0
-  for turn, size in enumerate(passes or (images.shape[1],)):
-    piece = images[:, start : start + size]
+  batch, group = jax.tree.leaves(inputs)[0].shape[:2]
+  for turn, size in enumerate(passes or (group,)):
+    piece = jax.tree.map(
+      lambda x, first=start, size=size: x[:, first : first + size], inputs
+    )
     start += size
     outputs, state = model.apply(
       params,
       state,
-      piece.reshape(-1, *piece.shape[2:]),
+      flatten(piece),
       train=True,
       key=None if key is None else jax.random.fold_in(key, turn),
     )
-    split = jax.tree.map(
-      lambda x, lead=piece.shape[:2]: x.reshape(*lead, *x.shape[1:]), outputs
-    )
-    pieces.append(split)
+    pieces.append(unflatten(outputs, (batch, size)))
   if len(pieces) == 1:
     return pieces[0], state
   return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *pieces), state

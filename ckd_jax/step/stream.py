@@ -7,23 +7,25 @@ resumes at a step by beginning there.
 
 import collections
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grain
 import jax
 import numpy as np
 
 from ckd_jax.step.state import Examples
+from ckd_jax.step.step import unflatten
 
 _THREADS = 16  # batches decoded at the same time
 _PREFETCHED = 2  # batches waiting on the devices, besides the one in use
 
 
 class _Steps:
-  """What step number i needs, for Grain: int32 indices and uint8 images.
+  """What step number i needs, for Grain: int32 indices, and inputs.
 
   Args:
     index_of: step -> int32[batch, group].
-    fetch: int[n] rows of the table -> uint8[n, h, w, c].
+    fetch: int[n] rows of the table -> a tree of [n, ...].
     mine: int[n], the rows of a batch that this host's devices hold.
   """
 
@@ -33,18 +35,17 @@ class _Steps:
   def __len__(self) -> int:
     return 2**31 - 1  # the run decides when to stop
 
-  def __getitem__(self, step) -> tuple[np.ndarray, np.ndarray]:
+  def __getitem__(self, step) -> tuple[np.ndarray, Any]:
     index = np.asarray(self._index_of(int(step)))
     mine = index[self._mine]
-    images = self._fetch(mine.reshape(-1))
-    return index, images.reshape(*mine.shape, *images.shape[1:])
+    return index, unflatten(self._fetch(mine.reshape(-1)), mine.shape)
 
 
 def stream_batches(
   examples: Examples,
   first: int,
   index_of: Callable[[int], np.ndarray],
-  fetch: Callable[[np.ndarray], np.ndarray],
+  fetch: Callable[[np.ndarray], Any],
   sharding,
   replicas,
 ) -> Iterator[Examples]:
@@ -54,12 +55,12 @@ def stream_batches(
     examples: labels and answers of the whole table.
     first: number of the steps done so far.
     index_of: step -> int32[batch, group], rows of the table.
-    fetch: int[n] rows of the table -> uint8[n, h, w, c].
+    fetch: int[n] rows of the table -> a tree of [n, ...].
     sharding: of a batch, over its first axis.
     replicas: sharding of a copy on every device.
 
   Returns:
-    An iterator of Examples with `index` and the images of that batch alone, in
+    An iterator of Examples with `index` and the inputs of that batch alone, in
     the order of the steps, on the devices.
   """
   batch_size = len(index_of(first))
@@ -74,17 +75,19 @@ def stream_batches(
   )
   decoded = grain.MapDataset.source(source)[first:].to_iter_dataset(options)
 
+  def put(leaf: np.ndarray) -> jax.Array:
+    def of_device(where):
+      rows = np.searchsorted(mine, np.arange(batch_size)[where[0]])
+      return leaf[rows[0] : rows[-1] + 1]  # contiguous on one device
+
+    shape = (batch_size, *leaf.shape[1:])
+    return jax.make_array_from_callback(shape, sharding, of_device)
+
   def placed() -> Iterator[Examples]:
-    for index, images in decoded:
-
-      def of_device(where, images=images):
-        rows = np.searchsorted(mine, np.arange(batch_size)[where[0]])
-        return images[rows[0] : rows[-1] + 1]  # contiguous on one device
-
-      shape = (batch_size, *images.shape[1:])
+    for index, inputs in decoded:
       yield examples._replace(
         index=jax.make_array_from_process_local_data(replicas, index),
-        images=jax.make_array_from_callback(shape, sharding, of_device),
+        inputs=jax.tree.map(put, inputs),
       )
 
   return prefetch(placed(), _PREFETCHED)

@@ -1,4 +1,4 @@
-"""Runs a student on images, from its file alone."""
+"""Runs a student on images or texts, from its file alone."""
 
 import json
 import os
@@ -9,22 +9,23 @@ import jax
 import numpy as np
 from etils import epath
 
-from ckd_jax import augment, models
+from ckd_jax import models
+from ckd_jax.data import View, count, shown, take, view_of
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model
 from ckd_jax.student.file import STUDENT, load
 
-_BATCH = 512  # images in one pass; the last one is padded
+_BATCH = 512  # rows in one pass; the last one is padded
 
 
 class Student:
-  """A trained student: called with uint8 images, it returns logits.
+  """A trained student: called with images or texts, it returns logits.
 
   Attributes:
     name: of the network, as in the config.
     classes: names of the classes, in the order of the logits.
-    image_shape: (height, width, channels) of its training images.
-    metadata: of its file: model, classes, mean, std, ...
+    view: what it is shown of images or texts.
+    metadata: of its file: model, classes, ...
     params: nested dicts of arrays.
     state: its batch statistics, nested dicts of arrays.
   """
@@ -34,62 +35,57 @@ class Student:
   ) -> None:
     self.name = metadata["model"]
     self.classes = tuple(metadata["class_names"])
-    self.image_shape = tuple(metadata["image_shape"])
+    self.view: View = metadata["view"]
     self.metadata = metadata
     self.params, self.state = params, state
-    mean, std = metadata["mean"], metadata["std"]
+    view = self.view
 
     @jax.jit
-    def forward(params, state, images):
-      images = augment.normalise(images, mean, std)
-      outputs, _ = model.apply(params, state, images, train=False)
+    def forward(params, state, inputs):
+      shown = view(None, inputs)
+      outputs, _ = model.apply(params, state, shown, train=False)
       return outputs.logits.astype(np.float32)
 
     self._forward = forward
 
-  def __call__(self, images) -> np.ndarray:
-    """Computes logits; images are preprocessed as in training.
+  @property
+  def image_shape(self) -> tuple[int, ...]:
+    """(height, width, channels) of its training images; () for texts."""
+    return getattr(self.view, "shape", ())
+
+  def __call__(self, given) -> np.ndarray:
+    """Computes logits; images and texts are preprocessed as in training.
 
     Args:
-      images: uint8[n, h, w, c], or one image [h, w, c]; grey images may omit
-        the channel.
+      given: uint8[n, h, w, c], or one image [h, w, c]; grey images may omit the
+        channel. Of a student of texts a list of them, or one.
 
     Returns:
-      float32[n, classes], or [classes] for one image.
+      float32[n, classes], or [classes] for one.
 
     Raises:
-      UserError: the images are of another type or size than in training.
+      UserError: it is of another type or size than in training.
     """
-    images = np.asarray(images)
-    if images.shape[-2:] == self.image_shape[:2] and self.image_shape[2] == 1:
-      images = images[..., None]
-    if images.dtype != np.uint8 or images.shape[-3:] != self.image_shape:
-      raise UserError(
-        f"images are {images.dtype} of shape {images.shape}: this student takes"
-        f" uint8 [n, {', '.join(map(str, self.image_shape))}], pixels from 0 to"
-        " 255"
-      )
-    batch = images.reshape(-1, *self.image_shape)
-    parts = [
-      self._part(batch[i : i + _BATCH]) for i in range(0, len(batch), _BATCH)
-    ]
+    inputs, lead = self.view.read(given)
+    rows = range(0, count(inputs), _BATCH)
+    parts = [self._part(take(inputs, slice(i, i + _BATCH))) for i in rows]
     logits = np.concatenate(
       [np.zeros((0, len(self.classes)), np.float32), *parts]
     )
-    return logits.reshape(*images.shape[:-3], len(self.classes))
+    return logits.reshape(*lead, len(self.classes))
 
-  def _part(self, images: np.ndarray) -> np.ndarray:
-    count = len(images)
-    size = min(_BATCH, 1 << (count - 1).bit_length())  # few shapes to compile
-    padded = np.pad(images, [(0, size - count)] + [(0, 0)] * 3)
-    return np.asarray(self._forward(self.params, self.state, padded))[:count]
+  def _part(self, inputs) -> np.ndarray:
+    rows = count(inputs)
+    size = min(_BATCH, 1 << (rows - 1).bit_length())  # few shapes to compile
+
+    def pad(leaf):
+      return np.pad(leaf, [(0, size - rows)] + [(0, 0)] * (leaf.ndim - 1))
+
+    padded = jax.tree.map(pad, inputs)
+    return np.asarray(self._forward(self.params, self.state, padded))[:rows]
 
   def __repr__(self) -> str:
-    height, width, channels = self.image_shape
-    return (
-      f"Student({self.name!r}, {height} x {width} x {channels} images, "
-      f"{len(self.classes)} classes)"
-    )
+    return f"Student({self.name!r}, {self.view}, {len(self.classes)} classes)"
 
 
 def load_student(path: str | os.PathLike, network: Any = None) -> Student:
@@ -142,7 +138,7 @@ def open_student(
       f"network={name!r}, or teacher.name={name} in a config"
     )
   else:
-    model = models.load(name, classes)
+    model = models.load(name, classes, **metadata["view"].options())
   _check(file, model, params, state, metadata)
   return model, params, state, metadata
 
@@ -155,15 +151,9 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
     facts = {
       "model": texts["model"].strip('"'),
       "class_names": [str(name) for name in names],
-      "mean": tuple(map(float, json.loads(texts["mean"]))),
-      "std": tuple(map(float, json.loads(texts["std"]))),
-      "image_shape": tuple(map(int, json.loads(texts["image_shape"]))),
+      "view": view_of(texts),
     }
-    _, _, channels = facts["image_shape"]
-    sizes = len(facts["mean"]), len(facts["std"]), len(names)
-    if (
-      sizes != (channels, channels, classes) or min(*facts["std"], classes) <= 0
-    ):
+    if len(names) != classes or classes < 1:
       raise ValueError("they do not belong together")
   except (
     KeyError,
@@ -173,22 +163,21 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
     ValueError,
   ) as error:
     raise UserError(
-      f"{file} lacks its model, classes, image_shape, mean or std, or they make"
-      " no sense: give the folder of a finished run"
+      f"{file} lacks its model, its classes or what it is shown (image_shape,"
+      " mean, std), or they make no sense: give the folder of a finished run"
     ) from error
   return {**texts, **facts}
 
 
 def _check(file, model: Model, params, state, metadata) -> None:
   """Refuses tensors of another network."""
-  shape = (1, *metadata["image_shape"])
   classes = len(metadata["class_names"])
   try:
     outputs, _ = jax.eval_shape(
-      lambda images: model.apply(params, state, images, train=False),
-      jax.ShapeDtypeStruct(shape, np.float32),
+      lambda inputs: model.apply(params, state, inputs, train=False),
+      shown(metadata["view"]),
     )
-    if outputs.logits.shape != (1, classes):
+    if outputs.logits.shape[-1] != classes:
       raise ValueError(f"{outputs.logits.shape[-1]} classes, not {classes}")
   except (Exception, SystemExit) as error:  # one's own may raise anything
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -222,8 +222,8 @@ def _twins(
   known |= journal.answers
   ids = [name for name in order.ids if name in known]
   if ids:
-    images = order.images([rows[name] for name in ids])
-    twins.look(ids, images, [known[name] for name in ids])
+    questions = order.questions([rows[name] for name in ids])
+    twins.look(ids, questions, [known[name] for name in ids])
   return twins
 
 

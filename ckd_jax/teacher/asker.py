@@ -1,7 +1,8 @@
-"""Asks about the images of one part after the other, patiently."""
+"""Asks about the rows of one part after the other, patiently."""
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Asker:
 
   Args:
     teacher: the one that is asked.
-    order: the images, and the view of them.
+    order: the rows, and the view of them.
     needs: fields of `Outputs` that the answers must have.
     journal: records requests and answers until a part is durable.
     limits: can refuse a request.
@@ -54,7 +55,7 @@ class Asker:
     self._is_over = False
 
   def answers(self, ids: list[str]) -> Answers:
-    """The answers about these images, including those in the journal."""
+    """The answers about these rows, including those in the journal."""
     manner, journal = self._teacher.manner, self._journal
     if manner is None:
       return self._ask_at_once(ids)
@@ -79,10 +80,11 @@ class Asker:
 
   def _ask_at_once(self, ids: list[str]) -> Answers:
     """Asks a local teacher about a whole part."""
+    rows = [self._rows[name] for name in ids]
     self._limits.allow(len(ids))
     self._begin(ids)
     try:
-      given = self._teacher.ask(self._images(ids), needs=self._needs)
+      given = self._teacher.ask(self._order.inputs(rows), needs=self._needs)
     except Exception:
       self._fail(ids)
       raise
@@ -91,27 +93,27 @@ class Asker:
     return answers
 
   def _send(self, request: list[str]) -> None:
-    """Sends a request to a black box until every image of it is answered."""
+    """Sends a request to a black box until every question of it is answered."""
     manner = self._teacher.manner
     with self._guard:
       self._limits.allow(len(request))
     for attempt in range(manner.retries + 1):
       self._pace.wait(self._ending)
-      images = self._images(request)
+      asked = self._order.questions([self._rows[name] for name in request])
       self._begin(request)
       try:
         with self._progress.under_way():
-          given = self._teacher.ask(images, needs=self._needs)
+          given = self._teacher.ask(asked, needs=self._needs)
       except Outage as error:
         given, outage, failed = None, error, request
       except Exception:  # a Ctrl-C says nothing about the request
         self._fail(request)
         raise
       if given is not None:
-        failed = self._keep(request, images, given)
+        failed = self._keep(request, asked, given)
         if not failed:
           return
-        outage = Outage(f"{len(failed)} images without an answer")
+        outage = Outage(f"{len(failed)} questions without an answer")
       self._fail(failed)
       self._pace.hold(outage.wait)
       if attempt < manner.retries:
@@ -124,9 +126,6 @@ class Asker:
       " them: teacher.max_attempts limits them, and teacher.retries=0 sends"
       " each once"
     ) from outage.__cause__
-
-  def _images(self, ids: list[str]) -> np.ndarray:
-    return self._order.images([self._rows[name] for name in ids])
 
   def _begin(self, request: Sequence[str]) -> None:
     """Records a request on the disk before it is sent."""
@@ -142,9 +141,7 @@ class Asker:
         self._journal.fail(request)
     self._progress.fail(len(request))
 
-  def _keep(
-    self, request: list[str], images: np.ndarray, given: Answers
-  ) -> list[str]:
+  def _keep(self, request: list[str], asked: Any, given: Answers) -> list[str]:
     """Keeps the answers of a request; returns the ids that have none."""
     rows, whole = list(range(len(request))), given.values
     if isinstance(whole, list | tuple) and len(whole) == len(request):
@@ -169,5 +166,5 @@ class Asker:
       self._journal.answer(ids, answers.values)
       repeated = self._journal.repeated(ids)
     self._progress.answered(answers.values, repeated)
-    self._twins.look(ids, images[rows], answers.values)
+    self._twins.look(ids, [asked[row] for row in rows], answers.values)
     return failed

@@ -37,8 +37,8 @@ class Asking(NamedTuple):
     table_path: folder of the answers; None is one in the run's folder.
     test_path: folder of a table about the test images; None is none.
     given: answers or a function of a Python program, in place of `path`:
-      float[n, classes] about the training images in their order, a Table, or
-      uint8[n, h, w, c] -> float[n, classes].
+      float[n, classes] about the training rows in their order, a Table, or a
+      function from images or texts to float[n, classes].
   """
 
   source: str

@@ -1,8 +1,7 @@
 """Functions as teachers: an API, say."""
 
 import traceback
-
-import numpy as np
+from typing import Any
 
 from ckd_jax.errors import UserError
 from ckd_jax.system import imports, redacted
@@ -30,7 +29,7 @@ BUGS = (
 
 
 def from_callable(spec: str, *, kind: str = "logits", **manner) -> Teacher:
-  """Any function `uint8[n, h, w, c] -> float[n, classes]`: an API, say.
+  """Any function from n images or texts to float[n, classes]: an API, say.
 
   Args:
     spec: `package.module:function`.
@@ -51,10 +50,10 @@ def from_function(
 
   A mistake in the function (one of `BUGS`) is raised at once; any other error
   is an `Outage`, after which a request may be sent again. A row that is None in
-  a list of rows is an image without an answer, which is asked about again.
+  a list of rows is a question without an answer, which is asked again.
 
   Args:
-    function: uint8[n, h, w, c] -> float[n, classes].
+    function: uint8[n, h, w, c], or a list of n texts -> float[n, classes].
     name: identifies the teacher in a table.
     kind: of the answers, "logits", "log_probs" or "probs".
     **manner: fields of `Manner`: how it is asked.
@@ -65,12 +64,10 @@ def from_function(
   how = Manner(**manner)
   how.check()
 
-  def ask(
-    images: np.ndarray, *, needs: frozenset[str] = frozenset()
-  ) -> Answers:
+  def ask(asked: Any, *, needs: frozenset[str] = frozenset()) -> Answers:
     del needs  # a black box gives logits only
     try:
-      return Answers(within(how.timeout, function, images))
+      return Answers(within(how.timeout, function, asked))
     except UserError:
       raise
     except BUGS as error:

@@ -1,7 +1,8 @@
 """Teachers that are networks on this machine: ours, or PyTorch's."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ckd_jax import models, student, torch_weights
+from ckd_jax.data import ImageView, count, take
 from ckd_jax.methods import Outputs
 from ckd_jax.table import Answers, from_outputs
 from ckd_jax.teacher.teacher import Network, Teacher
@@ -29,9 +31,9 @@ def from_model(
   """A network that answers on this process's devices.
 
   Args:
-    name: readable; a digest of weights and normalisation is appended.
+    name: readable; a digest of weights and view is appended.
     network: architecture and weights.
-    batch_size: images per pass, rounded up to a multiple of the devices; the
+    batch_size: rows per pass, rounded up to a multiple of the devices; the
       last batch is padded, so one shape is compiled.
     mesh: devices with an axis `data`; default: all of this process.
     needs: fields of `Outputs` that `ask` returns by default.
@@ -45,15 +47,9 @@ def from_model(
   everywhere, by_row = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
   weights = jax.device_put((network.params, network.state), everywhere)
 
-  mean, std = (
-    jnp.float32(x).reshape(1, 1, 1, -1) for x in (network.mean, network.std)
-  )
-
-  def forward(weights, images, needs):
-    # Not `augment.normalise`, which rounds otherwise: equal teachers must give
-    # equal answers to those in tables that were made before.
-    images = (images.astype(jnp.float32) / 255 - mean) / std
-    outputs, _ = network.model.apply(*weights, images, train=False)
+  def forward(weights, inputs, needs):
+    seen = network.view.exactly(inputs)
+    outputs, _ = network.model.apply(*weights, seen, train=False)
     outputs = jax.tree.map(lambda x: x.astype(jnp.float32), outputs)
     return Outputs(
       **{field: getattr(outputs, field) for field in {"logits", *needs}}
@@ -61,26 +57,29 @@ def from_model(
 
   forward = jax.jit(forward, static_argnames="needs", out_shardings=by_row)
 
-  def ask(images: np.ndarray, *, needs: frozenset[str] = needs) -> Answers:
+  def pad(leaf):
+    widths = [(0, batch_size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
+    return np.pad(leaf, widths)
+
+  def ask(asked: Any, *, needs: frozenset[str] = needs) -> Answers:
     pieces = []
-    for start in range(0, len(images), batch_size):
-      batch = images[start : start + batch_size]
-      count = len(batch)
-      padding = ((0, batch_size - count), (0, 0), (0, 0), (0, 0))
-      padded = jax.device_put(np.pad(batch, padding), by_row)
+    for start in range(0, count(asked), batch_size):
+      batch = take(asked, slice(start, start + batch_size))
+      rows = count(batch)
+      padded = jax.device_put(jax.tree.map(pad, batch), by_row)
       outputs = forward(weights, padded, frozenset(needs))
       answers = from_outputs(jax.tree.map(np.asarray, outputs), needs)
-      pieces.append(jax.tree.map(lambda x, n=count: x[:n], answers))
+      pieces.append(jax.tree.map(lambda x, n=rows: x[:n], answers))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *pieces)
 
   return Teacher(f"{name}:{_digest(network)[:16]}", ask, network)
 
 
 def _digest(network: Network) -> str:
-  """sha256 of weights and normalisation, which determine the answers."""
+  """sha256 of weights and view, which determine the answers."""
   digest = hashlib.sha256()
-  _, params, state, mean, std, _ = network
-  for leaf in jax.tree.leaves((params, state, tuple(mean), tuple(std))):
+  _, params, state, view, _ = network
+  for leaf in jax.tree.leaves((params, state, view.numbers())):
     leaf = np.asarray(leaf)
     digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
   return digest.hexdigest()
@@ -90,9 +89,7 @@ def from_torch(
   path: epath.PathLike,
   name: str,
   *,
-  mean: Sequence[float],
-  std: Sequence[float],
-  channels: int = 3,
+  view: ImageView,
   **options,
 ) -> Teacher:
   """A PyTorch checkpoint of the architecture `name`.
@@ -100,20 +97,17 @@ def from_torch(
   Args:
     path: .pth or .th, read without running what is in it.
     name: one of `models.names()`.
-    mean: float per channel, as pixel / 255, as in the teacher's training.
-    std: float per channel, standard deviation as pixel / 255.
-    channels: of the images: 1, 3 or 4.
+    view: size of the images, of 1, 3 or 4 channels, and how they were
+      normalised in the teacher's training.
     **options: see `from_model`.
 
   Raises:
     UserError: the file is not a checkpoint of this architecture.
   """
   tensors: Mapping[str, np.ndarray] = torch_weights.load(path)
-  params, state = torch_weights.convert(name, tensors, channels=channels)
+  params, state = torch_weights.convert(name, tensors, channels=view.shape[-1])
   classes = next(len(x) for x in tensors.values() if np.ndim(x) == 2)
-  network = Network(
-    models.get(name, classes), params, state, tuple(mean), tuple(std), classes
-  )
+  network = Network(models.get(name, classes), params, state, view, classes)
   return from_model(f"torch:{name}", network, **options)
 
 
@@ -139,8 +133,7 @@ def from_run(
     model,
     params,
     state,
-    metadata["mean"],
-    metadata["std"],
+    metadata["view"],
     len(metadata["class_names"]),
   )
   return from_model(f"run:{metadata['model']}", network, **options)

@@ -1,23 +1,22 @@
-"""The images that a teacher is asked about, and the calls they may cost."""
+"""The rows that a teacher is asked about, and the calls they may cost."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from ckd_jax.data import take
 from ckd_jax.errors import UserError, nearest
 from ckd_jax.table import Subject
 from ckd_jax.teacher.views import VIEWS, augmented
 
 
 class Order(NamedTuple):
-  """Images whose answers a table is to hold.
+  """Rows whose answers a table is to hold.
 
   Attributes:
     subject: their data set and split.
     rows: int[n], rows of the split, in the order of asking.
     needs: fields of `Outputs` that the answers must have.
-    view: "clean", or "augmented": one crop and flip per image.
+    view: of images: "clean", or "augmented", one crop and flip of each.
     view_seed: seed of the augmented view.
     pad: pixels of black border of the augmented view.
   """
@@ -31,7 +30,7 @@ class Order(NamedTuple):
 
   @property
   def ids(self) -> list[str]:
-    """Ids of the images, in the order of asking."""
+    """Ids of the rows, in the order of asking."""
     return [str(self.subject.split.ids[row]) for row in self.rows]
 
   def facts(self, teacher: str, kind: str) -> dict[str, Any]:
@@ -57,13 +56,21 @@ class Order(NamedTuple):
       "view_pad": int(self.pad) if augment else None,
     }
 
-  def images(self, rows: list[int]) -> np.ndarray:
-    """The view of these rows of the split: uint8[n, h, w, c]."""
+  def questions(self, rows: list[int]) -> Any:
+    """What a black box is asked: texts, or the view of images."""
+    questions = self.subject.split.questions
+    if questions is None:
+      return self.inputs(rows)
+    return [str(question) for question in questions[rows]]
+
+  def inputs(self, rows: list[int]) -> Any:
+    """What a network of ours is asked: a tree of [n, ...], as stored."""
     split = self.subject.split
+    inputs = take(split.inputs, rows)
     if self.view == "clean":
-      return split.images[rows]
+      return inputs
     ids = [str(split.ids[row]) for row in rows]
-    return augmented(split.images[rows], ids, self.view_seed, self.pad)
+    return augmented(inputs, ids, self.view_seed, self.pad)
 
   def check(self) -> None:
     """Raises UserError for an unknown view."""

@@ -1,9 +1,10 @@
-"""A named source of answers about images."""
+"""A named source of answers."""
 
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ckd_jax.data import View
 from ckd_jax.methods import Model
 from ckd_jax.table import Answers
 from ckd_jax.teacher.manner import Manner
@@ -12,11 +13,12 @@ from ckd_jax.teacher.manner import Manner
 class Ask(Protocol):
   """Answers a request."""
 
-  def __call__(self, images: np.ndarray, *, needs: frozenset[str]) -> Answers:
-    """The answers about uint8[n, h, w, c]: NumPy arrays of [n, ...].
+  def __call__(self, asked: Any, *, needs: frozenset[str]) -> Answers:
+    """The answers about n rows: NumPy arrays of [n, ...].
 
     Args:
-      images: uint8[n, h, w, c], as the teacher sees them.
+      asked: of a network of ours a tree of [n, ...], as stored; of a black box
+        uint8[n, h, w, c], or a list of n texts.
       needs: fields of `Outputs` to answer with; a black box gives logits only.
     """
     ...
@@ -25,8 +27,11 @@ class Ask(Protocol):
 class AnswerFunction(Protocol):
   """Answers as a user's function gives them."""
 
-  def __call__(self, images: np.ndarray, /) -> np.ndarray:
-    """Returns float[n, classes] for uint8[n, h, w, c]; see `from_function`."""
+  def __call__(self, asked: Any, /) -> np.ndarray:
+    """Returns float[n, classes] for uint8[n, h, w, c], or for n texts.
+
+    A row of a list may be None; see `from_function`.
+    """
     ...
 
 
@@ -37,21 +42,19 @@ class Network(NamedTuple):
     model: the architecture.
     params: its parameters, a tree of float32 arrays.
     state: its batch statistics, a tree of float32 arrays.
-    mean: float per channel, mean of its training images as pixel / 255.
-    std: float per channel, their standard deviation as pixel / 255.
+    view: what it was shown of the inputs when it was trained.
     classes: length of its logits; None where only its answers tell.
   """
 
   model: Model
   params: Any
   state: Any
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
+  view: View
   classes: int | None = None
 
 
 class Teacher(NamedTuple):
-  """A named source of answers about images.
+  """A named source of answers.
 
   Attributes:
     name: identifies it, with a digest of its weights; a table of one teacher is

@@ -1,4 +1,4 @@
-"""Compares the answers about images that are equal, pixel for pixel.
+"""Compares the answers to questions that are equal.
 
 The same question, asked twice anyway, tells whether a teacher answers it alike.
 """
@@ -6,6 +6,7 @@ The same question, asked twice anyway, tells whether a teacher answers it alike.
 import hashlib
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,17 +29,17 @@ class Twins:
     self._equal, self._unlike = 0, 0
 
   def look(
-    self, ids: Sequence[str], images: np.ndarray, values: np.ndarray
+    self, ids: Sequence[str], questions: Sequence[Any], values: Sequence[Any]
   ) -> None:
-    """Compares answers with those about equal images before.
+    """Compares answers with those to equal questions before.
 
     Args:
-      ids: str[n], of the images.
-      images: uint8[n, h, w, c], as the teacher saw them.
+      ids: str[n], of the questions.
+      questions: n texts, or images as the teacher saw them.
       values: float[n, classes], the answers.
     """
-    for name, image, row in zip(ids, images, values, strict=True):
-      digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    for name, question, row in zip(ids, questions, values, strict=True):
+      digest = hashlib.blake2b(_bytes(question), digest_size=16).digest()
       with self._guard:
         other, before = self._seen.setdefault(digest, (name, row))
         if other == name:
@@ -49,7 +50,7 @@ class Twins:
           if self._unlike == 1:
             console.note(
               f"{self._teacher} answers the same question in two ways: {other}"
-              f" and {name} are equal images, and their answers differ by up to"
+              f" and {name} are equal, and their answers differ by up to"
               f" {_gap(before, row):.3g}"
             )
 
@@ -57,9 +58,15 @@ class Twins:
     """Says of how many equal images the answers differ, if of several."""
     if self._unlike > 1:
       console.note(
-        f"{self._teacher} answered differently about {self._unlike} of"
-        f" {self._equal} images that were asked about before"
+        f"{self._teacher} answered differently {self._unlike} of"
+        f" {self._equal} questions that were asked before"
       )
+
+
+def _bytes(question: Any) -> bytes:
+  if isinstance(question, str):
+    return question.encode()
+  return np.ascontiguousarray(question).tobytes()
 
 
 def _gap(one: np.ndarray, other: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from ckd_jax.ahead import hlo, schedule
 from ckd_jax.ahead.reading import read
 
 PROGRAMS = pathlib.Path(__file__).with_name("programs")
-TABLE = {"images": jax.ShapeDtypeStruct((4096, 8), np.uint8)}
+TABLE = {"inputs": jax.ShapeDtypeStruct((4096, 8), np.uint8)}
 
 
 def program(name: str) -> str:
@@ -60,11 +60,11 @@ def test_what_is_suspicious_is_found():
   report = read(program("special"), TABLE)
   assert report.cost == 750
   (copy,) = report.copies
-  assert copy.table == "images" and copy.op == "copy"
+  assert copy.table == "inputs" and copy.op == "copy"
   assert (copy.bytes, copy.cost, copy.source) == (
     32_768,
     700,
-    "examples.images",
+    "examples.inputs",
   )
   assert report.host == ("sent", "told")
   assert report.float64 == 1

@@ -61,7 +61,7 @@ def test_arguments_are_those_of_a_run(method, placement):
 def test_tables_are_named():
   plan, _ = plan_of("fitnet")
   made = ahead.launch(plan, here(), ahead.expected(plan)[0], times=1)
-  named = {"images", "teachers.0.logits", "teachers.0.maps.0"}
+  named = {"inputs", "teachers.0.logits", "teachers.0.maps.0"}
   assert named <= set(made.tables)
   rows = plan.recipe.task.num_examples
   logits = made.tables["teachers.0.logits"]

@@ -17,18 +17,18 @@ def test_digits_are_scikit_learns():
 
   stored = datasets.load_digits()
   digits = data.load("digits")
-  assert digits.train.images.shape == (1438, 8, 8, 1)
-  assert digits.test.images.shape == (359, 8, 8, 1)
+  assert digits.train.inputs.shape == (1438, 8, 8, 1)
+  assert digits.test.inputs.shape == (359, 8, 8, 1)
   assert digits.class_names == tuple("0123456789")
   seen = []
   for split in (digits.train, digits.test):
     rows = [int(id_.removeprefix("digits_")) for id_ in split.ids]
     assert rows == sorted(rows)
-    assert split.images.dtype == np.uint8 and split.labels.dtype == np.int32
+    assert split.inputs.dtype == np.uint8 and split.labels.dtype == np.int32
     np.testing.assert_array_equal(split.labels, stored.target[rows])
-    levels = split.images[..., 0] / 255 * 16
+    levels = split.inputs[..., 0] / 255 * 16
     assert np.abs(levels - stored.images[rows]).max() <= 0.5 * 16 / 255 + 1e-9
-    assert split.images.max() == 255
+    assert split.inputs.max() == 255
     assert set(split.labels) == set(range(10))
     seen += rows
   assert sorted(seen) == list(range(1797))
@@ -67,12 +67,12 @@ def test_fingerprint_by_hand():
 
 def test_fake_can_be_learned_and_is_always_the_same():
   fake = data.load("fake")
-  assert fake.train.images.shape == (512, 32, 32, 3)
-  assert fake.test.images.shape == (256, 32, 32, 3)
+  assert fake.train.inputs.shape == (512, 32, 32, 3)
+  assert fake.test.inputs.shape == (256, 32, 32, 3)
   assert_same(fake, data.load("fake"))
-  images, labels = fake.train.images.astype(float), fake.train.labels
+  images, labels = fake.train.inputs.astype(float), fake.train.labels
   means = np.stack([images[labels == c].mean(0) for c in range(10)])
-  far = fake.test.images[:, None] - means
+  far = fake.test.inputs[:, None] - means
   guess = np.square(far).mean((2, 3, 4)).argmin(1)
   assert (guess == fake.test.labels).mean() > 0.99
   assert fake.train.ids[12] == "train_12" and fake.test.ids[5] == "test_5"
@@ -80,13 +80,13 @@ def test_fake_can_be_learned_and_is_always_the_same():
 
 def test_image_size_is_pillows_bilinear():
   small, large = data.load("digits"), data.load("digits", image_size=20)
-  assert large.test.images.shape == (359, 20, 20, 1)
-  wanted = Image.fromarray(small.test.images[3, ..., 0]).resize(
+  assert large.test.inputs.shape == (359, 20, 20, 1)
+  wanted = Image.fromarray(small.test.inputs[3, ..., 0]).resize(
     (20, 20), Image.Resampling.BILINEAR
   )
-  np.testing.assert_array_equal(large.test.images[3, ..., 0], wanted)
+  np.testing.assert_array_equal(large.test.inputs[3, ..., 0], wanted)
   assert_same(small, data.load("digits", image_size=8))
-  assert data.load("fake", image_size=8).test.images.shape == (256, 8, 8, 3)
+  assert data.load("fake", image_size=8).test.inputs.shape == (256, 8, 8, 3)
 
 
 def test_a_path_is_never_ignored():

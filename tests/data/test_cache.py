@@ -22,7 +22,7 @@ def test_the_second_load_decodes_nothing(tmp_path, monkeypatch):
   changed.write_bytes(png(np.zeros((6, 6, 3), np.uint8)).read())
   second = data.load("folder", path=tmp_path / "set")
   assert second.train.fingerprint != first.train.fingerprint
-  assert not second.train.images[-1].any()
+  assert not second.train.inputs[-1].any()
 
 
 def test_a_damaged_cache_is_decoded_again(tmp_path, cache):

@@ -20,7 +20,7 @@ def test_folder_round_trip(tmp_path):
   np.testing.assert_array_equal(loaded.train.labels, [0, 0, 1, 1])
   np.testing.assert_array_equal(loaded.test.labels, [0, 1])
   for split in (loaded.train, loaded.test):
-    for image, id_ in zip(split.images, split.ids, strict=True):
+    for image, id_ in zip(split.inputs, split.ids, strict=True):
       np.testing.assert_array_equal(image, pixels[id_])
 
 
@@ -37,7 +37,7 @@ def test_folder_of_jpegs_of_many_sizes(tmp_path):
   loaded = data.load("folder", path=tmp_path, image_size=5)
   with Image.open(tmp_path / "test/a/3.jpg") as image:
     wanted = np.asarray(image.resize((5, 5), Image.Resampling.BILINEAR))
-  np.testing.assert_array_equal(loaded.test.images[0], wanted)
+  np.testing.assert_array_equal(loaded.test.inputs[0], wanted)
 
 
 def test_folder_mistakes(tmp_path):
@@ -69,5 +69,5 @@ def test_folder_images_that_stay_in_their_files(tmp_path):
       file.write_bytes(png(np.full((5, 6, 3), row, np.uint8)).read())
   whole = data.load("folder", path=tmp_path, image_size=4)
   lazy = data.load("folder", path=tmp_path, image_size=4, lazy=True)
-  assert isinstance(lazy.test.images, data.Lazy)
+  assert isinstance(lazy.test.inputs, data.Lazy)
   assert_same(whole, lazy)

@@ -31,8 +31,8 @@ def test_npz_round_trip(tmp_path):
   names = np.array(["cat", "dog", "eel"])
   path = save(tmp_path / "set.npz", class_names=names)
   loaded, stored = data.load("npz", path=path), arrays()
-  np.testing.assert_array_equal(loaded.train.images, stored["x_train"])
-  np.testing.assert_array_equal(loaded.test.images, stored["x_test"])
+  np.testing.assert_array_equal(loaded.train.inputs, stored["x_train"])
+  np.testing.assert_array_equal(loaded.test.inputs, stored["x_test"])
   np.testing.assert_array_equal(loaded.test.labels, [2, 1, 0])
   assert loaded.test.labels.dtype == np.int32
   assert loaded.train.ids.tolist() == [f"train_{row}" for row in range(6)]
@@ -43,13 +43,13 @@ def test_npz_round_trip(tmp_path):
     "2",
   )
   resized = data.load("npz", path=path, image_size=7)
-  assert resized.train.images.shape == (6, 7, 7, 3)
+  assert resized.train.inputs.shape == (6, 7, 7, 3)
 
 
 def test_npz_of_greyscale_images_without_a_channel_axis(tmp_path):
   changes = {key: arrays()[key][..., 0] for key in ("x_train", "x_test")}
   loaded = data.load("npz", path=save(tmp_path / "grey.npz", **changes))
-  np.testing.assert_array_equal(loaded.train.images[..., 0], changes["x_train"])
+  np.testing.assert_array_equal(loaded.train.inputs[..., 0], changes["x_train"])
 
 
 X, Y = arrays()["x_train"], arrays()["y_train"]
@@ -141,8 +141,8 @@ def test_real_cifar10_images(shared):
   if not path.exists():
     pytest.skip("needs ../shared/data/cifar10_small.npz")
   cifar = data.load("npz", path=str(path))
-  assert cifar.train.images.shape == (2500, 32, 32, 3)
-  assert cifar.test.images.shape == (3000, 32, 32, 3)
+  assert cifar.train.inputs.shape == (2500, 32, 32, 3)
+  assert cifar.test.inputs.shape == (3000, 32, 32, 3)
   assert len(cifar.class_names) == 10
 
 

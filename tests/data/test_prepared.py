@@ -35,8 +35,8 @@ def test_tfds_rows_are_sorted_by_the_number_in_the_id(tmp_path, tiny_set):
   assert order != loaded.train.ids.tolist()  # the files are shuffled
   assert loaded.test.ids.tolist() == [f"test_{row}" for row in range(12)]
   np.testing.assert_array_equal(loaded.train.labels, np.arange(25) % 3)
-  assert loaded.train.images.shape == (25, 8, 8, 3)
-  for row, image in enumerate(loaded.train.images):
+  assert loaded.train.inputs.shape == (25, 8, 8, 3)
+  for row, image in enumerate(loaded.train.inputs):
     assert (image == row).all()
   assert loaded.class_names == ("cat", "dog", "eel")
   assert loaded.name == "tiny_set"
@@ -53,7 +53,7 @@ def test_tfds_images_that_stay_in_their_files(tmp_path, with_ids):
   whole = data.load("tiny", path=tmp_path / "tfds", image_size=4)
   for _ in range(2):  # looked through, then from the index
     lazy = data.load("tiny", path=tmp_path / "tfds", image_size=4, lazy=True)
-    assert isinstance(lazy.train.images, data.Lazy)
+    assert isinstance(lazy.train.inputs, data.Lazy)
     assert_same(whole, lazy)
 
 
@@ -62,7 +62,7 @@ def test_a_set_larger_than_memory_stays_in_its_files(
 ):
   monkeypatch.setattr(prepared, "memory", lambda: 4 * 25 * 8 * 8 * 3 - 1)
   lazy = data.load("tiny_set", path=tmp_path / "tfds")
-  assert isinstance(lazy.train.images, data.Lazy)
+  assert isinstance(lazy.train.inputs, data.Lazy)
   monkeypatch.setattr(prepared, "memory", lambda: 4 * 25 * 8 * 8 * 3)
   whole = data.load("tiny_set", path=tmp_path / "tfds")
   assert_same(whole, lazy)
@@ -72,9 +72,9 @@ def test_tfds_is_silent_and_needs_no_tensorflow(tmp_path, tiny_set):
   script = """
 import sys
 from ckd_jax import data
-slow = {"tensorflow_datasets", "sklearn", "jax"} & set(sys.modules)
+slow = {"tensorflow_datasets", "sklearn"} & set(sys.modules)
 assert not slow, slow
-assert data.load("tiny_set").train.images.shape == (25, 8, 8, 3)
+assert data.load("tiny_set").train.inputs.shape == (25, 8, 8, 3)
 assert "tensorflow" not in sys.modules
 """
   done = subprocess.run(
@@ -112,12 +112,12 @@ def test_tfds_without_ids_and_with_unlabelled_test_images(tmp_path):
   )
   assert "images differ in size" in error_line("bare", path=tmp_path)
   loaded = data.load("bare", path=tmp_path, image_size=5)
-  assert loaded.train.images.shape == (4, 5, 5, 1)
+  assert loaded.train.inputs.shape == (4, 5, 5, 1)
   assert loaded.train.ids.tolist() == [f"train_{row}" for row in range(4)]
   assert loaded.test.ids[0] == "validation_0" and len(loaded.test.ids) == 3
   stored = tfds.builder_from_directory(folder).as_data_source("train")
   for row, example in enumerate(stored):
-    assert (loaded.train.images[row] == example["image"][0, 0]).all()
+    assert (loaded.train.inputs[row] == example["image"][0, 0]).all()
     assert loaded.train.labels[row] == example["label"]
 
 
@@ -219,8 +219,8 @@ def test_real_cifar100(shared, monkeypatch, capsys):
   again = data.load("cifar100")
   second = time.perf_counter() - start
   assert_same(cifar, again)
-  assert cifar.train.images.shape == (50000, 32, 32, 3)
-  assert cifar.test.images.shape == (10000, 32, 32, 3)
+  assert cifar.train.inputs.shape == (50000, 32, 32, 3)
+  assert cifar.test.inputs.shape == (10000, 32, 32, 3)
   assert cifar.class_names[0] == "apple" and len(cifar.class_names) == 100
   assert cifar.train.fingerprint == (
     "9ef86b5ba9e2a97beeee6a9b6715cf9b012adb4fcec5248a20eca31c4b86a66d"

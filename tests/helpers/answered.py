@@ -1,7 +1,6 @@
 """Seven images, and files of answers about them."""
 
 import csv
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,13 +8,6 @@ import safetensors.numpy
 
 NAMES = ("cat", "dog", "emu")
 ROWS = 7
-
-
-class Split(NamedTuple):
-  images: np.ndarray
-  labels: np.ndarray
-  ids: np.ndarray
-  fingerprint: str
 
 
 def write(file, values, ids=None) -> None:

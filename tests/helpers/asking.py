@@ -1,20 +1,12 @@
 """A black box that counts, and the images it is asked about."""
 
 import threading
-from typing import NamedTuple
 
 import numpy as np
 
 from ckd_jax import table, teacher
 
 CLASSES = 4
-
-
-class Split(NamedTuple):
-  images: np.ndarray
-  labels: np.ndarray
-  ids: np.ndarray
-  fingerprint: str
 
 
 def answers(images: np.ndarray) -> np.ndarray:

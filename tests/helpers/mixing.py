@@ -68,7 +68,7 @@ def check_prepare(name, group):
   """One set of weights, that sums to 1, and answers as they were."""
   before = make_batch(group)
   after = jax.jit(methods.make(name).prepare)(jax.random.key(1), before)
-  assert after.images.shape == (3, 1, 8, 8, 3)
+  assert after.inputs.shape == (3, 1, 8, 8, 3)
   assert after.weights.shape == (3, group)
   assert after.weights.dtype == jnp.float32
   np.testing.assert_allclose(after.weights.sum(1), np.ones(3), rtol=1e-6)

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax import augment, methods, models
+from ckd_jax.data import ImageView
 from ckd_jax.methods import Outputs, Task
 from ckd_jax.step import (
   Examples,
@@ -66,15 +67,15 @@ def one_step(name: str):
   method = methods.make(name, **HYPER.get(name, {}))
   model = models.get("cnn", CLASSES)
   examples = jax.device_get(examples_for(model, method))
+  crop_flip = augment.make("crop_flip", 1)
+  view = ImageView(examples.inputs.shape[1:], MEAN, STD, crop_flip)
   recipe = Recipe(
     method,
     model,
     task=Task(ROWS, CLASSES, BATCH, 3, examples.labels),
-    augment=augment.make("crop_flip", 1),
+    view=view,
     transform=optimizer.sgd(0.9, 5e-4),
     schedule=lambda step: jnp.float32(0.1),
-    mean=MEAN,
-    std=STD,
   )
   state = jax.jit(lambda key: init_state(key, recipe, examples))(
     jax.random.key(3)

@@ -69,7 +69,7 @@ def case(request) -> Case:
 
 @pytest.mark.slow  # without jit every operation is compiled on its own
 def test_the_same_number_with_and_without_jit(case):
-  arguments = case.params, answer(case.batch.images, 7), case.batch
+  arguments = case.params, answer(case.batch.inputs, 7), case.batch
   plain, _ = case.loss(*arguments)
   (jitted, _), _ = case.graded(*arguments)
   chex.assert_shape(plain, ())
@@ -84,9 +84,9 @@ def test_the_same_number_with_and_without_jit(case):
 def test_value_and_gradient_are_finite(case, dtype, hazard):
   batch = case.batch
   if hazard == "identical":
-    one = jnp.broadcast_to(batch.images[:1, :1], batch.images.shape)
-    batch = batch._replace(images=one, teachers=(answer(one, 1),))
-  student = answer(batch.images, 1 if hazard == "equal" else 7, dtype)
+    one = jnp.broadcast_to(batch.inputs[:1, :1], batch.inputs.shape)
+    batch = batch._replace(inputs=one, teachers=(answer(one, 1),))
+  student = answer(batch.inputs, 1 if hazard == "equal" else 7, dtype)
   (value, (state, metrics)), gradient = case.graded(case.params, student, batch)
   chex.assert_tree_all_finite((value, gradient, metrics))
   chex.assert_trees_all_equal_shapes_and_dtypes(state, case.state)
@@ -98,7 +98,7 @@ def test_value_and_gradient_are_finite(case, dtype, hazard):
 
 
 def test_the_gradient_reaches_every_head_and_no_teacher(case):
-  student = answer(case.batch.images, 7)
+  student = answer(case.batch.inputs, 7)
   _, (heads, _, teachers) = case.graded(case.params, student, case.batch)
   for path, leaf in jax.tree_util.tree_leaves_with_path(heads):
     name = jax.tree_util.keystr(path)
@@ -116,7 +116,7 @@ def test_kd_and_ckd_join_by_their_weights(case):
   kd_weight = methods.defaults(case.name)["kd_weight"] + 2.0
   hyper = case.hyper | {"kd_weight": kd_weight, "ckd_weight": 3.0}
   both = methods.make(case.name, **hyper)
-  student = answer(case.batch.images, 7)
+  student = answer(case.batch.inputs, 7)
 
   rest = student, case.batch, jax.random.key(4), jnp.int32(0)
   with_both, _ = jax.jit(both.loss)(case.params, case.state, *rest)
@@ -181,7 +181,7 @@ def test_three_steps_are_traced_once(case):
   state, traces = case.state, []
   for step in range(3):
     batch = case.show(case.sample(EXAMPLES, step, state))
-    student = answer(batch.images, 7)
+    student = answer(batch.inputs, 7)
     rest = case.params, student, batch, state, step
     (value, (state, _)), _ = case.graded(*rest)
     traces.append(len(case.traces))
@@ -194,7 +194,7 @@ def test_four_devices_give_the_number_of_one(case):
   mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
   rows = NamedSharding(mesh, PartitionSpec("data"))
   whole = NamedSharding(mesh, PartitionSpec())
-  student = answer(case.batch.images, 7)
+  student = answer(case.batch.inputs, 7)
   (alone, (state, _)), gradient = case.graded(case.params, student, case.batch)
   student, batch = jax.device_put((student, case.batch), rows)
   params = jax.device_put(case.params, whole)

@@ -19,8 +19,8 @@ def test_the_loss():
 
 def test_every_pixel_comes_from_one_image_and_lam_counts_them():
   before, after = check_prepare("cutmix", 2)
-  first = (after.images[:, 0] == before.images[:, 0]).all(-1)
-  second = (after.images[:, 0] == before.images[:, 1]).all(-1)
+  first = (after.inputs[:, 0] == before.inputs[:, 0]).all(-1)
+  second = (after.inputs[:, 0] == before.inputs[:, 1]).all(-1)
   assert (first ^ second).all()
   assert (first == first[:1]).all()  # one box for the batch
   np.testing.assert_allclose(after.weights[0, 0], first[0].mean(), rtol=1e-6)

@@ -21,8 +21,8 @@ def test_the_blend():
   before, after = check_prepare("mixup", 2)
   lam = float(after.weights[0, 0])
   assert 0 < lam < 1
-  blend = lam * before.images[:, 0] + (1 - lam) * before.images[:, 1]
-  np.testing.assert_allclose(after.images[:, 0], blend, rtol=1e-4, atol=1e-5)
+  blend = lam * before.inputs[:, 0] + (1 - lam) * before.inputs[:, 1]
+  np.testing.assert_allclose(after.inputs[:, 0], blend, rtol=1e-4, atol=1e-5)
 
 
 def test_lam_is_uniform_for_beta_1():

@@ -18,8 +18,8 @@ def test_the_blend():
   before, after = check_prepare("mixup3", 3)
   weights = np.asarray(after.weights[0], np.float64)
   assert (weights > 0).all() and len(set(weights)) == 3
-  blend = np.einsum("g,bghwc->bhwc", weights, before.images)
-  np.testing.assert_allclose(after.images[:, 0], blend, rtol=1e-4, atol=1e-5)
+  blend = np.einsum("g,bghwc->bhwc", weights, before.inputs)
+  np.testing.assert_allclose(after.inputs[:, 0], blend, rtol=1e-4, atol=1e-5)
 
 
 def test_the_sample():

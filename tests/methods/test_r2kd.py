@@ -155,11 +155,11 @@ def test_the_altered_branch(augment):
   method = methods.make("r2kd", augment=augment, hole=4)
   before = make_batch()
   after = jax.jit(method.prepare)(jax.random.key(6), before)
-  assert after.images.shape == before.images.shape and method.passes == (1, 1)
-  np.testing.assert_array_equal(after.images[:, 0], before.images[:, 0])
+  assert after.inputs.shape == before.inputs.shape and method.passes == (1, 1)
+  np.testing.assert_array_equal(after.inputs[:, 0], before.inputs[:, 0])
   np.testing.assert_array_equal(after.labels[:, 1], before.labels[:, 0])
-  clean, partner = np.moveaxis(np.asarray(before.images, np.float64), 1, 0)
-  altered = np.asarray(after.images[:, 1], np.float64)
+  clean, partner = np.moveaxis(np.asarray(before.inputs, np.float64), 1, 0)
+  altered = np.asarray(after.inputs[:, 1], np.float64)
   if augment == "cutout":
     share = 1.0
     np.testing.assert_array_equal(altered[altered != 0], clean[altered != 0])

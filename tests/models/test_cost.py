@@ -1,5 +1,6 @@
 """Parameters and operations, counted by hand."""
 
+import jax
 import jax.numpy as jnp
 
 from ckd_jax.methods import Model, Outputs
@@ -14,5 +15,6 @@ def test_a_dense_layer():
   params = {"weight": jnp.zeros((12, 5)), "bias": jnp.zeros(5)}
   assert cost.parameters(params) == 65
   model = Model(None, apply)
+  image = jax.ShapeDtypeStruct((1, 2, 2, 3), jnp.float32)
   # 12 x 5 multiplications and as many additions
-  assert cost.flops(model, params, {}, (2, 2, 3)) == 120
+  assert cost.flops(model, params, {}, image) == 120

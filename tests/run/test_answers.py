@@ -30,7 +30,7 @@ def test_the_teacher_is_asked_about_the_training_images_alone(digits, tmp_path):
   assert first["evaluation_calls"] == 0
   asked = table.read(tmp_path / "table")
   assert len(set(asked.ids)) == len(asked.ids) == calls
-  pixels = dict(zip(digits.train.ids, digits.train.images, strict=True))
+  pixels = dict(zip(digits.train.ids, digits.train.inputs, strict=True))
   assert {pixels[name].tobytes() for name in asked.ids} == set(questions)
 
   # Nothing is paid twice, whatever else changes.

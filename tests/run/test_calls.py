@@ -160,7 +160,7 @@ def test_equal_answers_make_equal_tables_wherever_they_lie(tmp_path):
 
 
 def test_an_outside_table_with_embeddings_serves_rkd(digits, tmp_path):
-  pixels = digits.train.images.reshape(len(digits.train.labels), -1)
+  pixels = digits.train.inputs.reshape(len(digits.train.labels), -1)
   logits = 5 * np.eye(10)[digits.train.labels]
   file = tmp_path / "answers.npz"
   source = f"--config.teacher.path={file}"

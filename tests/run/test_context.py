@@ -20,7 +20,8 @@ def in_batches(images) -> np.ndarray:
 def test_every_split_has_its_own_images_and_labels(digits):
   plan = make_plan(read(LINEAR, arg=QUICK + "method=supervised"), digits)
   mesh = make_mesh(16)
-  images, labels = context._splits(plan, digits, mesh, False, None)
+  splits = context._splits(plan, digits)
+  placed = context._placed(plan, splits, mesh, False, None)
   chosen = data.select(1438, budget=100, val_fraction=0.2, seed=0)
   assert not set(chosen.train) & set(chosen.validation)
   for name, split, rows in (
@@ -28,8 +29,9 @@ def test_every_split_has_its_own_images_and_labels(digits):
     ("validation", digits.train, chosen.validation),
     ("test", digits.test, np.arange(359)),
   ):
-    np.testing.assert_array_equal(in_batches(images[name]), split.images[rows])
-    np.testing.assert_array_equal(labels[name], split.labels[rows])
+    np.testing.assert_array_equal(in_batches(placed[name]), split.inputs[rows])
+    np.testing.assert_array_equal(splits[name].labels, split.labels[rows])
+    np.testing.assert_array_equal(splits[name].ids, split.ids[rows])
 
 
 def test_images_that_do_not_fill_a_batch_are_a_step_of_an_epoch(digits):
@@ -54,7 +56,7 @@ def test_a_student_with_the_tables_view_sees_what_the_teacher_saw(
   ids = np.asarray([f"train_{row}" for row in range(20)])
   plan = SimpleNamespace(student_view=student_view)
   answers = Collected(view=view, view_seed=7, view_pad=2)
-  seen = feed.student_images(plan, images, ids, answers)
+  seen = feed.student_inputs(plan, images, ids, answers)
   same = view == "clean" or student_view == "fresh"
   wanted = images if same else teacher.augmented(images, ids, seed=7, pad=2)
   np.testing.assert_array_equal(seen, wanted)

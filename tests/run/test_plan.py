@@ -48,8 +48,8 @@ def test_a_live_teacher_sees_fresh_images(live):
   )
   dataset = data.load("digits")
   plan = make_plan(config, dataset)
-  images = plan.images[:8]
-  seen = plan.recipe.augment(jax.random.key(0), images)
+  images = plan.inputs[:8]
+  seen = plan.recipe.view.augment(jax.random.key(0), images)
   assert np.array_equal(seen, images) != live
 
 

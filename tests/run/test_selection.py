@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ckd_jax.data import Split, accuracy
 from ckd_jax.run import selection
 from ckd_jax.run.intervals import Plateau
 from ckd_jax.run.record import Record, Score
@@ -104,8 +105,9 @@ def a_context(judged, mode="none"):
     programs=SimpleNamespace(
       predict=lambda params, model, split: params[split]
     ),
-    images={name: name for name in ("train", "validation", "test")},
-    labels={judged: LABELS},
+    inputs={name: name for name in ("train", "validation", "test")},
+    splits={judged: Split(None, LABELS, LABELS, "")},
+    judge=accuracy,
     target=np.zeros(3, np.float32),
     num_classes=3,
     plan=SimpleNamespace(offset=SimpleNamespace(mode=mode)),

@@ -51,7 +51,7 @@ def prepare(name, student="cnn"):
   config.log_every, config.checkpoint_every = 1, 4
   dataset = data.load("digits")
   plan = make_plan(config, dataset)
-  images = plan.images.astype(np.float32) / 255
+  images = plan.inputs.astype(np.float32) / 255
   teacher = models.get("cnn", 10)
 
   @jax.jit

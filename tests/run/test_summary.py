@@ -77,7 +77,7 @@ def logits_of(workdir, images) -> np.ndarray:
 
 
 def accuracy_of(workdir, split, rows) -> float:
-  found = logits_of(workdir, split.images[rows]).argmax(-1)
+  found = logits_of(workdir, split.inputs[rows]).argmax(-1)
   return 100 * np.mean(found == split.labels[rows])
 
 
@@ -102,7 +102,7 @@ def test_the_folded_offset_aims_at_the_training_images(fitted, digits):
   rows = data.select(1438, budget=100, val_fraction=0.2, seed=0).train
   answers = table.read(workdir / "table").rows(digits.train.ids[rows]).values
   target = (answers + np.eye(10)[digits.train.labels[rows]]) / 2
-  found = logits_of(workdir, digits.train.images[rows])
+  found = logits_of(workdir, digits.train.inputs[rows])
   np.testing.assert_allclose(found.mean(0), target.mean(0), atol=2e-3)
 
 

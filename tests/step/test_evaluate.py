@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+from ckd_jax.data import ImageView
 from ckd_jax.methods import Model, Outputs
 from ckd_jax.step import evaluate
 
@@ -39,7 +40,8 @@ def test_every_image_is_answered_once_and_in_order(devices, count, batch_size):
     assert batch.dtype == jnp.uint8 and len(batch) % devices == 0
     assert len(batch.sharding.device_set) == devices
     assert batch.shape == placed.batches[0].shape
-  forward = evaluate.make_forward(Model(None, linear), mean=MEAN, std=STD)
+  view = ImageView(pixels.shape[1:], MEAN, STD)
+  forward = evaluate.make_forward(Model(None, linear), view)
   predict = evaluate.make_predict(forward)
   logits = predict(jnp.asarray(weight), jnp.asarray(bias), placed)
   flat = ((pixels / 255 - np.array(MEAN)) / np.array(STD)).reshape(count, -1)

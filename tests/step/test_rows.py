@@ -35,7 +35,7 @@ def test_a_padded_table_is_gathered_as_it_was():
   assert {np.ndim(leaf) for leaf in jax.tree.leaves(padded)} <= {0, 1, 2}
   index = np.array([[6], [2]])
   batch = jax.jit(gather)(padded, index)
-  np.testing.assert_array_equal(batch.images, images[index])
+  np.testing.assert_array_equal(batch.inputs, images[index])
   for found, whole in zip(
     jax.tree.leaves(batch.teachers), jax.tree.leaves(outputs), strict=True
   ):

@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ckd_jax import augment, methods, models, torch_weights
+from ckd_jax.data import ImageView
 from ckd_jax.methods import Batch, Model, Outputs, Task
 from ckd_jax.step import (
   Examples,
@@ -69,7 +70,7 @@ def six_steps(update, state, file, group, noise):
     images = images * (1 + noise * draw.normal(size=images.shape)).astype("f4")
     batch = Batch(
       index=group(np.arange(16).reshape(2, 8)),
-      images=group(images),
+      inputs=group(images),
       labels=group(file["labels"][i].astype(np.int32)),
       teachers=(Outputs(group(file["teacher"][i])),),
     )
@@ -148,11 +149,9 @@ def small_run(
     method,
     model or models.get("cnn", 5),
     task=Task(rows, 5, batch_size, 3, labels),
-    augment=augment.make("crop_flip", 1),
+    view=ImageView((8, 8, 3), MEAN, STD, augment.make("crop_flip", 1)),
     transform=optimizer.sgd(0.9, 5e-4),
     schedule=lambda step: jnp.float32(0.1),
-    mean=MEAN,
-    std=STD,
   )
   shard = lambda batch: batch  # noqa: E731
   if mesh is not None:
@@ -238,9 +237,8 @@ def test_a_live_teacher_sees_the_students_view_with_its_own_normalisation():
     assert not train
     return teacher.apply(params, state, images, train=train)
 
-  live = Live(
-    teacher._replace(apply=apply), ((params, state),), (0.0,) * 3, (1.0,) * 3
-  )
+  view = ImageView((8, 8, 3), (0.0,) * 3, (1.0,) * 3)
+  live = Live(teacher._replace(apply=apply), ((params, state),), view)
   step, state, examples, key = small_run(methods.make("kd"), live=live)
   _, metrics = step(state, examples, key)
   jax.effects_barrier()
@@ -261,7 +259,7 @@ def test_empty_rows_of_a_padded_table_change_nothing(name):
   step, state, examples, key = small_run(method)
   plain, metrics = step(state, examples, key)
   padded = pad(jax.device_get(examples), 64)
-  assert padded.images.shape[0] == 64 and padded.count == 40
+  assert padded.inputs.shape[0] == 64 and padded.count == 40
   step, state, _, key = small_run(method, padded=64)
   filled, same = step(state, padded, key)
   jax.tree.map(

@@ -89,9 +89,9 @@ def test_batches_come_in_order_from_any_step_on():
   for step in range(5, 25):
     examples = next(feed)
     np.testing.assert_array_equal(examples.index, index_of(step))
-    np.testing.assert_array_equal(examples.images[..., 0, 0, 0], index_of(step))
+    np.testing.assert_array_equal(examples.inputs[..., 0, 0, 0], index_of(step))
     assert examples.labels is labels
-    assert len(examples.images.sharding.device_set) == 4
+    assert len(examples.inputs.sharding.device_set) == 4
 
 
 def test_a_host_decodes_the_rows_of_its_own_devices(monkeypatch):
@@ -129,7 +129,7 @@ def test_a_host_decodes_the_rows_of_its_own_devices(monkeypatch):
     Rows(),
     copies,
   )
-  images = next(feed).images
+  images = next(feed).inputs
   for device, there in zip(own, ([20, 30], [60, 70]), strict=True):
     assert images[device].ravel().tolist() == there
   assert fetched[0].tolist() == [20, 30, 60, 70]  # and no other

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from ckd_jax import table
-from tests.helpers.answered import NAMES, ROWS, Split
+from ckd_jax.data import Split
+from tests.helpers.answered import NAMES, ROWS
 
 
 @pytest.fixture
 def split() -> Split:
   return Split(
-    images=np.zeros((ROWS, 4, 4, 3), np.uint8),
+    inputs=np.zeros((ROWS, 4, 4, 3), np.uint8),
     labels=np.arange(ROWS, dtype=np.int32) % 3,
     ids=np.asarray([f"train_{row}" for row in range(ROWS)]),
     fingerprint="f00d",

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from ckd_jax import teacher
+from ckd_jax.data import Split
 from tests.helpers import asking
-from tests.helpers.asking import Split
 
 
 @pytest.fixture
 def split() -> Split:
   images = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), np.uint8)
   return Split(
-    images=images,
+    inputs=images,
     labels=np.zeros(40, np.int32),
     ids=np.asarray([f"train_{row}" for row in range(40)]),
     fingerprint="f00d",

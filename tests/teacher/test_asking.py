@@ -26,7 +26,7 @@ def test_only_missing_rows_are_asked(tmp_path, split, black_box):
   assert (box.calls, paid) == (25, 0)
   np.testing.assert_array_equal(read.ids, split.ids[order[:25]])
   found = read.rows(split.ids[order[:25]]).values
-  np.testing.assert_allclose(found, answers(split.images[order[:25]]), 1e-3)
+  np.testing.assert_allclose(found, answers(split.inputs[order[:25]]), 1e-3)
   assert read.info["calls"] == 25 and read.info["missing"] == []
   assert table.check(tmp_path / "t", split)[1]
 
@@ -82,13 +82,13 @@ def test_a_flaky_callable_is_retried(tmp_path, split, black_box, concurrency):
   assert at_once[1] == min(concurrency, 3)  # 8 images are 3 requests
   np.testing.assert_array_equal(read.ids, split.ids[:20])
   np.testing.assert_allclose(
-    read.answers.values, answers(split.images[:20]), 1e-3
+    read.answers.values, answers(split.inputs[:20]), 1e-3
   )
 
 
 def test_a_dead_callable_loses_nothing(tmp_path, split, black_box):
   def dies(images):
-    if (images == split.images[11]).all():
+    if (images == split.inputs[11]).all():
       raise ConnectionError("no credit left")
     return answers(images)
 
@@ -190,7 +190,7 @@ def test_a_callable_that_exits_has_failed(tmp_path, split, black_box):
 
   box = Counting(interrupted)
   with pytest.raises(KeyboardInterrupt):
-    black_box(box, retries=1).ask(split.images[:1])
+    black_box(box, retries=1).ask(split.inputs[:1])
   assert box.calls == 1
 
 
@@ -245,7 +245,7 @@ def test_an_unfinished_first_part_already_names_its_teacher(
 
 
 def test_augmented_view(tmp_path, split):
-  ids, images = split.ids, split.images
+  ids, images = split.ids, split.inputs
   one = teacher.augmented(images, ids, seed=1, pad=2)
   order = np.random.default_rng(0).permutation(40)
   shuffled = teacher.augmented(images[order], ids[order], seed=1, pad=2)

@@ -23,12 +23,13 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 # For every k: forks a build, kills it at its k-th fsync or call, builds again.
 KILLING = """
 import json, os, signal, numpy as np
+from ckd_jax.data import Split
 from tests.helpers import asking as t
 from ckd_jax import table, teacher
 from ckd_jax.table import Answers
 
 rng = np.random.default_rng(0)
-split = t.Split(
+split = Split(
   rng.integers(0, 256, (40, 6, 6, 3), np.uint8), np.zeros(40, np.int32),
   np.asarray([f"train_{{row}}" for row in range(40)]), "f00d")
 fsync, stage, asked_times = os.fsync, {stage!r}, [0]
@@ -123,6 +124,7 @@ def test_kill_at_every_write(tmp_path, stage, local, at_risk):
 SHARING = """
 import sys, time
 import numpy as np
+from ckd_jax.data import Split
 from tests.helpers import asking as t
 from ckd_jax import teacher
 
@@ -134,7 +136,7 @@ def box(images):
 
 t.box = box
 rng = np.random.default_rng(0)
-split = t.Split(
+split = Split(
   rng.integers(0, 256, (40, 6, 6, 3), np.uint8), np.zeros(40, np.int32),
   np.asarray([f"train_{{row}}" for row in range(40)]), "f00d")
 asked = teacher.from_callable("tests.helpers.asking:box", concurrency=2)

@@ -98,7 +98,7 @@ def test_a_bug_in_the_function_is_told_at_once(split, black_box, error):
   with pytest.raises(
     UserError, match=rf"mistake in .*test_limits.py, line \d+: {error.__name__}"
   ):
-    asked.ask(split.images[:1], needs=frozenset())
+    asked.ask(split.inputs[:1], needs=frozenset())
   assert box.calls == 1
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ckd_jax import student, table, teacher
+from ckd_jax.data import ImageView
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model, Outputs
 from tests.helpers.asking import CLASSES, answers, build
@@ -28,6 +29,7 @@ def _network() -> tuple[Model, dict, dict]:
 
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+VIEW = ImageView((6, 6, 3), MEAN, STD)
 
 
 def _expected(images):
@@ -40,7 +42,7 @@ def test_sharded_and_padded_answers(split, batch_size):
   """The same on one device, on four, and whatever the batch."""
   model, params, state = _network()
   needs = frozenset({"logits", "embedding", "maps"})
-  images, logits = _expected(split.images[:13])
+  images, logits = _expected(split.inputs[:13])
   alone = jax.make_mesh(
     (1,),
     ("data",),
@@ -51,16 +53,16 @@ def test_sharded_and_padded_answers(split, batch_size):
   for mesh in (None, alone):
     asked = teacher.from_model(
       "linear",
-      teacher.Network(model, params, state, MEAN, STD),
+      teacher.Network(model, params, state, VIEW),
       batch_size=batch_size,
       mesh=mesh,
       needs=needs,
     )
-    found = asked.ask(split.images[:13])
+    found = asked.ask(split.inputs[:13])
     np.testing.assert_allclose(found.values, logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.maps[1], images[:, ::2], atol=1e-5)
     assert found.maps[0].shape == (13, 6, 6, 3) and found.preactivations == ()
-    bare = asked.ask(split.images[:2], needs=frozenset({"logits"}))
+    bare = asked.ask(split.inputs[:2], needs=frozenset({"logits"}))
     assert bare.embedding is None and bare.maps == ()
 
 
@@ -74,11 +76,11 @@ def test_one_shape_is_compiled(split):
 
   asked = teacher.from_model(
     "linear",
-    teacher.Network(Model(None, apply), params, state, MEAN, STD),
+    teacher.Network(Model(None, apply), params, state, VIEW),
     batch_size=16,
   )
   for count in (1, 16, 40):
-    asked.ask(split.images[:count])
+    asked.ask(split.inputs[:count])
   assert traces == [(16, 6, 6, 3)]
 
 
@@ -86,7 +88,7 @@ def test_a_name_tells_weights_and_normalisation_apart():
   model, params, state = _network()
 
   def name(params=params, state=state, mean=MEAN):
-    network = teacher.Network(model, params, state, mean, STD)
+    network = teacher.Network(model, params, state, VIEW._replace(mean=mean))
     return teacher.from_model("linear", network).name
 
   names = {
@@ -103,14 +105,14 @@ def test_white_box_table(tmp_path, split):
   model, params, state = _network()
   asked = teacher.from_model(
     "linear",
-    teacher.Network(model, params, state, MEAN, STD),
+    teacher.Network(model, params, state, VIEW),
     batch_size=8,
   )
   every = frozenset({"logits", "embedding", "maps"})
   build(asked, split, range(10), tmp_path / "t", needs=every)
   read, paid, _ = build(asked, split, range(20), tmp_path / "t")
   assert paid == 10
-  images, logits = _expected(split.images[:20])
+  images, logits = _expected(split.inputs[:20])
   np.testing.assert_allclose(read.answers.values, logits, rtol=2e-3, atol=2e-3)
   np.testing.assert_allclose(read.answers.maps[0], images, atol=2e-3)
   assert read.info["fields"] == ["embedding", "logits", "maps_0", "maps_1"]
@@ -149,8 +151,7 @@ def test_public_checkpoint(shared):
   asked = teacher.from_torch(
     file,
     "resnet20_a",
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
+    view=ImageView((32, 32, 3), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     batch_size=8,
   )
   data = np.load(shared / "data/cifar10_small.npz")
@@ -299,7 +300,7 @@ def test_a_pruned_copy_lacks_the_smallest_weights_of_every_layer():
     "last": 100 * draw.normal(size=(7, CLASSES)).astype("f4"),
   }
   network = teacher.Network(
-    Model(None, apply), params, {}, (0.0,) * 3, (1.0,) * 3
+    Model(None, apply), params, {}, ImageView.plain(np.zeros((0, 6, 6, 3)))
   )
   whole = teacher.from_model("net", network)
   copy = teacher.pruned(whole, 0.1)

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from ckd_jax import table, teacher
+from ckd_jax.data import Split
 from ckd_jax.errors import UserError
 from ckd_jax.teacher import deadline, outage
 from tests.helpers import service
-from tests.helpers.asking import Counting, Split, answers, build
+from tests.helpers.asking import Counting, answers, build
 from tests.helpers.paths import ROOT
 from tests.helpers.service import ADDRESS, TOKEN, Service
 
@@ -63,7 +64,7 @@ def test_every_image_is_answered_and_paid_once(
     found = bought(asked(request_size=size), many, tmp_path / "t")
   assert set(served.happened) >= {"well", "refuses", "late", "rate", "in part"}
   got = found.table.rows(many.ids).values
-  np.testing.assert_allclose(got, answers(many.images), 1e-3)
+  np.testing.assert_allclose(got, answers(many.inputs), 1e-3)
   assert (found.paid, found.repeated) == (QUESTIONS, 0)
   # Each sending is counted: those that brought an answer, and the others.
   assert served.sent.total() == QUESTIONS + found.failed > QUESTIONS
@@ -107,7 +108,7 @@ def test_a_deadline_gives_a_request_up(tmp_path, many, capsys):
   released.set()
   assert (box.requests, paid, repeated) == (4, 3, 0)
   np.testing.assert_allclose(
-    table_.answers.values, answers(many.images[:3]), 1e-3
+    table_.answers.values, answers(many.inputs[:3]), 1e-3
   )
   assert "3 of 3 answered, 1 failed" in capsys.readouterr().err
 
@@ -200,11 +201,11 @@ def test_rows_without_an_answer_are_asked_about_again(tmp_path, split):
   read, paid, repeated = build(function, split, range(8), tmp_path / "t")
   assert (paid, repeated) == (8, 0)
   np.testing.assert_allclose(
-    read.rows(split.ids[:8]).values, answers(split.images[:8]), 1e-3
+    read.rows(split.ids[:8]).values, answers(split.inputs[:8]), 1e-3
   )
   box = Counting(lambda images: [answers(images)[0], *[None] * 3])
   function = teacher.from_function(box, "box", retries=0, request_size=4)
-  with pytest.raises(UserError, match=r"1 times .3 images without an ans"):
+  with pytest.raises(UserError, match=r"1 times .3 questions without an"):
     build(function, split, range(8, 12), tmp_path / "t")
   assert box.calls == 4
   box = Counting()

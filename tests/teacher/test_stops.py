@@ -15,6 +15,7 @@ SLOW = """
 import sys, time
 import numpy as np
 from ckd_jax import errors, teacher
+from ckd_jax.data import Split
 from tests.helpers import asking as t
 
 def slow(images):
@@ -25,7 +26,7 @@ def slow(images):
   return t.answers(images)
 
 asked, t.box = [], slow
-split = t.Split(
+split = Split(
   np.random.default_rng(0).integers(0, 256, (3, 6, 6, 3), np.uint8),
   np.zeros(3, np.int32), np.asarray(["a", "b", "c"]), "f00d")
 box = teacher.from_callable("tests.helpers.asking:box")

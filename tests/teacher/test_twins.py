@@ -8,9 +8,9 @@ from tests.helpers.asking import Counting, answers, build
 
 def twice(split):
   """Images 3 and 7 are equal, and so are 1 and 9."""
-  images = split.images.copy()
+  images = split.inputs.copy()
   images[7], images[9] = images[3], images[1]
-  return split._replace(images=images)
+  return split._replace(inputs=images)
 
 
 def unsteady(images):
@@ -32,8 +32,8 @@ def test_another_answer_to_the_same_question_is_told(tmp_path, split, capsys):
   asked = teacher.from_function(unsteady, "box")
   build(asked, twice(split), range(10), tmp_path / "t")
   error = capsys.readouterr().err
-  assert "two ways: train_3 and train_7 are equal images, and their" in error
-  assert "differently about 2 of 2 images" in error
+  assert "two ways: train_3 and train_7 are equal, and their" in error
+  assert "differently 2 of 2 questions" in error
 
 
 def test_the_same_answer_is_not(tmp_path, split, capsys):

@@ -57,7 +57,7 @@ BEFORE = cases.to_record(figures())
       "a loop over 8 rows at augment.py:1",
     ),
     (
-      {"table_copies": [{"table": "images", "bytes": 2e6, "source": "x"}]},
+      {"table_copies": [{"table": "inputs", "bytes": 2e6, "source": "x"}]},
       "a copy of images, 2 MB, at x",
     ),
     ({"memory": {"temporary": 2_300_000}}, "2.3 MB temporary, recorded 1.0"),
