@@ -8,6 +8,7 @@ from ckd_jax import augment, methods, models
 from ckd_jax.errors import UserError, nearest
 from ckd_jax.offset import FIT
 from ckd_jax.step import optimizer
+from ckd_jax.system import redacted
 
 SOURCES = ("callable", "checkpoint", "none", "table", "torch", "train")
 
@@ -166,6 +167,11 @@ def check_values(config) -> None:
   """Compares every key with its rule."""
   for key, rule in RULES.items():
     found = value(config, key)
+    if redacted.holds_secret(found):
+      raise UserError(
+        f"{key} holds the user name or the query of an address, which would be"
+        " written into config.json: keep keys in environment variables"
+      )
     if isinstance(rule, Rule):
       if not rule.fits(found):
         raise UserError(f"{key} is {found!r}: it must be {rule.words}")

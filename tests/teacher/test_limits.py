@@ -182,6 +182,7 @@ def test_answers_that_teach_nothing_are_told_once(
 
 
 SECRET = "s3cr3tVALUE"
+OTHERS = ("0123abcd", "012345abcdef", "AKIA012")  # known by how they begin
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,16 @@ SECRET = "s3cr3tVALUE"
     f"PASSWORD: {SECRET}",
     f"invalid key sk-{SECRET}-0123456789abcdef0123456789",
     f"{'x' * 300} {SECRET}",
+    f"Authorization: Token {SECRET}",
+    f"{{'authorization': 'Digest username=me, response={SECRET}'}}",
+    f"{{b'X-Api-Key': b'{SECRET}'}}",
+    f"Set-Cookie: session={SECRET}; Path=/",
+    f"Max retries exceeded with url: /v1/{SECRET}/ask (Caused by x)",
+    f"cannot reach https://hooks.host/services/{SECRET}",
+    f"wss://me:{SECRET}/more@host/v1",
+    f"https://host/v1\n  ?token={SECRET}",
+    f"Incorrect API key provided: {SECRET}",
+    "invalid key sk-live-0123abcd, hf_012345abcdef, AKIA0123456789",
   ],
 )
 @pytest.mark.parametrize("error", [OSError, KeyError])
@@ -209,11 +220,38 @@ def test_a_secret_of_the_function_is_not_told(
 
   with pytest.raises(UserError, match=error.__name__) as told:
     build(black_box(leaky), split, range(3), tmp_path / "t")
-  assert SECRET not in str(told.value)
   said = capsys.readouterr()
-  assert SECRET not in said.out + said.err
+  for secret in (SECRET, *OTHERS):
+    assert secret not in str(told.value) + said.out + said.err
   for file in tmp_path.rglob("*"):
     assert file.is_dir() or SECRET.encode() not in file.read_bytes()
+
+
+def test_a_secret_of_the_environment_is_not_told(
+  tmp_path, split, black_box, monkeypatch
+):
+  """However it is written; and no error of an error is told either."""
+  monkeypatch.setenv("MY_SERVICE_KEY", SECRET)
+  monkeypatch.setenv("A_TOKEN", "abc")  # too short to be looked for
+
+  class Wordless(Exception):
+    def __str__(self):
+      raise ValueError(SECRET)
+
+  def leaky(images):
+    try:
+      raise OSError(f"cannot log in as {SECRET}!")
+    except OSError as error:
+      if wordless:
+        raise Wordless from error
+      error.add_note(SECRET)
+      raise RuntimeError(f"({SECRET}) abc") from error
+
+  cases = ((True, "it has no text"), (False, r"\(\.\.\.\) abc"))
+  for wordless, wanted in cases:  # noqa: B007
+    with pytest.raises(UserError, match=wanted) as told:
+      build(black_box(leaky), split, range(3), tmp_path / "t")
+    assert SECRET not in str(told.value)
 
 
 def test_what_is_no_secret_is_told(tmp_path, split, black_box):

@@ -21,7 +21,7 @@ from tests.helpers.asking import Counting, answers, build
 from tests.helpers.paths import ROOT
 from tests.helpers.service import ADDRESS, TOKEN, Service
 
-QUESTIONS = 240
+QUESTIONS = 160
 OFTEN = {name: 4 * often for name, often in service.USUAL.items()}
 
 
