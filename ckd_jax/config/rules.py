@@ -63,6 +63,8 @@ _FACTOR = _number(lambda x: 0 < x <= 1, "a number in (0, 1]")
 _MEAN = _numbers(lambda x: True, "a tuple of numbers, one per channel")
 _STD = _numbers(lambda x: x > 0, "a tuple of numbers above 0, one per channel")
 
+# Of the inputs; and of images, or of texts, alone. A config with a section
+# `dataset.text` is about texts.
 RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "seed": _SEED,
   "label": _TEXT,
@@ -112,6 +114,7 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "checkpoint_every": _COUNT,
   "log_every": _COUNT,
   "steps_per_launch": _whole(0),
+  "optimizer.clip_norm": _AMOUNT,
   "optimizer.name": optimizer.NAMES,
   "optimizer.learning_rate": _RATE,
   "optimizer.momentum": _SHARE,
@@ -130,14 +133,69 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "batch_norm": ("device", "global"),
 }
 
+_OF_IMAGES = {
+  "augment",
+  "augment_padding",
+  "dataset.image_size",
+  "dataset.mean",
+  "dataset.std",
+  "student_view",
+  "teacher.mean",
+  "teacher.std",
+  "teacher.view",
+}
+
+TEXT_RULES: dict[str, Any] = {
+  **{key: rule for key, rule in RULES.items() if key not in _OF_IMAGES},
+  "dataset.text.tokens": _TEXT,
+  "dataset.text.vocabulary_size": _COUNT,
+  "dataset.text.length": _COUNT,
+  "dataset.text.causal": _SWITCH,
+  "dataset.text.judge": ("accuracy", "matthews"),
+  "dataset.text.columns": Rule(
+    lambda value: (
+      isinstance(value, tuple | list)
+      and len(value) <= 2
+      and all(isinstance(x, str) for x in value)
+    ),
+    "a tuple of one or two names",
+  ),
+  "dataset.text.label": _TEXT,
+}
+
 # Keys that a config may leave out, and their defaults.
 OPTIONAL = {
   "batch_norm": "global",
+  "optimizer.clip_norm": 0.0,
   "optimizer.name": "sgd",
   "teacher.max_attempts": None,  # of a whole number
   "teacher.max_calls": None,
   "teacher.timeout": 0.0,
 }
+
+TEXT_OPTIONAL = {
+  **OPTIONAL,
+  "dataset.text.causal": False,
+  "dataset.text.columns": (),
+  "dataset.text.judge": "accuracy",
+  "dataset.text.label": "label",
+}
+
+
+def is_text(config: Any) -> bool:
+  """Whether a config, or its plain values, is about texts."""
+  dataset = config["dataset"] if "dataset" in config else {}
+  return "text" in dataset
+
+
+def rules_of(config: Any) -> dict[str, Any]:
+  """The rule of every key that this config has."""
+  return TEXT_RULES if is_text(config) else RULES
+
+
+def optional(config: Any) -> dict[str, Any]:
+  """The keys that this config may leave out, and their defaults."""
+  return TEXT_OPTIONAL if is_text(config) else OPTIONAL
 
 
 def value(config: Any, key: str) -> Any:
@@ -154,18 +212,20 @@ def check_complete(config, path: str) -> None:
     config: a ConfigDict.
     path: its file, for the message.
   """
-  for key in (*RULES.keys() - OPTIONAL.keys(), "hyper"):
+  wanted = sorted(rules_of(config).keys() - optional(config).keys())
+  for key in (*wanted, "hyper"):
     try:
       value(config, key)
     except (AttributeError, KeyError, TypeError) as error:
       raise UserError(
-        f"{path} lacks the key {key!r}: copy it from configs/digits.py"
+        f"{path} lacks the key {key!r}: copy it from"
+        f" configs/{'sst2' if is_text(config) else 'digits'}.py"
       ) from error
 
 
 def check_values(config) -> None:
   """Compares every key with its rule."""
-  for key, rule in RULES.items():
+  for key, rule in rules_of(config).items():
     found = value(config, key)
     if redacted.holds_secret(found):
       raise UserError(

@@ -71,7 +71,7 @@ def flatten(config, prefix: str = "") -> dict[str, object]:
 
 def fill_optional(config: Any) -> None:
   """Adds the optional keys that a config leaves out, at their defaults."""
-  for key, default in rules.OPTIONAL.items():
+  for key, default in rules.optional(config).items():
     parent, _, last = key.rpartition(".")
     section = rules.value(config, parent)
     if last not in section:
@@ -109,9 +109,12 @@ def to_json(config: Any) -> dict:
   keys existed have the same config.
   """
   plain = json.loads(json.dumps(config.to_dict()))
-  for key, default in rules.OPTIONAL.items():
+  for key, default in rules.optional(plain).items():
     parent, _, last = key.rpartition(".")
-    section = plain.get(parent, {}) if parent else plain
+    section = plain
+    for part in filter(None, parent.split(".")):
+      section = section.get(part, {})
+    default = list(default) if isinstance(default, tuple) else default
     if section.get(last, default) == default:
       section.pop(last, None)
   return plain

@@ -9,7 +9,8 @@ A table of answers without ids is matched to images by this order.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ckd_jax.data import builtin, folder, npz, prepared
+from ckd_jax.data import builtin, folder, npz, prepared, prepared_text
+from ckd_jax.data import text as texts
 from ckd_jax.data.arrays import read_arrays
 from ckd_jax.data.budget import Selection, select
 from ckd_jax.data.image_view import ImageView
@@ -18,6 +19,8 @@ from ckd_jax.data.judges import Judge, accuracy
 from ckd_jax.data.lazy import Lazy, memory
 from ckd_jax.data.members import Member, read_header, read_members
 from ckd_jax.data.split import Parts, Split, make_split
+from ckd_jax.data.text import TextOptions
+from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.view import View, shown
 from ckd_jax.errors import UserError
 
@@ -30,6 +33,8 @@ __all__ = [
   "Member",
   "Selection",
   "Split",
+  "TextOptions",
+  "TokenView",
   "View",
   "accuracy",
   "count",
@@ -59,6 +64,7 @@ class Dataset(NamedTuple):
     class_names: in the order of the labels.
     view: what a network is shown of the inputs; None: images as they are.
     judge: measures answers about a split.
+    notes: what a user should know of the data, one line each.
   """
 
   name: str
@@ -67,6 +73,12 @@ class Dataset(NamedTuple):
   class_names: tuple[str, ...]
   view: View | None = None
   judge: Judge = accuracy
+  notes: tuple[str, ...] = ()
+
+  @property
+  def num_classes(self) -> int:
+    """Length of the logits; of a language model, the vocabulary."""
+    return len(self.class_names) or self.shown().options()["vocabulary"]
 
   def shown(self) -> View:
     """What a network is shown, before a config says more of images."""
@@ -79,6 +91,7 @@ def load(
   path: str | None = None,
   image_size: int | None = None,
   lazy: bool | None = None,
+  text: TextOptions | None = None,
 ) -> Dataset:
   """Reads a data set.
 
@@ -95,6 +108,8 @@ def load(
     lazy: whether images of a folder or of tensorflow-datasets stay in their
       files and are decoded on access; None: if a set of tensorflow-datasets
       would take more than a quarter of this machine's memory.
+    text: how texts become tokens; then name is `text`, a folder with train.tsv
+      and test.tsv (or .jsonl), or of a set of tensorflow-datasets of texts.
 
   Returns:
     A `Dataset`. Greyscale images keep their one channel.
@@ -102,6 +117,8 @@ def load(
   Raises:
     UserError: the set is unknown, not prepared, damaged or not usable.
   """
+  if text is not None or name == _TEXT:
+    return _load_texts(name, path, text)
   if image_size is not None and image_size < 1:
     raise UserError(f"dataset.image_size is {image_size}: give pixels, say 32")
   if name in builtin.SOURCES:
@@ -128,7 +145,32 @@ _FILES: dict[str, tuple[Callable[..., Parts], str]] = {
   "folder": (folder.read, "a folder with train/CLASS/*.png and test/CLASS"),
 }
 
-BUILTIN = (*builtin.SOURCES, *_FILES)  # read without tensorflow-datasets
+_TEXT = "text"
+BUILTIN = (*builtin.SOURCES, *_FILES, _TEXT)  # without tensorflow-datasets
+
+
+def _load_texts(
+  name: str, path: str | None, options: TextOptions | None
+) -> Dataset:
+  """A set of texts, of files or of tensorflow-datasets."""
+  if options is None:
+    raise UserError(
+      "dataset text needs a section dataset.text: begin with configs/sst2.py"
+    )
+  if name in (*builtin.SOURCES, *_FILES):
+    raise UserError(
+      f"dataset {name} holds images: leave dataset.text out, or name a set of"
+      " texts"
+    )
+  if name == _TEXT:
+    if not path:
+      raise UserError(
+        "dataset text needs dataset.path: a folder with train.tsv and test.tsv"
+      )
+    found = texts.read(path, options)
+  else:
+    found = prepared_text.read(name, path, options, [_TEXT])
+  return _checked_names(Dataset(name, *found), path)
 
 
 def _checked(dataset: Dataset, path: str | None) -> Dataset:
@@ -141,8 +183,7 @@ def _checked(dataset: Dataset, path: str | None) -> Dataset:
       f"{where}: train images are {sides[0]} and test images {sides[1]}: "
       "they must agree (dataset.image_size makes heights and widths agree)"
     )
-  if len(set(class_names)) < len(class_names):
-    raise UserError(f"{where}: two classes have the same name")
+  _checked_names(dataset, path)
   for split, labels in (("train", train.labels), ("test", test.labels)):
     wrong = labels[(labels < 0) | (labels >= len(class_names))]
     if wrong.size:
@@ -150,6 +191,13 @@ def _checked(dataset: Dataset, path: str | None) -> Dataset:
         f"{where}: a {split} label is {wrong[0]}, but the classes of the train "
         f"split are 0 to {len(class_names) - 1}"
       )
+  return dataset
+
+
+def _checked_names(dataset: Dataset, path: str | None) -> Dataset:
+  if len(set(dataset.class_names)) < len(dataset.class_names):
+    where = f"dataset {dataset.name}" + (f" in {path}" if path else "")
+    raise UserError(f"{where}: two classes have the same name")
   return dataset
 
 
@@ -162,4 +210,5 @@ def view_of(facts: dict[str, str]) -> View:
   Raises:
     LookupError, TypeError, ValueError: an entry is missing or makes no sense.
   """
-  return ImageView.from_facts(facts)
+  kind = TokenView if "tokens" in facts else ImageView
+  return kind.from_facts(facts)

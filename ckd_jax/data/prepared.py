@@ -42,13 +42,13 @@ def read(
   Returns:
     (train, test, class names).
   """
-  builder = _builder(name, path, other_names)
+  builder = opened(name, path, other_names)
   _require_images(name, builder.info.features)
-  with _one_line(name, builder, path):
+  with one_line(name, builder, path):
     if lazy is None:
       lazy = _bytes(builder, image_size) > memory() / 4
     train = _split(builder, "train", image_size, lazy)
-    test = _split(builder, _test_split(name, builder), image_size, lazy)
+    test = _split(builder, test_split(name, builder), image_size, lazy)
   return train, test, tuple(builder.info.features["label"].names)
 
 
@@ -59,15 +59,15 @@ def _bytes(builder, image_size: int | None) -> int:
   return builder.info.splits["train"].num_examples * height * width * channels
 
 
-def _tfds() -> Any:
+def library() -> Any:
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside the library
     import tensorflow_datasets
   return tensorflow_datasets
 
 
-def _builder(name: str, path: str | None, other_names: list[str]) -> Any:
-  tfds = _tfds()
+def opened(name: str, path: str | None, other_names: list[str]) -> Any:
+  tfds = library()
   from tensorflow_datasets.core import read_only_builder
 
   path = path or os.environ.get("TFDS_DATA_DIR")
@@ -127,7 +127,7 @@ def _command(name: str, path: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _one_line(name: str, builder, path: str | None) -> Iterator[None]:
+def one_line(name: str, builder, path: str | None) -> Iterator[None]:
   """Turns errors of the readers into one line with the remedy."""
   remedy = f"delete {builder.data_path}, then run: {_command(name, path)}"
   try:
@@ -146,7 +146,7 @@ def _one_line(name: str, builder, path: str | None) -> Iterator[None]:
 
 
 def _require_images(name: str, features) -> None:
-  kinds = _tfds().features
+  kinds = library().features
   image: Any
   image, label = (
     features[key] if key in features else None for key in ("image", "label")
@@ -163,21 +163,22 @@ def _require_images(name: str, features) -> None:
     )
 
 
-def _test_split(name: str, builder) -> str:
+def test_split(name: str, builder, label: str | None = "label") -> str:
   """test, else validation; ImageNet's test images all have the label -1."""
   splits = builder.info.splits
   for split in ("test", "validation"):
-    if split in splits and _source(builder, split)[0]["label"] >= 0:
-      return split
+    if split in splits:
+      if label is None or source(builder, split)[0][label] >= 0:
+        return split
   raise UserError(
     f"dataset {name} has no labelled test or validation split, only "
-    f"{', '.join(splits)}: cut one off and load both as npz"
+    f"{', '.join(splits)}: cut one off and load both as npz (or text)"
   )
 
 
-def _source(builder, split: str) -> Any:
+def source(builder, split: str) -> Any:
   """Examples in the shuffled order of the files, images still encoded."""
-  tfds = _tfds()
+  tfds = library()
   decoders = {
     key: tfds.decode.SkipDecoding()
     for key, feature in builder.info.features.items()
@@ -204,10 +205,10 @@ def _split(builder, split: str, image_size: int | None, lazy: bool) -> Split:
     return decode(file, id_, channels, image_size), example["label"], id_
 
   def decode_all():
-    examples = _source(builder, split)
-    rows = (row(*pair) for pair in enumerate(_batched(examples)))
+    examples = source(builder, split)
+    rows = (row(*pair) for pair in enumerate(batched(examples)))
     images, labels, ids = collect(rows, len(examples))
-    ids, order = _canonical(split, ids)
+    ids, order = canonical(split, ids)
     return make_split(images[order], labels[order], ids)
 
   info = builder.info.splits[split]
@@ -216,7 +217,7 @@ def _split(builder, split: str, image_size: int | None, lazy: bool) -> Split:
   name = f"{builder.info.full_name}-{split}"
   if not lazy:
     return cached(name, key, decode_all)
-  examples = _source(builder, split)
+  examples = source(builder, split)
 
   def images(order):
     def read(number):
@@ -228,10 +229,10 @@ def _split(builder, split: str, image_size: int | None, lazy: bool) -> Split:
   def look():
     known = [
       (example["label"], row_id(position, example))
-      for position, example in enumerate(_batched(examples))
+      for position, example in enumerate(batched(examples))
     ]
     labels, ids = zip(*known, strict=True)
-    ids, order = _canonical(split, ids)
+    ids, order = canonical(split, ids)
     labels = np.asarray(labels)[order]
     return order, *make_split(images(order), labels, ids)[1:4]
 
@@ -239,7 +240,7 @@ def _split(builder, split: str, image_size: int | None, lazy: bool) -> Split:
   return Split(images(order), labels, ids, str(fingerprint))
 
 
-def _canonical(split: str, ids) -> tuple[np.ndarray, np.ndarray]:
+def canonical(split: str, ids) -> tuple[np.ndarray, np.ndarray]:
   """Ids in canonical order, and the order as int[n]."""
   if len(set(ids)) < len(ids):
     ids = row_ids(split, len(ids))
@@ -247,11 +248,11 @@ def _canonical(split: str, ids) -> tuple[np.ndarray, np.ndarray]:
   return np.array(ids)[order], np.array(order)
 
 
-def _batched(source: Any, size: int = 1000) -> Iterator[dict]:
+def batched(examples: Any, size: int = 1000) -> Iterator[dict]:
   """Every example; reading many at once is three times as fast."""
-  for start in range(0, len(source), size):
-    stop = min(start + size, len(source))
-    yield from source.__getitems__(list(range(start, stop)))
+  for start in range(0, len(examples), size):
+    stop = min(start + size, len(examples))
+    yield from examples.__getitems__(list(range(start, stop)))
 
 
 def _number(id_: str) -> tuple[int, str]:

@@ -13,7 +13,7 @@ class View(Protocol):
 
   @property
   def kind(self) -> str:
-    """Of the inputs: "images" or "tokens"."""
+    """Of the inputs: "images" or "texts"."""
     ...
 
   def __call__(self, key: jax.Array | None, inputs: Any, /) -> Any:

@@ -20,6 +20,7 @@ from ckd_jax.methods._seams import (
   Init,
   Loss,
   Method,
+  Mixed,
   Model,
   ModelApply,
   ModelInit,
@@ -41,6 +42,7 @@ __all__ = [
   "Init",
   "Loss",
   "Method",
+  "Mixed",
   "Model",
   "ModelApply",
   "ModelInit",
@@ -98,7 +100,7 @@ def working_with(fields: frozenset[str], inputs: str = "images") -> list[str]:
 
   Args:
     fields: of `Outputs`, that a teacher gives.
-    inputs: kind of what is trained on, "images" or "tokens".
+    inputs: kind of what is trained on, "images" or "texts".
   """
   made = {name: make(name) for name in names()}
   return [

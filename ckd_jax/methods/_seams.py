@@ -27,6 +27,21 @@ class Outputs(NamedTuple):
   preactivations: tuple = ()
 
 
+class Mixed(NamedTuple):
+  """Texts mixed in pairs, as a network of words sees them.
+
+  A network mixes its own word embeddings by the weights, before it adds
+  positions; a position counts where a part of positive weight has a token.
+
+  Attributes:
+    parts: int32[..., 2, length], the tokens of both, 0 for padding.
+    weights: float32[..., 2], their shares, which sum to 1.
+  """
+
+  parts: jax.Array
+  weights: jax.Array
+
+
 class Task(NamedTuple):
   """What a method may know about a run.
 

@@ -6,6 +6,7 @@ Every file beside this one that has NAMES is a family of the zoo; `linen`,
 
 import functools
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from typing import Any
@@ -38,46 +39,84 @@ def names() -> list[str]:
   return sorted(_builders())
 
 
-def get(name: str, num_classes: int, *, dtype=jnp.float32) -> Model:
+def get(
+  name: str,
+  num_classes: int,
+  *,
+  dtype=jnp.float32,
+  vocabulary: int | None = None,
+  length: int | None = None,
+) -> Model:
   """Builds a network of the zoo.
 
   Args:
     name: one of `names()`.
-    num_classes: length of the logits.
+    num_classes: length of the logits; of a causal language model, the
+      vocabulary.
     dtype: in which the network computes; parameters, batch statistics and
       logits are always float32.
+    vocabulary: number of token ids, for a network of texts; None for images.
+    length: the longest text in tokens, for a network of texts.
 
   Returns:
     A `Model` whose `Outputs` follow RepDistiller: `maps` are its features but
-    the pooled one, which is `embedding`.
+    the pooled one, which is `embedding`. Networks of texts have no maps.
 
   Raises:
-    UserError: no network has this name; the message suggests the nearest one.
+    UserError: no network has this name, then the message suggests the nearest
+      one; or it is for images and these are texts, or the other way round.
   """
   if name not in _builders():
     raise UserError(f"unknown model {name!r}: {nearest(name, names())}")
-  module = _builders()[name](num_classes=num_classes)
+  options: dict[str, Any] = {}
+  if _reads_texts(name):
+    if vocabulary is None or length is None:
+      raise UserError(
+        f"{name} reads texts, not images: choose a network of images, say cnn"
+      )
+    options = {"vocabulary": vocabulary, "length": length, "dtype": dtype}
+  elif vocabulary is not None:
+    choices = ", ".join(filter(_reads_texts, names()))
+    raise UserError(f"{name} sees images, not texts: choose one of {choices}")
+  module = _builders()[name](num_classes=num_classes, **options)
+  if getattr(module, "causal", False) and num_classes != vocabulary:
+    raise UserError(
+      f"{name} tells the next of {vocabulary} tokens, not one of {num_classes}"
+      " classes: choose a transformer"
+    )
   return linen.model(module, dtype=dtype, collection="state")
 
 
-def load(student: str, num_classes: int, *, dtype=jnp.float32) -> Model:
+def _reads_texts(name: str) -> bool:
+  """Whether a network of the zoo is for tokens."""
+  return "vocabulary" in inspect.signature(_builders()[name]).parameters
+
+
+def load(
+  student: str, num_classes: int, *, dtype=jnp.float32, **options: Any
+) -> Model:
   """Builds a network of the zoo, or the user's own.
 
   Args:
     student: one of `names()`, or `package.module:function`; the function is
-      called with `num_classes` and returns an argument of `as_model`.
+      called with `num_classes`, and with those of the options that it names,
+      and returns an argument of `as_model`.
     num_classes: length of the logits.
     dtype: in which a network of the zoo computes; the user's own decides
       itself.
+    **options: `vocabulary` and `length` of texts, as for `get`; none of images.
 
   Raises:
     UserError: there is no such network, it cannot be imported, or it is not a
-      network.
+      network; or it is a network of the zoo for other data.
   """
   if ":" not in student:
-    return get(student, num_classes, dtype=dtype)
+    return get(student, num_classes, dtype=dtype, **options)
+  make = imports.import_function(student, "the model")
   try:
-    network = imports.import_function(student, "the model")(num_classes)
+    taken = inspect.signature(make).parameters
+    named = {key: options[key] for key in options.keys() & taken.keys()}
+    network = make(num_classes, **named)
   except UserError:
     raise
   except (Exception, SystemExit) as error:  # the user's code may raise any

@@ -15,11 +15,11 @@ def model(network: Any, begun: Any = None) -> Model:
   """Wraps an `equinox.Module`.
 
   Args:
-    network: called with one image float[h, w, c], normalised; also with `state`
-      if it has batch statistics, and with `key=` if it takes one (dropout).
-      Returns logits [classes] or `Outputs`, and the next state if it has one.
-      Batch norm's axis is named "batch". Its floating-point arrays are the
-      parameters.
+    network: called with one image float[h, w, c], normalised, or with one text
+      int32[length]; also with `state` if it has batch statistics, and with
+      `key=` if it takes one (dropout). Returns logits [classes] or `Outputs`,
+      and the next state if it has one. Batch norm's axis is named "batch". Its
+      floating-point arrays are the parameters.
     begun: the `equinox.nn.State` that `make_with_state` returned.
 
   Raises:
@@ -35,15 +35,15 @@ def model(network: Any, begun: Any = None) -> Model:
   held, static = equinox.partition(network, equinox.is_inexact_array)
   takes_key = "key" in inspect.signature(type(network).__call__).parameters
 
-  def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
-    del key, images
+  def init(key: jax.Array, inputs: Any) -> tuple[dict, dict]:
+    del key, inputs
     copies = jax.tree.map(jnp.array, (held, begun))
     return to_dicts(copies[0]), to_dicts(copies[1])
 
   def apply(
     params: dict,
     state: dict,
-    images: jax.Array,
+    inputs: Any,
     *,
     train: bool,
     key: jax.Array | None = None,
@@ -52,13 +52,13 @@ def model(network: Any, begun: Any = None) -> Model:
     whole = equinox.nn.inference_mode(whole, value=not train)
     keys = None
     if takes_key and train and key is not None:
-      keys = jax.random.split(key, len(images))
+      keys = jax.random.split(key, len(jax.tree.leaves(inputs)[0]))
 
-    def one(image, state, key):
+    def one(row, state, key):
       named = {"key": key} if takes_key else {}
       if begun is None:
-        return whole(image, **named), None
-      return whole(image, state, **named)
+        return whole(row, **named), None
+      return whole(row, state, **named)
 
     before = None if begun is None else from_dicts(state, begun)
     outputs, after = jax.vmap(
@@ -66,7 +66,7 @@ def model(network: Any, begun: Any = None) -> Model:
       axis_name="batch",
       in_axes=(0, None, None if keys is None else 0),
       out_axes=(0, None),
-    )(images, before, keys)
+    )(inputs, before, keys)
     next_state = state if begun is None or not train else to_dicts(after)
     return as_outputs(outputs), next_state
 

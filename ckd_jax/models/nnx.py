@@ -13,26 +13,26 @@ def model(network: Any) -> Model:
   """Wraps a `flax.nnx.Module`.
 
   Args:
-    network: called with float[n, h, w, c], normalised; returns logits
-      [n, classes] or `Outputs`. Its `nnx.Param` are the parameters; all other
-      variables but random streams and sown ones are the state. `train()` and
-      `eval()` switch its dropout and its batch norm. The object itself is
-      never changed.
+    network: called with float[n, h, w, c], normalised, or with tokens
+      int32[n, length]; returns logits [n, classes] or `Outputs`. Its
+      `nnx.Param` are the parameters; all other variables but random streams and
+      sown ones are the state. `train()` and `eval()` switch its dropout and its
+      batch norm. The object itself is never changed.
   """
   from flax import nnx
 
   kinds = (nnx.Param, nnx.RngState, nnx.Intermediate, ...)
   graph, held, streams, sown, rest = nnx.split(network, *kinds)
 
-  def init(key: jax.Array, images: jax.Array) -> tuple[dict, dict]:
-    del key, images
+  def init(key: jax.Array, inputs: Any) -> tuple[dict, dict]:
+    del key, inputs
     copies = jax.tree.map(jnp.array, (held, rest))
     return _to_dicts(copies[0]), _to_dicts(copies[1])
 
   def apply(
     params: dict,
     state: dict,
-    images: jax.Array,
+    inputs: Any,
     *,
     train: bool,
     key: jax.Array | None = None,
@@ -45,7 +45,7 @@ def model(network: Any) -> Model:
       _from_dicts(state, rest),
     )
     merged.train() if train else merged.eval()
-    outputs = as_outputs(merged(images))
+    outputs = as_outputs(merged(inputs))
     *_, after = nnx.split(merged, *kinds)
     return outputs, _to_dicts(after) if train else state
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ckd_jax.methods import Model, Outputs
 
@@ -66,26 +67,33 @@ def plain(model: Model) -> Model:
       passed through.
   """
 
-  def shapes(images):
-    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)
+  def shapes(inputs):
+    row = jax.tree.map(_row, inputs)
+    return jax.eval_shape(model.init, jax.random.key(0), row)
 
-  def init(key, images):
-    params, state = model.init(key, images)
+  def init(key, inputs):
+    params, state = model.init(key, inputs)
     return _plain_tree(params), _plain_tree(state)
 
-  def apply(params, state, images, *, train, key=None):
-    like_params, like_state = shapes(images)
+  def apply(params, state, inputs, *, train, key=None):
+    like_params, like_state = shapes(inputs)
     outputs, new_state = model.apply(
       params if is_plain(like_params) else from_dicts(params, like_params),
       state if is_plain(like_state) else from_dicts(state, like_state),
-      images,
+      inputs,
       train=train,
       key=key,
     )
     return as_outputs(outputs), _plain_tree(new_state)
 
   return Model(init, apply)
+
+
+def _row(leaf) -> jax.ShapeDtypeStruct:
+  """One row of images, float32; or of tokens, which stay integers."""
+  tokens = np.issubdtype(leaf.dtype, np.signedinteger)
+  kind = leaf.dtype if tokens else jnp.float32
+  return jax.ShapeDtypeStruct((1, *leaf.shape[1:]), kind)
 
 
 def _plain_tree(tree) -> dict[str, Any]:

@@ -258,10 +258,10 @@ def _open(asking: Asking, dataset: Dataset, needs, mesh, named) -> Teacher:
   else:
     asked = teacher.from_run(asking.path, named=named, mesh=mesh, needs=needs)
   network = asked.network
-  if network.classes != len(dataset.class_names):
+  if network.classes != dataset.num_classes:
     raise UserError(
       f"the teacher {asked.name} has {network.classes} classes, "
-      f"{dataset.name} has {len(dataset.class_names)}"
+      f"{dataset.name} has {dataset.num_classes}"
     )
   if reason := network.view.mismatch(view):
     raise UserError(f"the teacher {asked.name} {reason}: {dataset.name}")

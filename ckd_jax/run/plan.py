@@ -151,7 +151,7 @@ def _recipe(
   labels = dataset.train.labels[rows.train]
   task = Task(
     num_examples=len(labels),
-    num_classes=len(dataset.class_names),
+    num_classes=dataset.num_classes,
     batch_size=config.batch_size,
     steps_per_epoch=math.ceil(len(labels) / config.batch_size),
     labels=labels,
@@ -171,6 +171,7 @@ def _recipe(
       config.optimizer.get("name", "sgd"),
       config.optimizer.momentum,
       config.optimizer.weight_decay,
+      config.optimizer.get("clip_norm", 0.0),
     ),
     schedule=optimizer.schedule(
       config.schedule,

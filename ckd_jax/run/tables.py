@@ -39,7 +39,7 @@ def given_table(asking: Asking, dataset: Dataset) -> Table:
       f"answers are a table of {held.info['dataset']}/{held.info['split']}, not"
       f" of these {dataset.name} images"
     )
-  classes, wanted = held.answers.values.shape[1], len(dataset.class_names)
+  classes, wanted = held.answers.values.shape[-1], dataset.num_classes
   if classes != wanted:
     raise UserError(f"answers have {classes} classes and the data {wanted}")
   if held.kind == "logits" and table.looks_like_probs(held.answers.values):

@@ -7,7 +7,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ckd_jax import config as configuration
-from ckd_jax.data import Dataset, load
+from ckd_jax.data import Dataset, TextOptions, load
 from ckd_jax.errors import UserError
 from ckd_jax.run import checkpoint, logger, selection, summary
 from ckd_jax.run.answers import Collected, collect
@@ -166,12 +166,19 @@ def make_context(
 
 def load_dataset(config) -> Dataset:
   """The data set that a config names."""
-  return load(
-    config.dataset.name,
-    path=config.dataset.path,
-    image_size=config.dataset.image_size,
-    lazy=True if config.dataset.placement == "stream" else None,
+  section = config.dataset
+  text = section.get("text")
+  dataset = load(
+    section.name,
+    path=section.path,
+    image_size=section.get("image_size"),
+    lazy=True if section.placement == "stream" else None,
+    text=None if text is None else TextOptions(**text),
   )
+  if hosts.first():
+    for line in dataset.notes:
+      console.note(line)
+  return dataset
 
 
 def ask_teacher(

@@ -21,7 +21,7 @@ NAMES = ("adamw", "sgd")
 
 
 def make(
-  name: str, momentum: float, weight_decay: float
+  name: str, momentum: float, weight_decay: float, clip_norm: float = 0.0
 ) -> optax.GradientTransformation:
   """Gradients to directions; the learning rate is applied after it.
 
@@ -30,8 +30,13 @@ def make(
     momentum: of sgd; for adamw the decay of the first moment (beta 1).
     weight_decay: coefficient; sgd adds the term to the gradient, adamw to the
       direction.
+    clip_norm: the longest gradient, all parameters together; a longer one is
+      scaled down; 0 leaves all as they are.
   """
-  return {"adamw": adamw, "sgd": sgd}[name](momentum, weight_decay)
+  rule = {"adamw": adamw, "sgd": sgd}[name](momentum, weight_decay)
+  if not clip_norm:
+    return rule
+  return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
 
 
 def adamw(momentum: float, weight_decay: float) -> optax.GradientTransformation:

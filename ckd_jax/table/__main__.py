@@ -121,7 +121,11 @@ def _print(facts: dict) -> None:
 def _dataset(name: str, flags):
   from ckd_jax import data
 
-  return data.load(name, path=flags.dataset_path, image_size=flags.image_size)
+  # Tokens do not matter: answers are about the texts themselves.
+  text = data.TextOptions() if name == "text" else None
+  return data.load(
+    name, path=flags.dataset_path, image_size=flags.image_size, text=text
+  )
 
 
 def _parser() -> Parser:

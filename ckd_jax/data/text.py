@@ -1,0 +1,186 @@
+"""A data set of texts: rows of a folder's files as tokens, and as questions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ckd_jax.data.judges import Judge, accuracy, likelihood, matthews
+from ckd_jax.data.split import Split, make_split, row_ids
+from ckd_jax.data.text_files import Texts, find, read_file
+from ckd_jax.data.token_view import TokenView
+from ckd_jax.data.vocabulary import build
+from ckd_jax.errors import UserError
+
+_TESTS = ("test", "validation", "valid", "val", "dev")  # the first that exists
+_JUDGES: dict[str, Judge] = {"accuracy": accuracy, "matthews": matthews}
+
+
+class TextOptions(NamedTuple):
+  """How texts become tokens: the block `dataset.text` of a config.
+
+  Attributes:
+    tokens: "words", "characters", or the path of a `tokenizers` file.
+    vocabulary_size: the most words or characters.
+    length: of the rows, in tokens; longer texts are cut.
+    causal: whether the next token is learned, not a class.
+    judge: "accuracy" or "matthews", of classes.
+    columns: names of the text, or of both of a pair; (): `text` and `text2`, or
+      the text of a set of tensorflow-datasets that has one.
+    label: name of the label.
+  """
+
+  tokens: str = "words"
+  vocabulary_size: int = 8000
+  length: int = 64
+  causal: bool = False
+  judge: str = "accuracy"
+  columns: tuple[str, ...] = ()
+  label: str = "label"
+
+  def wanted_label(self) -> str | None:
+    """Name of the label; None of a language model."""
+    return None if self.causal else self.label
+
+
+class TextSet(NamedTuple):
+  """A data set of texts, but for its name.
+
+  Attributes:
+    train: training split; its questions are the texts.
+    test: test split.
+    class_names: in the order of the labels; a language model has none.
+    view: the vocabulary and the length.
+    judge: measures answers.
+    notes: what a user should know, one line each.
+  """
+
+  train: Split
+  test: Split
+  class_names: tuple[str, ...]
+  view: TokenView
+  judge: Judge
+  notes: tuple[str, ...]
+
+
+def read(path: str, options: TextOptions) -> TextSet:
+  """Reads a folder.
+
+  Args:
+    path: of the folder; where it has no test.*, validation.*, valid.*, val.* or
+      dev.* is the test set.
+    options: how texts become tokens.
+
+  Raises:
+    UserError: a file is missing, ambiguous, damaged, or has rows that cannot be
+      used; or an option is out of range.
+  """
+  _check(options)
+  files = find(path)
+  wanted = next((name for name in _TESTS if name in files), None)
+  if "train" not in files or wanted is None:
+    raise UserError(
+      f"{path} has {', '.join(sorted(files)) or 'no texts'}: a set of texts is"
+      " a folder with train.tsv (or .jsonl, also .xz or .gz) and test.tsv"
+    )
+  train, test = (
+    read_file(files[name], options.columns, options.wanted_label())
+    for name in ("train", wanted)
+  )
+  return assemble(train, test, options)
+
+
+def assemble(
+  train: Texts,
+  test: Texts,
+  options: TextOptions,
+  class_names: tuple[str, ...] | None = None,
+) -> TextSet:
+  """Makes a data set of rows in memory.
+
+  Args:
+    train: training rows, of which the vocabulary is made.
+    test: test rows.
+    options: how texts become tokens.
+    class_names: known ones; None: the labels of the training rows, sorted.
+
+  Raises:
+    UserError: a text is empty, or a test label is not in the training rows.
+  """
+  _check(options)
+  for rows in (train, test):
+    _check_texts(rows)
+  vocabulary = build(options.tokens, train.texts, options.vocabulary_size)
+  view = TokenView(vocabulary, options.length, options.causal)
+  names = () if options.causal else class_names or _names(train.labels)
+  splits, notes = [], []
+  for name, rows in (("train", train), ("test", test)):
+    if options.causal:
+      encoded = vocabulary.encode_next(rows.texts, options.length)
+      tokens, labels, cut = encoded
+    else:
+      tokens, cut = vocabulary.encode(rows.texts, options.length)
+      labels = _numbers(rows, names)
+    ids = rows.ids or row_ids(name, len(rows.texts))
+    splits.append(make_split(tokens, labels, ids, rows.texts))
+    if cut:
+      notes.append(
+        f"{cut:,} of {len(rows.texts):,} {name} texts are longer than"
+        f" {options.length} tokens and are cut (dataset.text.length)"
+      )
+  judge = likelihood if options.causal else _JUDGES[options.judge]
+  return TextSet(splits[0], splits[1], names, view, judge, tuple(notes))
+
+
+def _check(options: TextOptions) -> None:
+  if options.length < 1:
+    raise UserError(
+      f"dataset.text.length is {options.length}: give tokens, say 64"
+    )
+  if options.judge not in _JUDGES:
+    raise UserError(
+      f"dataset.text.judge is {options.judge!r}: choose {' or '.join(_JUDGES)}"
+    )
+
+
+def _check_texts(rows: Texts) -> None:
+  """Refuses what a teacher cannot be asked."""
+  if not rows.texts:
+    raise UserError(f"{rows.place} has no rows")
+  for number, text in enumerate(rows.texts):
+    if not all(part.strip() for part in text.split("\t")):
+      raise UserError(f"{rows.place}: row {number} has an empty text")
+    if not text.isascii() and not _is_unicode(text):
+      raise UserError(f"{rows.place}: row {number} is no Unicode text")
+    if "\0" in text:
+      raise UserError(f"{rows.place}: row {number} has a NUL character")
+
+
+def _is_unicode(text: str) -> bool:
+  """Whether it has no half of a pair of surrogates."""
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
+def _names(labels: Sequence[str]) -> tuple[str, ...]:
+  """Sorted; whole numbers by their size."""
+  found = set(labels)
+  if all(label.isdecimal() and label.isascii() for label in found):
+    return tuple(sorted(found, key=lambda label: (int(label), label)))
+  return tuple(sorted(found))
+
+
+def _numbers(rows: Texts, names: tuple[str, ...]) -> np.ndarray:
+  """The number of each label, int32[n]."""
+  known = {name: number for number, name in enumerate(names)}
+  for number, label in enumerate(rows.labels):
+    if label not in known:
+      raise UserError(
+        f"{rows.place}: row {number} has the label {label!r}, the training rows"
+        f" have {', '.join(map(repr, names[:10]))}"
+        + (", ..." if len(names) > 10 else "")
+      )
+  return np.array([known[label] for label in rows.labels], np.int32)
