@@ -8,7 +8,7 @@ import numpy as np
 from ckd_jax.errors import UserError
 from ckd_jax.table.rows import rectangle
 
-_LONGEST = 1 << 14  # bytes of a text
+_LONGEST = 1 << 12  # characters of a text
 
 
 def read(data: bytes, images: int | None, widest: int) -> dict[str, np.ndarray]:
@@ -25,17 +25,17 @@ def read(data: bytes, images: int | None, widest: int) -> dict[str, np.ndarray]:
   """
   try:
     import pyarrow as pa
-    import pyarrow.parquet
+    from pyarrow import parquet
   except ImportError as error:
     raise UserError("parquet needs pyarrow: pip install pyarrow") from error
-  file = pa.parquet.ParquetFile(io.BytesIO(data))
+  file = parquet.ParquetFile(io.BytesIO(data))
   if images is not None:
     _check_size(file.metadata, images, widest)
   columns: dict[str, np.ndarray] = {}
   # A text that is repeated stays one until it is known to be short.
   names = file.schema_arrow.names
   texts = [name for name in names if _is_text(pa, file.schema_arrow, name)]
-  table = pa.parquet.read_table(io.BytesIO(data), read_dictionary=texts)
+  table = parquet.read_table(io.BytesIO(data), read_dictionary=texts)
   for key in table.column_names:
     column = table[key].combine_chunks()
     if column.null_count:
@@ -81,11 +81,9 @@ def _is_text(pa: Any, schema: Any, name: str) -> bool:
 
 def _texts(column: Any, key: str) -> np.ndarray:
   """str[rows] of a column that holds every text once."""
-  import pyarrow.compute
-
-  longest = pyarrow.compute.max(
-    pyarrow.compute.binary_length(column.dictionary)
+  longest = max(
+    (len(text) for text in column.dictionary.to_pylist()), default=0
   )
-  if (longest.as_py() or 0) > _LONGEST:
-    raise UserError(f"column {key!r} holds texts of {longest} bytes")
+  if longest > _LONGEST:
+    raise UserError(f"column {key!r} holds texts of {longest} characters")
   return np.asarray(column.to_pylist(), str)
