@@ -133,6 +133,8 @@ def _set_teacher(config: ConfigDict) -> None:
   # May be left out: config.teacher.max_calls, how many calls the table may ever
   # cost, repeated ones included. Without it every image of the budget is asked
   # about, and an answer that cannot be used is a call of the budget, too.
+  # Also config.teacher.max_attempts, the same with requests that failed, and
+  # config.teacher.timeout, seconds after which a request has failed.
   config.teacher.retries = 5
   config.teacher.back_off = 1.0
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import sys
 from typing import Any
@@ -22,7 +23,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from ckd_jax.errors import UserError
+from ckd_jax.errors import DAMAGED, UserError
 from ckd_jax.system import files, hosts, signals
 
 _MANIFEST = "manifest.json"
@@ -154,6 +155,7 @@ def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
   manifest = _manifest(folder)
   wanted = _named(like)
   _check_same(folder, manifest["leaves"], wanted)
+  _check_stored(folder, wanted)
   arrays = ocp.load(folder / "arrays")
 
   def place(name, leaf):
@@ -208,6 +210,24 @@ def _check_same(folder, saved: dict[str, str], wanted: dict[str, Any]) -> None:
     )
 
 
+def _check_stored(folder, wanted: dict[str, Any]) -> None:
+  """Refuses stored arrays of other sizes, before memory is taken for them."""
+  found = ocp.metadata(folder / "arrays").metadata
+  stored = {name: _type(leaf) for name, leaf in found.items()}
+  expected = {
+    name: _type(
+      jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    )
+    for name, leaf in wanted.items()
+    if np.size(leaf)
+  }
+  if stored != expected:
+    raise UserError(
+      f"the checkpoint {folder} holds other arrays than its manifest says: it "
+      "was not written by ckd_jax; give another --workdir"
+    )
+
+
 def _folder(directory, step: int) -> epath.Path:
   return epath.Path(directory).resolve() / f"{step:08d}"  # orbax wants it so
 
@@ -217,7 +237,12 @@ def _steps(directory) -> list[int]:
   directory = epath.Path(directory)
   if not directory.is_dir():
     return []
-  names = (path.name for path in directory.iterdir() if path.is_dir())
+  names = (
+    path.name
+    for path in directory.iterdir()
+    # What a link names was not written here, and is not removed from here.
+    if path.is_dir() and not os.path.islink(path)
+  )
   return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{8,}", name))
 
 
@@ -281,7 +306,7 @@ def _newest_valid(directory) -> int:
     try:
       _check_files(folder, _manifest(folder))
       return step
-    except (OSError, ValueError) as error:
+    except (OSError, *DAMAGED) as error:
       corrupt = folder.with_name(f"{folder.name}.corrupt")
       if corrupt.exists():
         corrupt.rmtree()

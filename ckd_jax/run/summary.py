@@ -90,7 +90,7 @@ def _calls(answers: Collected) -> str:
     return "live, in every step"
   if answers.may_buy is None:
     return f"none: {answers.calls} answers of a table"
-  failed = f", {answers.failed} requests failed" if answers.failed else ""
+  failed = f", {answers.failed} failed" if answers.failed else ""
   return (
     f"{answers.paid} bought by this run, {answers.repeated} repeated{failed}; "
     f"{answers.may_buy} may still be bought"
@@ -227,6 +227,7 @@ def _cost_of(answers: Collected, images: int) -> dict[str, int]:
     "teacher_calls": answers.calls,
     "paid_calls": answers.paid,
     "repeated_calls": answers.repeated,
+    "failed_calls": answers.failed,
     "pruned_calls": answers.pruned_calls,
     "live_calls": live,
     "evaluation_calls": answers.evaluation_calls,

@@ -53,10 +53,35 @@ def test_max_calls_stops_a_run_that_goes_on_when_it_is_raised(tmp_path):
   assert len(questions) == 90
 
 
-def test_a_bad_max_calls_is_one_line(tmp_path):
-  for value in ("0", "-3"):
-    with pytest.raises(UserError, match="max_calls"):
-      read(*CALLABLE, f"--config.teacher.max_calls={value}", arg=ARG)
+def test_failed_attempts_stay_in_the_summary(tmp_path, monkeypatch):
+  """Those of an earlier start, too, and they are limited over all starts."""
+
+  def fails(images):
+    questions.extend(image.tobytes() for image in images)
+    if len(questions) % 4 == 0:
+      raise OSError("busy")
+    return np.ones((len(images), 10)) * images[0, 3, 3]
+
+  retry = ("--config.teacher.back_off=0.0", "--config.teacher.timeout=60.0")
+  limit = "--config.teacher.max_attempts="
+  with monkeypatch.context() as patch:
+    patch.setattr(runs, "oracle", fails)
+    with pytest.raises(UserError, match=r"teacher.max_attempts is 50: raise"):
+      run(tmp_path / "run", *CALLABLE, *retry, f"{limit}50", arg=ARG)
+    assert len(questions) == 50
+    summary = run(tmp_path / "run", *CALLABLE, *retry, f"{limit}200", arg=ARG)
+  assert (summary["paid_calls"], summary["repeated_calls"]) == (80, 0)
+  assert len(questions) == 80 + summary["failed_calls"] == 106
+  again = run(tmp_path / "run", *CALLABLE, *retry, f"{limit}200", arg=ARG)
+  assert again["failed_calls"] == 26
+
+
+@pytest.mark.parametrize(
+  "flag", ["max_calls=0", "max_calls=-3", "max_attempts=0", "timeout=-1.0"]
+)
+def test_a_bad_limit_is_one_line(flag):
+  with pytest.raises(UserError, match=f"teacher.{flag.split('=')[0]}"):
+    read(*CALLABLE, f"--config.teacher.{flag}", arg=ARG)
 
 
 def interrupted(workdir, monkeypatch, after: int):
