@@ -67,7 +67,7 @@ def save(
       if np.size(leaf)  # orbax refuses arrays without elements
     }
   )
-  folder = _folder(directory, step)
+  folder = step_folder(directory, step)
   primary = jax.process_index() == 0
   try:
     if primary:
@@ -151,7 +151,7 @@ def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
     step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
   if step < 0:
     return None
-  folder = _folder(directory, step)
+  folder = step_folder(directory, step)
   manifest = _manifest(folder)
   wanted = _named(like)
   _check_same(folder, manifest["leaves"], wanted)
@@ -228,7 +228,7 @@ def _check_stored(folder, wanted: dict[str, Any]) -> None:
     )
 
 
-def _folder(directory, step: int) -> epath.Path:
+def step_folder(directory, step: int) -> epath.Path:
   return epath.Path(directory).resolve() / f"{step:08d}"  # orbax wants it so
 
 
@@ -252,40 +252,8 @@ def latest(directory) -> int | None:
   return max(finished, default=None)
 
 
-def where_it_stands(workdir) -> str:
-  """What the same command will do after a Ctrl-C, in one line.
-
-  Args:
-    workdir: folder of a run.
-  """
-  workdir = epath.Path(workdir)
-  if (workdir / "summary.json").exists():
-    return "the run is finished, and the same command shows it"
-  folder = workdir / "checkpoints"
-  step = latest(folder)
-  if step is not None:
-    where = folder / _folder(folder, step).name
-    return f"the same command resumes at step {step}, from {where}"
-  stages = sorted(folder.glob("stage_*")) if folder.exists() else []
-  for number, stage in reversed(list(enumerate(stages, 1))):
-    if (step := latest(stage)) is not None:
-      return f"the same command resumes at step {step} of stage {number}"
-  return (
-    "there is no checkpoint yet: the same command trains from the beginning, "
-    "and asks nothing again"
-  )
-
-
-def what_is_saved(workdir) -> str:
-  """Which checkpoint of a run in this folder is good, in a few words."""
-  step = latest(epath.Path(workdir) / "checkpoints")
-  if step is None:
-    return "no checkpoint was written before it"
-  return f"the checkpoint of step {step} is whole"
-
-
 def _finished(directory, step: int) -> bool:
-  return (_folder(directory, step) / _MANIFEST).exists()
+  return (step_folder(directory, step) / _MANIFEST).exists()
 
 
 def _prune(directory, step: int, keep: int) -> None:
@@ -294,13 +262,13 @@ def _prune(directory, step: int, keep: int) -> None:
   kept = [old for old in earlier if _finished(directory, old)][: keep - 1]
   for old in earlier:
     if old not in kept:
-      _remove(_folder(directory, old))
+      _remove(step_folder(directory, old))
 
 
 def _newest_valid(directory) -> int:
   """The newest step whose bytes are what was written, or -1."""
   for step in reversed(_steps(directory)):
-    folder = _folder(directory, step)
+    folder = step_folder(directory, step)
     if not _finished(directory, step):
       continue
     try:

@@ -18,7 +18,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax.errors import UserError
-from ckd_jax.run import checkpoint, selection
+from ckd_jax.run import saved, selection
 from ckd_jax.run.bad_numbers import rollbacks_after
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.logger import Diverged
@@ -92,7 +92,7 @@ def train_together(runs: Sequence[Run]) -> Iterator[Results]:
         while todo:
           yield from _trained(todo, stop)
     except KeyboardInterrupt as stopped:
-      where = checkpoint.where_it_stands(runs[0].workdir)
+      where = saved.where_it_stands(runs[0].workdir)
       name = runs[0].workdir.name
       raise KeyboardInterrupt(f"{name}, for one: {where}") from stopped
 

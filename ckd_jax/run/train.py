@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ckd_jax import config as configuration
 from ckd_jax.data import Dataset, TextOptions, load
 from ckd_jax.errors import UserError
-from ckd_jax.run import checkpoint, logger, selection, summary
+from ckd_jax.run import logger, saved, selection, summary
 from ckd_jax.run.answers import Collected, collect
 from ckd_jax.run.bad_numbers import rollbacks_after
 from ckd_jax.run.context import RunContext, assemble
@@ -84,7 +84,7 @@ def run(
       with stoppable() as stop:
         return conclude(ready, trained(ready, stop), stop)
     except KeyboardInterrupt as stopped:
-      where = str(stopped) or checkpoint.where_it_stands(workdir)
+      where = str(stopped) or saved.where_it_stands(workdir)
       raise KeyboardInterrupt(where) from stopped
 
 
@@ -111,8 +111,8 @@ def trained(run: Run, stop: Stop) -> Standing:
         return ended
       rollbacks = rollbacks_after(run, ended)
   except Diverged as error:
-    saved = checkpoint.what_is_saved(run.workdir)
-    raise Diverged(f"{error}; {saved}") from error
+    kept = saved.what_is_saved(run.workdir)
+    raise Diverged(f"{error}; {kept}") from error
 
 
 def prepare(
