@@ -18,10 +18,13 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax.errors import UserError
-from ckd_jax.run import checkpoint, selection
+from ckd_jax.run import checkpoint, saved, selection
+from ckd_jax.run.bad_numbers import rollbacks_after
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.logger import Diverged
-from ckd_jax.run.loop import Lanes, Standing, start_or_resume, train
+from ckd_jax.run.loop import Lanes, train
+from ckd_jax.run.standing import Standing, start_or_resume
+from ckd_jax.run.stopping import Stop, stoppable
 from ckd_jax.run.train import Run, conclude, make_context, prepare
 from ckd_jax.run.workdir import check_workdir
 from ckd_jax.step import (
@@ -82,21 +85,47 @@ def train_together(runs: Sequence[Run]) -> Iterator[Results]:
     )
   with contextlib.ExitStack() as held:
     for run in runs:
-      held.enter_context(files.lock(run.workdir))
-    # Where a kill left no checkpoint that all of them have, some go on apart.
-    common = _common_step(runs)
-    by_step: dict[int, list[tuple[Run, Standing]]] = {}
-    for run in runs:
-      standing = start_or_resume(run, common)
-      by_step.setdefault(standing.step, []).append((run, standing))
-    for step in sorted(by_step):
-      group, standings = zip(*by_step[step], strict=True)
-      for run, ended in train(group, standings, vmapped):
-        if isinstance(ended, Diverged):
-          console.say(f"{run.workdir.name}: {ended}")
-          yield run.workdir, None
-        else:
-          yield run.workdir, conclude(run, ended)
+      held.enter_context(files.lock(run.workdir, wait=False))
+    todo: list[tuple[Run, int | None]] = [(run, None) for run in runs]
+    try:
+      with stoppable() as stop:
+        while todo:
+          yield from _trained(todo, stop)
+    except KeyboardInterrupt as stopped:
+      where = saved.where_it_stands(runs[0].workdir)
+      name = runs[0].workdir.name
+      raise KeyboardInterrupt(f"{name}, for one: {where}") from stopped
+
+
+def _trained(
+  todo: list[tuple[Run, int | None]], stop: Stop
+) -> Iterator[Results]:
+  """Trains runs from where they stand.
+
+  Args:
+    todo: (run, how often it has gone back); afterwards those that go back now.
+    stop: ends training with checkpoints.
+  """
+  # Where a kill left no checkpoint that all of them have, some go on apart.
+  anew = all(rollbacks is None for _, rollbacks in todo)
+  common = _common_step([run for run, _ in todo]) if anew else None
+  by_step: dict[int, list[tuple[Run, Standing]]] = {}
+  for run, rollbacks in todo:
+    standing = start_or_resume(run, stop, rollbacks, common)
+    by_step.setdefault(standing.step, []).append((run, standing))
+  todo.clear()
+  for step in sorted(by_step):
+    group, standings = zip(*by_step[step], strict=True)
+    for run, ended in train(group, standings, stop, vmapped):
+      if not isinstance(ended, Diverged):
+        # Not stopped on the way: the others would lose their last steps.
+        yield run.workdir, conclude(run, ended, Stop([]))
+        continue
+      try:
+        todo.append((run, rollbacks_after(run, ended)))
+      except Diverged as error:
+        console.say(f"{run.workdir.name}: {error}")
+        yield run.workdir, None
 
 
 def _common_step(runs: Sequence[Run]) -> int | None:
@@ -108,9 +137,9 @@ def _common_step(runs: Sequence[Run]) -> int | None:
   Returns:
     The step, 0 for the beginning; None where a run is further behind.
   """
-  saved = [checkpoint.finished(run.workdir / "checkpoints") for run in runs]
-  step = min(max(steps, default=0) for steps in saved)
-  if all(step in steps or (not step and len(steps) < 2) for steps in saved):
+  steps_of = [checkpoint.finished(run.workdir / "checkpoints") for run in runs]
+  step = min(max(steps, default=0) for steps in steps_of)
+  if all(step in steps or (not step and len(steps) < 2) for steps in steps_of):
     return step
   return None
 
