@@ -70,8 +70,9 @@ def build(
       failed, or its answers are unusable.
   """
   order.check()
+  rows = order.subject.split.kind
   if teacher.request_size is not None and order.needs - {"logits"}:
-    work = ", ".join(methods.working_with(frozenset({"logits"})))
+    work = ", ".join(methods.working_with(frozenset({"logits"}), rows))
     raise UserError(
       f"{teacher.name} is a black box and gives logits only, not"
       f" {', '.join(sorted(order.needs - {'logits'}))}: these methods work with"
@@ -82,7 +83,7 @@ def build(
   if found is None or not set(order.ids) <= set(found.ids):
     if teacher.ask is None:
       raise UserError(
-        f"the table {path} lacks some of the {len(order.rows)} images, and"
+        f"the table {path} lacks some of the {len(order.rows)} {rows}, and"
         " there is no teacher to ask"
       )
     with files.lock(path):
@@ -106,7 +107,8 @@ def _existing(path, teacher: Teacher, order: Order) -> Table | None:
     return None
   held = table.fields(info)
   if lacking := order.needs - held:
-    work = ", ".join(methods.working_with(held))
+    rows = order.subject.split.kind
+    work = ", ".join(methods.working_with(held, rows))
     raise UserError(
       f"the table {path} holds {', '.join(sorted(held))}, but not"
       f" {', '.join(sorted(lacking))}: choose another table.path, or a method"
@@ -143,18 +145,19 @@ def _fill(
   journal = Journal(path / "journal.jsonl")
   kept = sum(name in journal.answers for name in missing)
   there = len(order.rows) - len(missing) + kept
+  rows = order.subject.split.kind
   if max_calls is None:
     wasted = sum(journal.refused[name] for name in order.ids)
-    budgets = [CallBudget(budget, there + wasted, wasted=wasted)]
+    budgets = [CallBudget(budget, there + wasted, wasted=wasted, rows=rows)]
   else:
     sent = info["calls"] + info["repeated_calls"] + journal.asked.total()
     budgets = [
-      CallBudget(budget, there),
-      CallBudget(max_calls, sent, "teacher.max_calls"),
+      CallBudget(budget, there, rows=rows),
+      CallBudget(max_calls, sent, "teacher.max_calls", rows=rows),
     ]
   progress = AskingProgress(teacher, len(missing), kept)
   if len(missing) > kept:
-    _say_what_is_asked(teacher, journal, missing, there)
+    _say_what_is_asked(teacher, rows, journal, missing, there)
   asker = _Asker(teacher, order, needs, journal, budgets, progress)
   for start in range(0, len(missing), part_size):
     part = missing[start : start + part_size]
@@ -175,12 +178,12 @@ def _fill(
 
 
 def _say_what_is_asked(
-  teacher: Teacher, journal: Journal, missing: list[str], there: int
+  teacher: Teacher, rows: str, journal: Journal, missing: list[str], there: int
 ) -> None:
-  """How many images, and which of them may cost a second time."""
+  """How many rows, and which of them may cost a second time."""
   wanted = [name for name in missing if name not in journal.answers]
   others = f"; {there} others are answered already" if there else ""
-  console.say(f"asking {teacher.name} about {len(wanted)} images{others}")
+  console.say(f"asking {teacher.name} about {len(wanted)} {rows}{others}")
   if again := sum(journal.asked[name] > 0 for name in wanted):
     console.say(
       f"{again} of them were asked about before, and no usable answer was kept:"
@@ -257,10 +260,9 @@ class _Asker:
         if not self._is_over:
           journal.fail(request)
       raise
-    classes = len(self._order.subject.class_names)
     try:
       answers = _checked(
-        answers, len(request), classes, self._needs, self._teacher
+        answers, len(request), self._order, self._needs, self._teacher
       )
     except UserError:
       with self._guard:
@@ -280,11 +282,12 @@ class _Asker:
 def _checked(
   answers: Answers,
   count: int,
-  num_classes: int,
+  order: Order,
   needs: frozenset[str],
   teacher: Teacher,
 ) -> Answers:
   """Refuses answers that no student can use."""
+  num_classes, rows = len(order.subject.class_names), order.subject.split.kind
   try:
     values = np.asarray(answers.values)
     if values.dtype.kind == "c":
@@ -298,9 +301,10 @@ def _checked(
   if values.shape != (count, num_classes):
     raise UserError(
       f"the teacher {teacher.name} answered with shape {values.shape}, not"
-      f" ({count}, {num_classes}): one row per image, one column per class"
+      f" ({count}, {num_classes}): one row per {rows[:-1]}, one column per"
+      " class"
     )
-  require(teacher.name, table.given(answers), needs)
+  require(teacher.name, table.given(answers), needs, rows)
   try:
     table.validate(values, teacher.kind, num_classes)
   except UserError as error:
@@ -309,19 +313,22 @@ def _checked(
   return Answers(values, **stored)
 
 
-def require(name: str, given: Iterable[str], needs: Iterable[str]) -> None:
+def require(
+  name: str, given: Iterable[str], needs: Iterable[str], rows: str
+) -> None:
   """Refuses a teacher that lacks a field.
 
   Args:
     name: identifies the teacher in the message.
     given: fields of `Outputs` that it fills.
     needs: fields that a method compares.
+    rows: what is learned, "images" or "texts".
 
   Raises:
     UserError: lists the methods that need no other fields.
   """
   if lacking := sorted(set(needs) - set(given)):
-    work = ", ".join(methods.working_with(frozenset(given)))
+    work = ", ".join(methods.working_with(frozenset(given), rows))
     raise UserError(
       f"the teacher {name} gives no {' and no '.join(lacking)}: choose another"
       f" teacher, or a method that works without: {work}"
