@@ -87,7 +87,7 @@ def read(run) -> dict[str, Any]:
       raise UserError(
         f"{path} was changed after it was written; remove it and rerun"
       )
-    figure = f"test_{metric_of(summary)}"
+    figure = f"test_{metric_of(dict(summary))}"
     missing = [
       key
       for key, kind in (_KEYS | {figure: int | float}).items()
