@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
+import numpy as np
 from etils import epath
 
 from ckd_jax import config as configuration
 from ckd_jax import models
-from ckd_jax.data import Dataset, read_arrays
+from ckd_jax.data import Dataset, TextOptions, read_arrays, read_texts
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model
 from ckd_jax.run import Given, remove_empty, run
@@ -28,7 +29,7 @@ class Result(NamedTuple):
   Attributes:
     path: its folder, with the same files as after the command.
     summary: the contents of summary.json.
-    student: the best student: uint8 images to float32 logits.
+    student: the best student: uint8 images, or texts, to float32 logits.
   """
 
   path: pathlib.Path
@@ -51,6 +52,7 @@ def distill(
 
     distill(get_config("cifar100", method="kd"), "runs/kd")
     distill(student="cnn", data=(images, labels), answers=logits, method="ckd")
+    distill(data=(texts, labels), answers=function, budget=500, method="kd")
 
   Every core and every device is used, as from the command, if ckd_jax was
   imported before JAX started. The same call with the same `workdir` resumes an
@@ -58,17 +60,18 @@ def distill(
 
   Args:
     config: from `get_config`, or a name for it; None, with `data`, has the
-      defaults of configs/digits.py.
+      defaults of configs/digits.py, or for texts of configs/sst2.py.
     workdir: folder for everything that the run writes; None is a new temporary
       one, which remains.
     student: a name of `models.names()`, a `Model`, or a Linen, NNX, Equinox or
       Haiku network; None is the student of the config.
     data: (images, labels), or ((images, labels), (test images, test labels)),
-      or a `Dataset`; images are uint8[n, h, w, c] and labels int[n].
-    answers: the teacher's: float[n, classes], logits of the n training images
-      in their order; a `Table`; or a function uint8[n, h, w, c] ->
-      float[n, classes], which needs `budget=`: it is asked about the training
-      part of so many images, each of them once.
+      or a `Dataset`; images are uint8[n, h, w, c] and labels int[n]. In place
+      of images texts, a list of str, whose labels may be str.
+    answers: the teacher's: float[n, classes], logits of the n training inputs
+      in their order; a `Table`; or a function of uint8[n, h, w, c], or of a
+      list of n str, that returns float[n, classes], which needs `budget=`: it
+      is asked about the training part of so many inputs, each of them once.
     method: a name of `methods.names()`; its hyper-parameters are keys like
       `**{"hyper.temperature": 2.0}`.
     progress: called with (step, numbers by name) after logged steps and
@@ -80,15 +83,16 @@ def distill(
     UserError: a mistake of the caller, in one line.
   """
   devices.use_every_core()
-  dataset = None if data is None else _dataset(data)
+  found = None if data is None else _data(data)
   is_ours = config is None  # the defaults for arrays
-  settled: Any = _config(config, dataset, method)
+  settled: Any = _config(config, found, method)
   with settled.unlocked():
     model = _name_student(settled, student)
     _name_teacher(settled, answers)
   if is_ours and settled.teacher.source == "callable" and "budget" not in keys:
+    kind = "texts" if "text" in settled.dataset else "images"
     raise UserError(
-      f"give budget=: without it all {settled.budget} images are asked about"
+      f"give budget=: without it all {settled.budget} {kind} are asked about"
     )
   for key, value in keys.items():
     configuration.set_value(settled, key, value)
@@ -98,7 +102,7 @@ def distill(
     batch_size = min(settled.batch_size, max(learned, 1))
     configuration.set_value(settled, "batch_size", batch_size)
   configuration.check(settled)
-  given = Given(dataset, model, answers)
+  given = Given(_dataset(found, settled), model, answers)
   with contextlib.ExitStack() as stack:
     if workdir is None:
       workdir = tempfile.mkdtemp(prefix="ckd_jax-")
@@ -112,21 +116,54 @@ def distill(
   return Result(path, summary, load_student(path, network=network))
 
 
-def _dataset(data: Any) -> Dataset:
+class _Texts(NamedTuple):
+  """(texts, labels) of two splits; a config says what tokens they become."""
+
+  train: tuple[Any, Any]
+  test: tuple[Any, Any] | None
+
+
+def _data(data: Any) -> Dataset | _Texts:
+  """A data set, or texts that will be one."""
   if isinstance(data, Dataset):
     return data
   if not isinstance(data, tuple | list) or len(data) != 2:
     raise UserError(
       "data must be (images, labels) or ((images, labels), (test images, test "
-      f"labels)), not a {type(data).__name__}"
+      f"labels)), not a {type(data).__name__}; or texts in place of images"
     )
-  pairs = isinstance(data[0], tuple | list) and len(data[0]) == 2
+  first = data[0]
+  pairs = isinstance(first, tuple | list) and len(first) == 2
+  pairs = pairs and not _are_texts(first)
   train: Any
   train, test = data if pairs else (data, None)
+  if _are_texts(train[0]):
+    return _Texts(train, test)
   return Dataset("arrays", *read_arrays(train, test))
 
 
-def _config(config: Any, dataset: Dataset | None, method: str | None) -> Any:
+def _are_texts(given: Any) -> bool:
+  some = isinstance(given, tuple | list | np.ndarray) and np.size(given[:1])
+  return bool(some) and isinstance(given[0], str)
+
+
+def _dataset(found: Dataset | _Texts | None, config: Any) -> Dataset | None:
+  """The data set, texts as the config has them."""
+  if not isinstance(found, _Texts):
+    return found
+  if "text" not in config.dataset:
+    raise UserError(
+      "data are texts, and the config is of images: begin with"
+      " get_config('sst2')"
+    )
+  options = TextOptions(**config.dataset.text)
+  dataset = Dataset("arrays", *read_texts(*found, options))
+  for line in dataset.notes:
+    console.note(line)
+  return dataset
+
+
+def _config(config: Any, found: Any, method: str | None) -> Any:
   """The caller's config, or the defaults for arrays."""
   options = {} if method is None else {"method": method}
   if isinstance(config, str):
@@ -139,19 +176,27 @@ def _config(config: Any, dataset: Dataset | None, method: str | None) -> Any:
         f" get_config(..., method={method!r})"
       )
     return own
-  if dataset is None:
+  if found is None:
     raise UserError("there is nothing to learn from: give a config or data=")
-  own: Any = configuration.get_config("digits", **options)
-  pixels = dataset.train.inputs[:].reshape(-1, dataset.train.inputs.shape[-1])
-  mean, std = pixels.mean(0) / 255, pixels.std(0) / 255
+  texts = isinstance(found, _Texts) or found.shown().kind == "texts"
+  own: Any = configuration.get_config("sst2" if texts else "digits", **options)
   with own.unlocked():
-    own.dataset.name = dataset.name
-    own.dataset.mean = tuple(float(x) for x in mean)
-    own.dataset.std = tuple(max(float(x), 1e-3) for x in std)
-    own.budget = len(dataset.train.labels)
+    own.dataset.name = "arrays" if isinstance(found, _Texts) else found.name
+    if not texts:
+      _normalise(own, found)
+    rows = found.train[1] if isinstance(found, _Texts) else found.train.labels
+    own.budget = len(rows)
     own.teacher.source = "none"
     own.teacher.pruned = 0.0
   return own
+
+
+def _normalise(config: Any, dataset: Dataset) -> None:
+  """Sets mean and deviation to those of the images."""
+  pixels = dataset.train.inputs[:].reshape(-1, dataset.train.inputs.shape[-1])
+  mean, std = pixels.mean(0) / 255, pixels.std(0) / 255
+  config.dataset.mean = tuple(float(x) for x in mean)
+  config.dataset.std = tuple(max(float(x), 1e-3) for x in std)
 
 
 def _name_student(config: Any, student: Any) -> Model | None:

@@ -81,7 +81,7 @@ def batches(key, step, task, state=None) -> jax.Array:
     if task.batch_size > task.num_examples:
       raise ValueError(
         f"batch_size {task.batch_size} is more than the {task.num_examples} "
-        "images to train on: lower it or raise the budget"
+        f"{task.kind} to train on: lower it or raise the budget"
       )
   per_pass = jnp.maximum(task.num_examples // task.batch_size, 1)
   pass_key = jax.random.fold_in(_key(key), step // per_pass)

@@ -190,7 +190,7 @@ def run(runs: dict, how: str, max_students: int) -> list[dict]:
   Raises:
     UserError: a mistake of the user, or some runs diverged.
   """
-  from ckd_jax.run import check_workdir
+  from ckd_jax.run import check_workdir, figure
 
   finished = {
     folder: check_workdir(folder, config, "--workdir")
@@ -208,7 +208,7 @@ def run(runs: dict, how: str, max_students: int) -> list[dict]:
     for folder, results in train_group(group):
       finished[folder] = results
       if results:
-        print(f"{folder.name}: {results['test_accuracy']:.2f} %", flush=True)
+        print(f"{folder.name}: {figure(results, 'test')}", flush=True)
   if lacking := [folder.name for folder in runs if not finished[folder]]:
     raise UserError(
       f"{len(lacking)} of {len(runs)} runs diverged, the others are finished: "

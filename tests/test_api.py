@@ -14,7 +14,9 @@ import ckd_jax
 from ckd_jax.errors import UserError
 from ckd_jax.student import params_sha256
 from tests.helpers.runs import CNN, linear, run
+from tests.helpers.texts import oracle, questions, sentences
 
+BAG = "tests.helpers.texts:bag"
 SHORT = {"steps": 20, "eval_every": 10, "checkpoint_every": 10, "log_every": 10}
 
 
@@ -279,3 +281,47 @@ def test_mistakes_are_one_line(options, words, data, logits, tmp_path):
     distil(**{**whole, "workdir": tmp_path / "a" / "run", **options})
   assert "\n" not in str(caught.value)
   assert not (tmp_path / "a").exists()  # no folder is left behind
+
+
+def test_texts_in_memory():
+  """Lists of str, labels by name, and a function that is asked about texts."""
+  questions.clear()
+  texts, tests = sentences(40), sentences(10, seed=1)
+  result = ckd_jax.distill(
+    data=((texts, ["a", "b"] * 20), (tests, ["a", "b"] * 5)),
+    answers=oracle,
+    budget=30,
+    method="kd",
+    student=BAG,
+    **SHORT,
+    **{"dataset.text.length": 6, "optimizer.learning_rate": 0.5},
+  )
+  assert result.summary["teacher_calls"] == len(questions) == 24
+  assert set(questions) <= set(texts)
+  assert result.student.classes == ("a", "b")
+  assert result.student.view.length == 6
+  right = result.student(tests).argmax(1) == np.arange(10) % 2
+  assert result.summary["test_accuracy"] == pytest.approx(100 * right.mean())
+  assert right.mean() >= 0.8
+
+
+@pytest.mark.parametrize(
+  ("options", "words"),
+  [
+    ({"answers": oracle}, "give budget=.* all 4 texts are"),
+    ({"data": (["a", 3], [0, 1])}, "a train text is no str"),
+    ({"data": (["a", " "], [0, 1])}, "row 1 has an empty text"),
+    ({"data": (["a", "b"], [0.5, 1])}, "labels are float64 of shape"),
+    ({"data": (["a", "b"], [0])}, r"of shape \(1,\): give one integer or str"),
+    ({"data": (["a", "b"], [0, -1])}, "a train label is -1"),
+    ({"answers": np.zeros((3, 2))}, "3 answers for 4 training texts"),
+    ({"config": "digits"}, "data are texts, and the config is of images"),
+  ],
+)
+def test_mistakes_with_texts_are_one_line(options, words):
+  data = (["a", "b", "c d", "d"], [0, 1, 0, 1])
+  method = "kd" if "answers" in options else "supervised"
+  given = {"data": data, "method": method, "student": BAG} | options
+  with pytest.raises(UserError, match=words) as raised:
+    ckd_jax.distill(**given)
+  assert "\n" not in str(raised.value)

@@ -109,7 +109,7 @@ def test_groups_by_pair_and_label(tmp_path, capsys):
   write(tmp_path / "f", method="supervised", teacher_calls=0)
   groups = report.group([report.read(tmp_path / name) for name in "abcdef"])
   assert {
-    pair[2]: {m: len(c[1600].accuracies) for m, c in methods.items()}
+    pair[2]: {m: len(c[1600].figures) for m, c in methods.items()}
     for pair, methods in groups.items()
   } == {
     "resnet20": {"ckd": 1},

@@ -42,7 +42,8 @@ def expected(plan: Plan) -> tuple[tuple[Outputs, ...], Live | None]:
   given = {
     field for field in told._fields if jax.tree.leaves(getattr(told, field))
   }
-  teacher.require(asking.path or asking.name or "given", given, needs)
+  named, kind = asking.path or asking.name or "given", plan.recipe.view.kind
+  teacher.require(named, given, needs, kind)
   kept = {field: getattr(told, field) for field in {"logits", *needs}}
   rows = plan.recipe.task.num_examples
   stored = jax.tree.map(

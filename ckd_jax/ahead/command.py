@@ -39,6 +39,7 @@ def compile_for(config, name: str) -> None:
   plan = make_plan(config, dataset)
   with refusing(plan):
     rehearse_early(plan)
+  kind = plan.recipe.view.kind
   outputs, live = expected(plan)
   made = launch(plan, place, outputs, live=live)
   try:
@@ -51,7 +52,7 @@ def compile_for(config, name: str) -> None:
     ) from error
   report = read(built.text, made.tables)
   found = figures(report, made, built, place)
-  console.say(header(_lines(found, made, built, place, beside)))
+  console.say(header(_lines(found, made, built, place, beside, kind)))
 
 
 def _evaluated(plan: Plan, dataset: Dataset, made: Launch) -> float:
@@ -93,6 +94,7 @@ def _lines(
   built: Compiled,
   place: Target,
   beside: float,
+  kind: str,
 ) -> list[tuple[str, str]]:
   """The five lines."""
   memory = built.memory
@@ -108,27 +110,27 @@ def _lines(
     ),
     (
       "launch",
-      f"{made.times} steps of {made.images} images{streamed}, "
+      f"{made.times} steps of {made.images} {kind}{streamed}, "
       f"{made.images // built.devices} on each device",
     ),
     (
       "memory",
       f"fits: {_size(total)} of {_size(place.chip.memory)} on each device: "
-      f"{_parts(memory, beside)}",
+      f"{_parts(memory, beside, kind)}",
     ),
     ("collectives", _collectives(found["collectives"])),
     ("step", _step(found)),
   ]
 
 
-def _parts(memory: dict[str, int], beside: float) -> str:
+def _parts(memory: dict[str, int], beside: float, kind: str) -> str:
   """What the memory of a device holds: all that is counted, but for zeros."""
   held = {
     "state and tables": memory["arguments"],
     "results": memory["results"],
     "temporary": memory["temporary"],
     "code": memory["code"],
-    "images to evaluate": beside,
+    f"{kind} to evaluate": beside,
   }
   return ", ".join(f"{_size(held[what])} {what}" for what in held if held[what])
 

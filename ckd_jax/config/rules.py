@@ -274,9 +274,10 @@ def _conflicts(config, method) -> Iterator[str]:
   source = config.teacher.source
   held_out = int(config.budget * config.val_fraction)
   if config.schedule == "plateau" and not held_out:
+    kind = "texts" if "text" in config.dataset else "images"
     yield (
       "schedule 'plateau' watches the validation accuracy, and there are no"
-      " validation images: raise val_fraction or the budget"
+      f" validation {kind}: raise val_fraction or the budget"
     )
   if method.needs and source == "none":
     others = ", ".join(name for name in SOURCES if name != "none")
@@ -297,6 +298,11 @@ def _conflicts(config, method) -> Iterator[str]:
     yield (
       "hyper.offset='fit' needs the answers of a table: a live teacher's are"
       " not kept, set hyper.offset=none"
+    )
+  if method.live and not config.teacher.live:
+    yield (
+      f"method {config.method!r} asks a teacher in every step: set"
+      " teacher.live=True, or hyper.target=mixed_answers for those of a table"
     )
   if config.teacher.pruned and method.max_teachers < 2:
     yield (

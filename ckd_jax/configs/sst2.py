@@ -69,6 +69,8 @@ def _set_student(config: ConfigDict, method: str) -> None:
   if config.method == "ckd":
     config.hyper.estimator = "all"
     config.hyper.offset = "fit"
+  if config.method == "mixkd":  # "live" with teacher.live=True
+    config.hyper.target = "mixed_answers"
   config.dtype = "float32"
 
 

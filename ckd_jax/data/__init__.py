@@ -26,7 +26,7 @@ from ckd_jax.data.judges import Judge, accuracy
 from ckd_jax.data.lazy import Lazy, memory
 from ckd_jax.data.members import Member, read_header, read_members
 from ckd_jax.data.split import Parts, Split, make_split
-from ckd_jax.data.text import TextOptions
+from ckd_jax.data.text import TextOptions, read_texts
 from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.view import View, shown
 from ckd_jax.errors import UserError
@@ -52,6 +52,7 @@ __all__ = [
   "read_arrays",
   "read_header",
   "read_members",
+  "read_texts",
   "select",
   "shapes",
   "shown",

@@ -26,7 +26,12 @@ class Selection(NamedTuple):
 
 
 def select(
-  num_examples: int, *, budget: int, val_fraction: float, seed: int
+  num_examples: int,
+  *,
+  budget: int,
+  val_fraction: float,
+  seed: int,
+  kind: str = "images",
 ) -> Selection:
   """Chooses the labelled images that a run may see.
 
@@ -40,6 +45,7 @@ def select(
     budget: number of labelled images that the run may see, validation included.
     val_fraction: share of them that is held out, in [0, 1).
     seed: of the order of images, independent of the training's seed.
+    kind: of the rows, "images" or "texts", for messages.
 
   Returns:
     A `Selection`; its validation part is empty where budget * val_fraction < 1.
@@ -49,7 +55,7 @@ def select(
   """
   if not 1 <= budget <= num_examples:
     raise UserError(
-      f"budget is {budget}, but the training set has {num_examples} images: "
+      f"budget is {budget}, but the training set has {num_examples} {kind}: "
       f"choose a budget from 1 to {num_examples}"
     )
   if not 0 <= val_fraction < 1:

@@ -34,6 +34,11 @@ class Split(NamedTuple):
   fingerprint: str
   questions: np.ndarray | None = None
 
+  @property
+  def kind(self) -> str:
+    """Of its rows, for messages: "texts" where they have questions."""
+    return "images" if self.questions is None else "texts"
+
   def part(self, rows: np.ndarray) -> "Split":
     """The rows int[m], in that order; it has no fingerprint."""
     questions = self.questions

@@ -1,12 +1,12 @@
 """A data set of texts: rows of a folder's files as tokens, and as questions."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ckd_jax.data.judges import Judge, accuracy, likelihood, matthews
-from ckd_jax.data.split import Split, make_split, row_ids
+from ckd_jax.data.split import Split, make_split, numerals, row_ids
 from ckd_jax.data.text_files import Texts, find, read_file
 from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.vocabulary import build
@@ -90,9 +90,50 @@ def read(path: str, options: TextOptions) -> TextSet:
   return assemble(train, test, options)
 
 
+def read_texts(
+  train: tuple[Any, Any],
+  test: tuple[Any, Any] | None,
+  options: TextOptions,
+) -> TextSet:
+  """Makes a data set of lists; ids are rows.
+
+  Args:
+    train: texts, n str, of a pair with a tab between; and n labels: integers,
+      which are the columns of answers, or str, whose columns are sorted.
+    test: texts and labels of the test split; None is an empty one.
+    options: how texts become tokens.
+
+  Raises:
+    UserError: types or lengths are wrong, or do not match each other.
+  """
+  rows = _given("train", *train, options)
+  tests = None if test is None else _given("test", *test, options)
+  names = None
+  if np.asarray(train[1]).dtype.kind in "iu":
+    both = [*rows.labels, *(tests.labels if tests else ())]
+    names = numerals(max(map(int, both)) + 1)
+  return assemble(rows, tests, options, names)
+
+
+def _given(name: str, texts, labels, options: TextOptions) -> Texts:
+  texts, found = list(texts), np.asarray(labels)
+  if not all(isinstance(text, str) for text in texts):
+    raise UserError(f"a {name} text is no str: give a list of str, and labels")
+  if options.causal:
+    return Texts(texts, [""] * len(texts), f"{name} texts")
+  if found.shape != (len(texts),) or found.dtype.kind not in "iuUT":
+    raise UserError(
+      f"{name} labels are {found.dtype} of shape {found.shape}: give one"
+      f" integer or str for each of the {len(texts)} texts"
+    )
+  if found.dtype.kind == "i" and len(found) and found.min() < 0:
+    raise UserError(f"a {name} label is {found.min()}: number them from 0")
+  return Texts(texts, [str(label) for label in found], f"{name} texts")
+
+
 def assemble(
   train: Texts,
-  test: Texts,
+  test: Texts | None,
   options: TextOptions,
   class_names: tuple[str, ...] | None = None,
 ) -> TextSet:
@@ -100,7 +141,7 @@ def assemble(
 
   Args:
     train: training rows, of which the vocabulary is made.
-    test: test rows.
+    test: test rows; None is an empty split.
     options: how texts become tokens.
     class_names: known ones; None: the labels of the training rows, sorted.
 
@@ -108,13 +149,14 @@ def assemble(
     UserError: a text is empty, or a test label is not in the training rows.
   """
   _check(options)
-  for rows in (train, test):
+  for rows in filter(None, (train, test)):
     _check_texts(rows)
   vocabulary = build(options.tokens, train.texts, options.vocabulary_size)
   view = TokenView(vocabulary, options.length, options.causal)
   names = () if options.causal else class_names or _names(train.labels)
   splits, notes = [], []
-  for name, rows in (("train", train), ("test", test)):
+  empty = Texts([], [], "test")
+  for name, rows in (("train", train), ("test", test or empty)):
     if options.causal:
       encoded = vocabulary.encode_next(rows.texts, options.length)
       tokens, labels, cut = encoded

@@ -107,6 +107,7 @@ def working_with(fields: frozenset[str], inputs: str = "images") -> list[str]:
     name
     for name, method in made.items()
     if method.needs <= fields and method.inputs in ("any", inputs)
+    if not method.live
   ]
 
 

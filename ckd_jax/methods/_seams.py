@@ -54,6 +54,7 @@ class Task(NamedTuple):
     steps_per_epoch: steps in one pass over the rows; it may be a tracer.
     labels: int32[rows], the class of every row of the table; of a language
       model Rows of int32[length].
+    kind: of the rows, "images" or "texts", for messages.
   """
 
   num_examples: int | jax.Array
@@ -61,6 +62,7 @@ class Task(NamedTuple):
   batch_size: int
   steps_per_epoch: int | jax.Array
   labels: jax.Array
+  kind: str = "images"
 
 
 class Batch(NamedTuple):
@@ -238,7 +240,10 @@ class Method(NamedTuple):
       forward passes; () is one pass over everything.
     stages: training before the main part, in order.
     max_teachers: how many teachers the loss can use.
-    inputs: what it changes: "images", or "any" if it leaves inputs alone.
+    inputs: what it changes: "images", "texts", or "any" if it leaves inputs
+      alone.
+    live: whether the teacher has to answer inside the step, about what
+      `prepare` makes.
   """
 
   sample: Sample
@@ -251,6 +256,7 @@ class Method(NamedTuple):
   stages: tuple[Stage, ...] = ()
   max_teachers: int = 1
   inputs: str = "any"
+  live: bool = False
 
 
 class ModelInit(Protocol):

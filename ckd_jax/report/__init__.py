@@ -3,7 +3,14 @@
 python -m ckd_jax.report RUN_DIR ...
 """
 
-from ckd_jax.report.cells import Cell, Groups, group, label_unlike, repeated
+from ckd_jax.report.cells import (
+  Cell,
+  Groups,
+  Pair,
+  group,
+  label_unlike,
+  repeated,
+)
 from ckd_jax.report.command import main
 from ckd_jax.report.picture import draw, plot
 from ckd_jax.report.runs import differing, find, read
@@ -12,6 +19,7 @@ from ckd_jax.report.text import comma_separated, markdown, table
 __all__ = [
   "Cell",
   "Groups",
+  "Pair",
   "comma_separated",
   "differing",
   "draw",

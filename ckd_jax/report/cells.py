@@ -5,34 +5,54 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ckd_jax.report.runs import differing
+from ckd_jax.report.runs import differing, metric_of
 
 
 class Cell(NamedTuple):
   """One method at one budget, over seeds."""
 
-  accuracies: list[float]  # test, percent, one per run
+  figures: list[float]  # of the test set, one per run; accuracy in percent
   calls: float  # mean teacher calls
   seconds: float  # mean training time
+  metric: str = "accuracy"  # what the figures are
 
   @property
   def mean(self) -> float:
-    return statistics.fmean(self.accuracies)
+    return statistics.fmean(self.figures)
 
   @property
   def std(self) -> float | None:
     """Sample standard deviation (n - 1); None for a single run."""
-    if len(self.accuracies) < 2:
+    if len(self.figures) < 2:
       return None
-    return statistics.stdev(self.accuracies)
+    return statistics.stdev(self.figures)
 
   def __str__(self) -> str:
-    std = "-" if self.std is None else f"{self.std:.2f}"
-    return f"{self.mean:.2f} ± {std} ({len(self.accuracies)})"
+    form = ".2f" if self.metric == "accuracy" else ".4g"
+    std = "-" if self.std is None else format(self.std, form)
+    return f"{self.mean:{form}} ± {std} ({len(self.figures)})"
 
 
-# {(dataset, teacher, student): {method: {budget: Cell}}}
-Groups = dict[tuple[str, str, str], dict[str, dict[int | None, Cell]]]
+class Pair(NamedTuple):
+  """What runs must share to stand in one table."""
+
+  dataset: str
+  teacher: str
+  student: str
+  metric: str = "accuracy"
+
+  @classmethod
+  def of(cls, summary: dict[str, Any]) -> "Pair":
+    names = (str(summary[k]) for k in ("dataset", "teacher", "student"))
+    return cls(*names, metric_of(summary))
+
+  @property
+  def figure(self) -> str:
+    """What a table shows, with its unit."""
+    return f"test {self.metric}" + ", %" * (self.metric == "accuracy")
+
+
+Groups = dict[Pair, dict[str, dict[int | None, Cell]]]  # by method, by budget
 
 
 def label_unlike(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -54,9 +74,8 @@ def label_unlike(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
   return labelled
 
 
-def _cell(summary: dict[str, Any]) -> tuple:
-  pair = tuple(str(summary[k]) for k in ("dataset", "teacher", "student"))
-  return pair, name(summary), summary["budget"]
+def _cell(summary: dict[str, Any]) -> tuple[Pair, str, int | None]:
+  return Pair.of(summary), name(summary), summary["budget"]
 
 
 def group(summaries: Sequence[dict[str, Any]]) -> Groups:
@@ -66,14 +85,14 @@ def group(summaries: Sequence[dict[str, Any]]) -> Groups:
   """
   runs = collections.defaultdict(list)
   for summary in summaries:
-    pair = tuple(str(summary[k]) for k in ("dataset", "teacher", "student"))
-    runs[pair, name(summary), summary["budget"]].append(summary)
+    runs[_cell(summary)].append(summary)
   groups: Groups = {}
   for (pair, method, budget), same in sorted(runs.items(), key=_order):
     cell = Cell(
-      [summary["test_accuracy"] for summary in same],
+      [summary[f"test_{pair.metric}"] for summary in same],
       statistics.fmean(summary["teacher_calls"] for summary in same),
       statistics.fmean(summary["train_seconds"] for summary in same),
+      pair.metric,
     )
     groups.setdefault(pair, {}).setdefault(method, {})[budget] = cell
   return groups
@@ -92,13 +111,12 @@ def _order(item):
 
 def repeated(summaries: Sequence[dict[str, Any]]) -> list[str]:
   """One note for each cell that averages a seed twice."""
-  keys = ("dataset", "teacher", "student", "budget", "seed")
   counts = collections.Counter(
-    (name(summary), *(summary[key] for key in keys)) for summary in summaries
+    (*_cell(summary), summary["seed"]) for summary in summaries
   )
   return [
-    f"note: {method}, budget {budget}, seed {seed} of {dataset} counts {n} "
-    "runs; if they are variants, tell them apart by `label`"
-    for (method, dataset, _, _, budget, seed), n in counts.items()
+    f"note: {method}, budget {budget}, seed {seed} of {pair.dataset} counts {n}"
+    " runs; if they are variants, tell them apart by `label`"
+    for (pair, method, budget, seed), n in counts.items()
     if n > 1
   ]

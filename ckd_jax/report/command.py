@@ -15,8 +15,9 @@ from ckd_jax.system import files
 
 DESCRIPTION = """\
 Prints methods x budgets, mean and sample standard deviation over seeds, and
-draws accuracy against teacher calls. Runs whose configs differ in more than
-their seed are labelled with the keys that differ.
+draws accuracy, or what else chose the weights, against teacher calls. Runs
+whose configs differ in more than their seed are labelled with the keys that
+differ.
 
   ckd-jax report runs/*
   ckd-jax report runs/sweep --out=results.html

@@ -1,4 +1,4 @@
-"""Test accuracy against teacher calls, as a picture."""
+"""Figures of the test set against teacher calls, as a picture."""
 
 import io
 
@@ -13,7 +13,7 @@ def plot(groups: Groups, path) -> None:
 
 
 def draw(groups: Groups) -> bytes:
-  """Draws test accuracy against teacher calls, one panel per pair.
+  """Draws the test set's figure against teacher calls, one panel per pair.
 
   A method without a teacher is drawn dashed, at the calls that the others need
   for the same budget: equal labels, with and without a teacher.
@@ -44,9 +44,10 @@ def draw(groups: Groups) -> bytes:
         elinewidth=1,
         capsize=3,
       )
-    dataset, teacher, student = pair
-    axes.set_title(f"{dataset}: {teacher} → {student}", fontsize=11)
-    axes.set(xlabel="teacher calls", ylabel="test accuracy (%)")
+    title = f"{pair.dataset}: {pair.teacher} → {pair.student}"
+    axes.set_title(title, fontsize=11)
+    unit = " (%)" if pair.metric == "accuracy" else ""
+    axes.set(xlabel="teacher calls", ylabel=f"test {pair.metric}{unit}")
     used = [calls for calls in at_budget.values() if calls]
     if used and max(used) >= 8 * min(used):
       axes.set_xscale("log")

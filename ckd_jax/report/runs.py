@@ -18,7 +18,6 @@ _KEYS = {
   "method": str,
   "seed": int,
   "budget": int | None,
-  "test_accuracy": int | float,
   "teacher_calls": int | float,
   "train_seconds": int | float,
 }
@@ -88,9 +87,10 @@ def read(run) -> dict[str, Any]:
       raise UserError(
         f"{path} was changed after it was written; remove it and rerun"
       )
+    figure = f"test_{metric_of(dict(summary))}"
     missing = [
       key
-      for key, kind in _KEYS.items()
+      for key, kind in (_KEYS | {figure: int | float}).items()
       if key not in summary or not isinstance(summary[key], kind)
     ]
   except (AttributeError, RecursionError, TypeError, ValueError) as error:
@@ -101,6 +101,11 @@ def read(run) -> dict[str, Any]:
     keys = ", ".join(missing)
     raise UserError(f"{path} lacks a usable {keys}; remove it and rerun")
   return summary | {"config": _config(path.parent)}
+
+
+def metric_of(summary: dict[str, Any]) -> str:
+  """Name of the figure that chose the weights; old summaries do not say."""
+  return str(summary.get("metric", "accuracy"))
 
 
 def _config(run) -> dict[str, Any]:

@@ -4,28 +4,32 @@ import csv
 import io
 from collections.abc import Iterator
 
-from ckd_jax.report.cells import Cell, Groups
+from ckd_jax.report.cells import Cell, Groups, Pair
 
-_TITLES = ("test accuracy, % (mean ± std over runs (n))", "calls / seconds")
+_OVER_RUNS = "(mean ± std over runs (n))"
 
 
 def table(groups: Groups) -> str:
   """Per data set and pair: methods down, budgets across."""
   blocks = []
-  for (dataset, teacher, student), methods in groups.items():
+  for pair, methods in groups.items():
     budgets = budgets_of(methods)
     head = ["method", *("all" if b is None else f"{b:,}" for b in budgets)]
     for title, show in (
-      ("test accuracy, % (mean ± std over runs (n))", str),
+      (f"{pair.figure} {_OVER_RUNS}", str),
       ("teacher calls / train seconds", _cost),
     ):
       rows = [
         [method, *(show(cells[b]) if b in cells else "" for b in budgets)]
         for method, cells in methods.items()
       ]
-      heading = f"{dataset}: {teacher} -> {student}, {title}, by budget"
+      heading = f"{_named(pair)}, {title}, by budget"
       blocks.append("\n".join([heading, *_align([head, *rows])]))
   return "\n\n".join(blocks)
+
+
+def _named(pair: Pair) -> str:
+  return f"{pair.dataset}: {pair.teacher} -> {pair.student}"
 
 
 def budgets_of(methods) -> list[int | None]:
@@ -52,15 +56,15 @@ def _align(rows: list[list[str]]) -> list[str]:
 def markdown(groups: Groups) -> str:
   """The same tables in Markdown."""
   lines = []
-  for (dataset, teacher, student), methods in groups.items():
+  for pair, methods in groups.items():
     budgets = budgets_of(methods)
     head = ["method", *("all" if b is None else f"{b:,}" for b in budgets)]
-    lines += [f"### {dataset}: {teacher} -> {student}", ""]
+    lines += [f"### {_named(pair)}", ""]
     lines += [_row(head), _row(["---"] * len(head))]
     for method, cells in methods.items():
       found = [str(cells[b]) if b in cells else "" for b in budgets]
       lines.append(_row([method, *found]))
-    lines += ["", f"{_TITLES[0]}, by budget", ""]
+    lines += ["", f"{pair.figure} {_OVER_RUNS}, by budget", ""]
   return "\n".join(lines)
 
 
@@ -73,8 +77,8 @@ def comma_separated(groups: Groups) -> str:
   text = io.StringIO()
   writer = csv.writer(text, lineterminator="\n")
   writer.writerow(
-    "dataset,teacher,student,method,budget,accuracy_mean,accuracy_std,runs,"
-    "teacher_calls,train_seconds".split(",")
+    "dataset,teacher,student,metric,method,budget,mean,std,runs,teacher_calls,"
+    "train_seconds".split(",")
   )
   writer.writerows(_lines(groups))
   return text.getvalue()
@@ -85,6 +89,6 @@ def _lines(groups: Groups) -> Iterator[tuple]:
     for method, cells in methods.items():
       for budget, cell in cells.items():
         std = "" if cell.std is None else round(cell.std, 4)
-        count = len(cell.accuracies)
+        count = len(cell.figures)
         numbers = round(cell.mean, 4), std, count, cell.calls, cell.seconds
         yield (*pair, method, "" if budget is None else budget, *numbers)

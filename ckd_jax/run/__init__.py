@@ -15,6 +15,7 @@ from ckd_jax.run.programs import (
 )
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse_early
 from ckd_jax.run.replay import replay
+from ckd_jax.run.summary import figure
 from ckd_jax.run.together import prepare_all, train_faster, train_together
 from ckd_jax.run.train import load_dataset, run
 from ckd_jax.run.workdir import check_workdir, remove_empty
@@ -26,6 +27,7 @@ __all__ = [
   "Programs",
   "answers_of",
   "check_workdir",
+  "figure",
   "header",
   "load_dataset",
   "longest_launch",

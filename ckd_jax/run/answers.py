@@ -128,7 +128,8 @@ def _about_network(asked: Teacher, dataset: Dataset, plan: Plan) -> Collected:
       for field in shapes._fields
       if jax.tree.leaves(getattr(shapes, field))
     }
-    teacher.require(asked.name, frozenset(given), needs)
+    kind = plan.recipe.view.kind
+    teacher.require(asked.name, frozenset(given), needs, kind)
     rehearse(plan, shapes)
   known = Collected(
     teacher=asked.name,
@@ -183,8 +184,9 @@ def _bought(
   ]
   first = built[0]
   _say_kind(first.table)
+  kind = dataset.train.kind
   return known._replace(
-    teachers=tuple(_usable(one.table, ids, needs) for one in built),
+    teachers=tuple(_usable(one.table, ids, kind, needs) for one in built),
     **_view(first.table.info),
     calls=len(rows),
     paid=first.paid,
@@ -205,14 +207,14 @@ def _from_table(
   asking: Asking, dataset: Dataset, rows: np.ndarray, plan: Plan, workdir
 ) -> Collected:
   """The answers of a table, of a file, or of a program's array or Table."""
-  needs = plan.method.needs
+  needs, train = plan.method.needs, dataset.train
   if asking.given is None:
     held, path = read_table(asking, "train", dataset, workdir)
   else:
     held, path = given_table(asking, dataset), None
   fields = table.given(held.answers)
   if lacking := ", ".join(sorted(needs - fields)):
-    work = ", ".join(methods.working_with(fields))
+    work = ", ".join(methods.working_with(fields, plan.recipe.view.kind))
     place = f"the table {path}" if path else "answers"
     raise UserError(
       f"method {plan.about.method!r} needs the teacher's {lacking}, which "
@@ -222,9 +224,10 @@ def _from_table(
   tested = {}
   if asking.test_path:
     test, _ = read_table(asking, "test", dataset, workdir)
-    tested = _tested(_usable(test, dataset.test.ids), dataset)
+    kind, ids = dataset.test.kind, dataset.test.ids
+    tested = _tested(_usable(test, ids, kind), dataset)
   return Collected(
-    teachers=(_usable(held, dataset.train.ids[rows], needs),),
+    teachers=(_usable(held, train.ids[rows], train.kind, needs),),
     teacher=held.info["teacher"],
     **_view(held.info),
     calls=len(rows),
@@ -283,9 +286,9 @@ def _black_box(asking: Asking) -> Teacher:
   return teacher.from_function(asking.given, f"callable:{asking.path}", **how)
 
 
-def _usable(held: Table, ids, needs=frozenset()) -> Outputs:
+def _usable(held: Table, ids, kind: str, needs=frozenset()) -> Outputs:
   """The rows of `ids` as logits, with the other fields in `needs`."""
-  return table.to_outputs(held.rows(ids), held.kind, needs)
+  return table.to_outputs(held.rows(ids, kind), held.kind, needs)
 
 
 def _say_kind(held: Table) -> None:

@@ -87,7 +87,8 @@ class Progress:
 
   Args:
     steps: number of training steps in the whole run.
-    images_per_step: student images per step, for the rate.
+    rows_per_step: student inputs per step, for the rate.
+    kind: of the inputs, "images" or "texts".
     first: the step that the run resumes from.
     stream: a terminal gets the overwriting line; anything else a plain line
       every `interval` seconds and one at the end.
@@ -98,14 +99,15 @@ class Progress:
   def __init__(
     self,
     steps: int,
-    images_per_step: int,
+    rows_per_step: int,
     *,
+    kind: str = "images",
     first: int = 0,
     stream=None,
     interval: float = 10.0,
     clock=time.monotonic,
   ):
-    self._steps, self._images = steps, images_per_step
+    self._steps, self._rows, self._kind = steps, rows_per_step, kind
     self._stream = stream or sys.stderr
     self._terminal = self._stream.isatty()
     self._interval = 0.1 if self._terminal else interval
@@ -131,7 +133,7 @@ class Progress:
     first, begin = self._begin
     left = (self._steps - step) * (now - begin) / max(step - first, 1)
     self._last = (step, now)
-    speed = self._rate * self._images
+    speed = f"{self._rate * self._rows:,.0f} {self._kind}/s"
     line = progress_line(step, self._steps, metrics, speed, left)
     if self._terminal:
       line = line[: shutil.get_terminal_size().columns - 1]  # never wraps
@@ -164,7 +166,8 @@ class Display:
   Args:
     path: the metrics file.
     steps: number of training steps in the whole run.
-    images_per_step: student images per step, for the rate.
+    rows_per_step: student inputs per step, for the rate.
+    kind: of the inputs, "images" or "texts".
     first: the step that the run resumes from.
     log: whether metrics are written.
     bar: whether they are shown.
@@ -176,8 +179,9 @@ class Display:
     self,
     path,
     steps: int,
-    images_per_step: int,
+    rows_per_step: int,
     *,
+    kind: str,
     first: int,
     log: bool = True,
     bar: bool = True,
@@ -191,7 +195,7 @@ class Display:
     if log:
       self._log = Logger(path, from_step=first or None)
     if bar and not console.is_silent():
-      self._bar = Progress(steps, images_per_step, first=first)
+      self._bar = Progress(steps, rows_per_step, kind=kind, first=first)
     self._shown: dict[str, float] = {}
 
   def training(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -237,10 +241,10 @@ def progress_line(
   step: int,
   steps: int,
   metrics: Mapping[str, Any],
-  images_per_second: float,
+  speed: str,
   seconds_left: float,
 ) -> str:
-  """One line: bar, step, metrics, images/s and the time left."""
+  """One line: bar, step, metrics, speed and the time left."""
   share = min(step / max(steps, 1), 1.0)
   bar = ("#" * round(10 * share)).ljust(10, ".")
   minutes, seconds = divmod(round(seconds_left), 60)
@@ -249,7 +253,7 @@ def progress_line(
   parts = [
     f"[{bar}] {step}/{steps}",
     f"ETA {hours}:{minutes:02d}:{seconds:02d}",
-    f"{images_per_second:,.0f} images/s",
+    speed,
   ]
   for name, value in to_json(metrics).items():
     if value is None:

@@ -75,6 +75,7 @@ class _Student:
       run.workdir / "metrics.jsonl",
       self.intervals.steps,
       self.context.images_per_step,
+      kind=self.context.plan.recipe.view.kind,
       first=standing.step,
       log=hosts.first(),
       bar=bar and hosts.first(),

@@ -119,6 +119,7 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     budget=config.budget,
     val_fraction=config.val_fraction,
     seed=config.budget_seed,
+    kind=view.kind,
   )
   recipe = _recipe(config, dataset, rows, view, given.model)
   return Plan(
@@ -159,6 +160,7 @@ def _recipe(
     batch_size=config.batch_size,
     steps_per_epoch=math.ceil(len(labels) / config.batch_size),
     labels=labels,
+    kind=view.kind,
   )
   return Recipe(
     method=methods.make(config.method, **config.hyper),

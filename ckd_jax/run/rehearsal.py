@@ -61,11 +61,11 @@ def answers_of(model: Model, view: View, rows: int, weights=None) -> Outputs:
     weights: (params, state); None takes the shapes of initial ones.
   """
 
-  def answer(inputs):
+  def answer(inputs, weights):
     params, state = weights or model.init(jax.random.key(0), inputs)
     return model.apply(params, state, inputs, train=False)[0]
 
-  return jax.eval_shape(answer, shown(view, rows))
+  return jax.eval_shape(answer, shown(view, rows), weights)
 
 
 def _check_student(plan: Plan) -> None:

@@ -85,6 +85,7 @@ def _run_stage(
     workdir / f"metrics_stage_{number}.jsonl",
     phase.steps,
     context.images_per_step,
+    kind=context.plan.recipe.view.kind,
     first=step,
     log=hosts.first(),
     bar=hosts.first(),

@@ -19,7 +19,7 @@ from ckd_jax.step import measures
 from ckd_jax.system import hosts
 
 Lines = list[tuple[str, Any]]  # (name, text), one line each
-_LANES = 128  # images that a TPU's vector unit holds side by side
+_LANES = 128  # rows that a TPU's vector unit holds side by side
 
 
 def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
@@ -41,7 +41,7 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
   lines = [
     ("dataset", about.dataset),
     ("budget", _budget(plan, answers)),
-    ("student", f"{about.student}, {_size(student, flops)}"),
+    ("student", f"{about.student}, {_size(student, flops, recipe.view.kind)}"),
     *_teacher(plan, answers, student, flops),
     ("method", f"{about.method} {_changed(about)}".strip()),
     ("devices", context.devices),
@@ -54,9 +54,10 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
 
 def _budget(plan: Plan, answers: Collected) -> str:
   train, validation = len(plan.rows.train), len(plan.rows.validation)
+  kind = plan.recipe.view.kind
   asked = f", {answers.calls} of them asked about" if answers.calls else ""
   return (
-    f"{plan.about.budget} labelled images: {train} to learn from{asked}, "
+    f"{plan.about.budget} labelled {kind}: {train} to learn from{asked}, "
     f"{validation} to validate with"
   )
 
@@ -67,7 +68,8 @@ def _teacher(plan: Plan, answers: Collected, student: int, flops: float):
     return []
   teacher, compression = answers.teacher, "unknown: the teacher is a black box"
   if answers.parameters:
-    teacher += f", {_size(answers.parameters, answers.flops)}"
+    kind = plan.recipe.view.kind
+    teacher += f", {_size(answers.parameters, answers.flops, kind)}"
     compression = (
       f"{answers.parameters / student:.1f} x parameters, "
       f"{answers.flops / flops:.1f} x FLOPs"
@@ -97,8 +99,9 @@ def _calls(answers: Collected) -> str:
   )
 
 
-def _size(parameters: int, flops: float) -> str:
-  return f"{parameters:,} parameters, {flops / 1e6:.2f} MFLOPs an image"
+def _size(parameters: int, flops: float, kind: str) -> str:
+  one = {"images": "an image", "texts": "a text"}[kind]
+  return f"{parameters:,} parameters, {flops / 1e6:.2f} MFLOPs {one}"
 
 
 def _changed(about: About) -> str:
@@ -113,19 +116,19 @@ def _changed(about: About) -> str:
 
 def _share(plan: Plan, context: RunContext) -> Lines:
   """What each device has of a batch, where that matters."""
-  images = context.images_per_step // context.mesh.shape["data"]
+  rows = context.images_per_step // context.mesh.shape["data"]
+  kind = plan.recipe.view.kind
   platform = context.mesh.devices.flat[0].platform
   lines: Lines = []
-  if platform == "tpu" and images < _LANES:
+  if platform == "tpu" and rows < _LANES:
     lines.append(
       (
         "batch",
-        f"{images} images a step on each chip: "
-        f"a TPU takes as long for {_LANES}",
+        f"{rows} {kind} a step on each chip: a TPU takes as long for {_LANES}",
       )
     )
   if plan.batch_norm == "device":
-    lines.append(("batch norm", f"of each device's {images} images alone"))
+    lines.append(("batch norm", f"of each device's {rows} {kind} alone"))
   return lines
 
 
@@ -151,10 +154,12 @@ def finish(
     The contents of summary.json.
   """
   about, record = plan.about, ended.record
+  kind = plan.recipe.view.kind
   params, model_state = _export_best(plan, dataset, context, ended, workdir)
   rate = record.timed_steps / max(record.timed_seconds, 1e-9)
   return {
     "dataset": about.dataset,
+    "inputs": kind,
     "student": about.student,
     "teacher": answers.teacher,
     "method": about.method,
@@ -172,7 +177,7 @@ def finish(
     # CPU time of all cores: other programs change it less than wall time.
     "processor_seconds": round(record.processor_seconds, 3),
     "step_milliseconds": round(1e3 / rate, 3) if rate else None,
-    "images_per_second": round(rate * context.images_per_step, 1),
+    f"{kind}_per_second": round(rate * context.images_per_step, 1),
     "student_parameters": cost.parameters(params),
     "params_sha256": student_file.params_sha256(params, model_state),
     "table_path": answers.path,
@@ -287,22 +292,20 @@ def result(summary: dict[str, Any]) -> Lines:
   Args:
     summary: contents of summary.json.
   """
-  metric = summary.get("metric", "accuracy")  # old ones do not say
-
-  def figure(name: str) -> str | None:
-    return _figure(metric, summary[f"{name}_{metric}"])
-
+  # Old ones say neither.
+  metric = summary.get("metric", "accuracy")
+  kind = summary.get("inputs", "images")
   lines = [
-    (f"test {metric}", figure("test")),
-    (f"validation {metric}", figure("val")),
-    (f"last test {metric}", figure("last_test")),
-    (f"teacher's test {metric}", figure("teacher_test")),
-    ("agreement on training rows", _percent(summary["train_agreement"])),
-    ("agreement on test rows", _percent(summary.get("test_agreement"))),
+    (f"test {metric}", figure(summary, "test")),
+    (f"validation {metric}", figure(summary, "val")),
+    (f"last test {metric}", figure(summary, "last_test")),
+    (f"teacher's test {metric}", figure(summary, "teacher_test")),
+    (f"agreement on training {kind}", _percent(summary["train_agreement"])),
+    (f"agreement on test {kind}", _percent(summary.get("test_agreement"))),
     ("teacher calls", summary["teacher_calls"]),
     *_bad_numbers(summary),
     ("training", f"{summary['train_seconds']:.1f} s"),
-    ("speed", f"{summary['images_per_second']:,.0f} images/s"),
+    ("speed", f"{summary[f'{kind}_per_second']:,.0f} {kind}/s"),
     ("student", f"sha256 {summary['params_sha256']}"),
   ]
   for mode, found in (summary["offset"] or {}).items():
@@ -323,6 +326,17 @@ def _bad_numbers(summary: dict[str, Any]) -> Lines:
     ("ways back", summary.get("rollbacks")),
   ]
   return [(name, count) for name, count in lines if count]
+
+
+def figure(summary: dict[str, Any], name: str) -> str | None:
+  """The figure that chose the weights, as it is shown.
+
+  Args:
+    summary: contents of summary.json.
+    name: "test", "val", "last_test" or "teacher_test".
+  """
+  metric = summary.get("metric", "accuracy")
+  return _figure(metric, summary[f"{name}_{metric}"])
 
 
 def _figure(metric: str, value: float | None) -> str | None:

@@ -28,7 +28,8 @@ def given_table(asking: Asking, dataset: Dataset) -> Table:
     if values.ndim and len(values) != len(dataset.train.ids):
       raise UserError(
         f"there are {len(values)} answers for {len(dataset.train.ids)} training"
-        " images: give one for each, in their order, or a Table with ids"
+        f" {dataset.train.kind}: give one for each, in their order, or a Table"
+        " with ids"
       )
     held = Table.from_arrays(
       values, ids=list(dataset.train.ids), kind=asking.kind
@@ -37,7 +38,7 @@ def given_table(asking: Asking, dataset: Dataset) -> Table:
   if fingerprint and fingerprint != dataset.train.fingerprint:
     raise UserError(
       f"answers are a table of {held.info['dataset']}/{held.info['split']}, not"
-      f" of these {dataset.name} images"
+      f" of these {dataset.name} {dataset.train.kind}"
     )
   classes, wanted = held.answers.values.shape[-1], dataset.num_classes
   if classes != wanted:
@@ -77,7 +78,7 @@ def read_table(
   if held.info["fingerprint"] != split.fingerprint:
     raise UserError(
       f"{path} is a table of {held.info['dataset']}/"
-      f"{held.info['split']}, not of these {dataset.name} images"
+      f"{held.info['split']}, not of these {dataset.name} {split.kind}"
     )
   if list(held.info["class_names"]) != list(dataset.class_names):
     raise UserError(f"{path} has other classes than {dataset.name}")

@@ -79,8 +79,9 @@ def train_together(runs: Sequence[Run]) -> Iterator[Results]:
     UserError: their images are streamed.
   """
   if any(run.context.feed for run in runs):
+    kind = runs[0].plan.recipe.view.kind
     raise UserError(
-      "images that are streamed cannot be shared by many students: set "
+      f"{kind} that are streamed cannot be shared by many students: set "
       "--how=in_turn, or dataset.placement=device"
     )
   with contextlib.ExitStack() as held:

@@ -147,7 +147,7 @@ def prepare(
     context = assemble(plan, dataset, answers, programs, mesh, like=own)
   else:
     context = make_context(plan, dataset, answers, mesh)
-  hosts.assert_equal("images", context.origin["images"])
+  hosts.assert_equal(plan.recipe.view.kind, context.origin["images"])
   hosts.assert_equal("answers of the teacher", context.origin["answers"])
   # Only after all checks, so a mistake can be mended in the same workdir.
   if hosts.first():

@@ -174,8 +174,8 @@ def _check(file, model: Model, params, state, metadata) -> None:
   classes = len(metadata["class_names"])
   try:
     outputs, _ = jax.eval_shape(
-      lambda inputs: model.apply(params, state, inputs, train=False),
-      shown(metadata["view"]),
+      lambda *arrays: model.apply(*arrays, train=False),
+      *(params, state, shown(metadata["view"])),
     )
     if outputs.logits.shape[-1] != classes:
       raise ValueError(f"{outputs.logits.shape[-1]} classes, not {classes}")

@@ -120,7 +120,7 @@ def _places(ids, count: int, split, split_name: str) -> np.ndarray:
   if ids is None and count != len(split.ids):
     raise UserError(
       f"there are {count} rows without ids and the {split_name} split has"
-      f" {len(split.ids)} images: add ids, or choose another split"
+      f" {len(split.ids)} {split.kind}: add ids, or choose another split"
     )
   if ids is None:
     return np.arange(count)

@@ -118,25 +118,27 @@ class Table(NamedTuple):
     info = {**self.info, "parts": [], "fields": [], "dtype": None}
     append(path, info, list(self.ids), self.answers)
 
-  def rows(self, ids: Sequence[str]) -> Answers:
-    """Looks up answers by image.
+  def rows(self, ids: Sequence[str], kind: str = "images") -> Answers:
+    """Looks up answers by image or text.
 
     Args:
-      ids: str[n], ids of the images.
+      ids: str[n], ids of the rows.
+      kind: what the rows are, "images" or "texts", for messages.
 
     Returns:
       NumPy arrays [n, ...] in the order of `ids`; the values are of `kind`.
 
     Raises:
-      UserError: some images have no answer, or two.
+      UserError: some rows have no answer, or two.
     """
     position = {str(name): row for row, name in enumerate(self.ids)}
     if len(position) < len(self.ids):
-      raise UserError("the table holds an image twice: see `table check`")
+      one = {"images": "an image", "texts": "a text"}[kind]
+      raise UserError(f"the table holds {one} twice: see `table check`")
     absent = [str(name) for name in ids if str(name) not in position]
     if absent:
       raise UserError(
-        f"{len(absent)} of {len(ids)} images have no answer in the table,"
+        f"{len(absent)} of {len(ids)} {kind} have no answer in the table,"
         f" {absent[0]} among them"
       )
     index = np.asarray([position[str(name)] for name in ids], np.int64)

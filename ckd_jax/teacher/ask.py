@@ -72,8 +72,9 @@ def build(
       failed, or its answers are unusable.
   """
   order.check()
+  rows = order.subject.split.kind
   if teacher.manner is not None and order.needs - {"logits"}:
-    work = ", ".join(methods.working_with(frozenset({"logits"})))
+    work = ", ".join(methods.working_with(frozenset({"logits"}), rows))
     raise UserError(
       f"{teacher.name} is a black box and gives logits only, not"
       f" {', '.join(sorted(order.needs - {'logits'}))}: these methods work with"
@@ -84,7 +85,7 @@ def build(
   if found is None or not set(order.ids) <= set(found.ids):
     if teacher.ask is None:
       raise UserError(
-        f"the table {path} lacks some of the {len(order.rows)} images, and"
+        f"the table {path} lacks some of the {len(order.rows)} {rows}, and"
         " there is no teacher to ask"
       )
     allowed = _Allowed(budget, max_calls, max_attempts)
@@ -113,7 +114,8 @@ def _existing(path, teacher: Teacher, order: Order) -> Table | None:
     return None
   held = table.fields(info)
   if lacking := order.needs - held:
-    work = ", ".join(methods.working_with(held))
+    rows = order.subject.split.kind
+    work = ", ".join(methods.working_with(held, rows))
     raise UserError(
       f"the table {path} holds {', '.join(sorted(held))}, but not"
       f" {', '.join(sorted(lacking))}: choose another table.path, or a method"
@@ -150,7 +152,8 @@ def _fill(
   there = len(order.rows) - len(missing) + kept
   progress = AskingProgress(teacher, len(missing), kept)
   if len(missing) > kept:
-    _say_what_is_asked(teacher, journal, missing, there)
+    rows = order.subject.split.kind
+    _say_what_is_asked(teacher, rows, journal, missing, there)
   limits = _limits(allowed, order, journal, info, there)
   twins = _twins(teacher, order, journal, found)
   asker = Asker(teacher, order, needs, journal, limits, progress, twins)
@@ -197,19 +200,20 @@ def _limits(
   allowed: _Allowed, order: Order, journal: Journal, info: dict, there: int
 ) -> Limits:
   """What may be spent, less what was; `there` answers are not asked again."""
+  budget = functools.partial(CallBudget, rows=order.subject.split.kind)
   sent = info["calls"] + info["repeated_calls"] + journal.asked.total()
   if allowed.max_calls is None:
     wasted = sum(journal.refused[name] for name in order.ids)
-    calls = [CallBudget(allowed.budget, there + wasted, wasted=wasted)]
+    calls = [budget(allowed.budget, there + wasted, wasted=wasted)]
   else:
     calls = [
-      CallBudget(allowed.budget, there),
-      CallBudget(allowed.max_calls, sent, "teacher.max_calls"),
+      budget(allowed.budget, there),
+      budget(allowed.max_calls, sent, "teacher.max_calls"),
     ]
   if allowed.max_attempts is None:
     return Limits(calls)
   sent += journal.failed.total()
-  attempts = CallBudget(allowed.max_attempts, sent, "teacher.max_attempts")
+  attempts = budget(allowed.max_attempts, sent, "teacher.max_attempts")
   return Limits(calls, [attempts])
 
 
@@ -233,12 +237,12 @@ def _twins(
 
 
 def _say_what_is_asked(
-  teacher: Teacher, journal: Journal, missing: list[str], there: int
+  teacher: Teacher, rows: str, journal: Journal, missing: list[str], there: int
 ) -> None:
-  """How many images, and which of them may cost a second time."""
+  """How many rows, and which of them may cost a second time."""
   wanted = [name for name in missing if name not in journal.answers]
   others = f"; {there} others are answered already" if there else ""
-  console.say(f"asking {teacher.name} about {len(wanted)} images{others}")
+  console.say(f"asking {teacher.name} about {len(wanted)} {rows}{others}")
   if again := sum(journal.asked[name] > 0 for name in wanted):
     console.say(
       f"{again} of them were asked about before, and no usable answer was kept:"

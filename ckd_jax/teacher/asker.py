@@ -46,7 +46,6 @@ class Asker:
     self._journal, self._limits = journal, limits
     self._progress, self._twins = progress, twins
     self._rows = dict(zip(order.ids, map(int, order.rows), strict=True))
-    self._classes = len(order.subject.class_names)
     self._guard = threading.Lock()
     self._ending = threading.Event()
     self._pace = Pace(
@@ -88,7 +87,7 @@ class Asker:
     except Exception:
       self._fail(ids)
       raise
-    answers = checked(given, ids, self._classes, self._needs, self._teacher)
+    answers = checked(given, ids, self._order, self._needs, self._teacher)
     self._progress.answered(answers.values, self._journal.repeated(ids))
     return answers
 
@@ -152,7 +151,7 @@ class Asker:
     ids = [request[row] for row in rows]
     failed = [name for name in request if name not in set(ids)]
     try:
-      answers = checked(given, ids, self._classes, self._needs, self._teacher)
+      answers = checked(given, ids, self._order, self._needs, self._teacher)
     except UserError:
       with self._guard:
         if not self._is_over:

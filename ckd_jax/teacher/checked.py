@@ -1,4 +1,4 @@
-"""Refuses answers that no student can use, and names their images."""
+"""Refuses answers that no student can use, and names their rows."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,13 +8,14 @@ from ckd_jax import methods, table
 from ckd_jax.errors import UserError
 from ckd_jax.system import redacted
 from ckd_jax.table import Answers
+from ckd_jax.teacher.order import Order
 from ckd_jax.teacher.teacher import Teacher
 
 
 def checked(
   answers: Answers,
   ids: Sequence[str],
-  num_classes: int,
+  order: Order,
   needs: frozenset[str],
   teacher: Teacher,
 ) -> Answers:
@@ -22,8 +23,8 @@ def checked(
 
   Args:
     answers: whatever a teacher gave.
-    ids: of the n images that it was asked about.
-    num_classes: of the data set.
+    ids: of the n rows that it was asked about.
+    order: whose subject has the classes.
     needs: fields of `Outputs` that the answers must have.
     teacher: gives the name and the kind of the answers.
 
@@ -33,6 +34,7 @@ def checked(
   Raises:
     UserError: they are no numbers, of another shape, or not of their kind.
   """
+  num_classes, rows = len(order.subject.class_names), order.subject.split.kind
   about = f"about {ids[0]}" + (f" to {ids[-1]}" if len(ids) > 1 else "")
   try:
     values = np.asarray(answers.values)
@@ -47,10 +49,10 @@ def checked(
   if values.shape != (len(ids), num_classes):
     raise UserError(
       f"the teacher {teacher.name} answered with shape {values.shape}, not"
-      f" ({len(ids)}, {num_classes}), {about}: one row per image, one column"
-      " per class"
+      f" ({len(ids)}, {num_classes}), {about}: one row per {rows[:-1]}, one"
+      " column per class"
     )
-  require(teacher.name, table.given(answers), needs)
+  require(teacher.name, table.given(answers), needs, rows)
   try:
     table.validate(values, teacher.kind, num_classes)
   except UserError as error:
@@ -78,19 +80,22 @@ def _is_wrong(row: np.ndarray, kind: str) -> bool:
   return False
 
 
-def require(name: str, given: Iterable[str], needs: Iterable[str]) -> None:
+def require(
+  name: str, given: Iterable[str], needs: Iterable[str], rows: str
+) -> None:
   """Refuses a teacher that lacks a field.
 
   Args:
     name: identifies the teacher in the message.
     given: fields of `Outputs` that it fills.
     needs: fields that a method compares.
+    rows: what is learned, "images" or "texts".
 
   Raises:
     UserError: lists the methods that need no other fields.
   """
   if lacking := sorted(set(needs) - set(given)):
-    work = ", ".join(methods.working_with(frozenset(given)))
+    work = ", ".join(methods.working_with(frozenset(given), rows))
     raise UserError(
       f"the teacher {name} gives no {' and no '.join(lacking)}: choose another"
       f" teacher, or a method that works without: {work}"

@@ -92,13 +92,19 @@ class CallBudget:
     spent: calls made so far.
     name: the setting that limits them, for messages.
     wasted: of the calls made so far, those without a usable answer.
+    rows: what is asked about, "images" or "texts".
   """
 
   def __init__(
-    self, limit: int, spent: int, name: str = "budget", wasted: int = 0
+    self,
+    limit: int,
+    spent: int,
+    name: str = "budget",
+    wasted: int = 0,
+    rows: str = "images",
   ):
     self.limit, self.spent, self.name = limit, spent, name
-    self.wasted = wasted
+    self.wasted, self.rows = wasted, rows
 
   @property
   def left(self) -> int:
@@ -114,8 +120,8 @@ class CallBudget:
       )
       raise BudgetExceeded(
         f"teacher call {self.limit + 1} was not made, {self.name} is"
-        f" {self.limit}: raise it, or ask about fewer images; the answers so"
-        f" far are kept{wasted if self.wasted else ''}"
+        f" {self.limit}: raise it, or ask about fewer {self.rows}; the answers"
+        f" so far are kept{wasted if self.wasted else ''}"
       )
 
   def spend(self, calls: int) -> None:

@@ -18,9 +18,10 @@ def read(*argv, arg=""):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("method", methods.names())
 def test_every_config_takes_every_method(path, method):
-  config, _ = configuration.from_flags(
-    [f"--config={path}:method={method}", "--config.teacher.path=x"]
-  )
+  flags = [f"--config={path}:method={method}", "--config.teacher.path=x"]
+  if methods.make(method).live:
+    flags.append("--config.teacher.live=true")
+  config, _ = configuration.from_flags(flags)
   assert config.method == method
   assert set(config.hyper) == set(methods.defaults(method))
 

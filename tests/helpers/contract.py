@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ckd_jax import methods
-from ckd_jax.methods import Batch, Method, Outputs, Task
+from ckd_jax.methods import Batch, Method, Mixed, Outputs, Task
 from tests.helpers.arrays import draw
+from tests.helpers.texts import VIEW, tokens
 
 CLASSES, EXAMPLES, ROWS, BATCH = 5, 22, 24, 8
 
@@ -35,9 +36,12 @@ class Case(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def answer(images, seed, dtype="float32") -> Outputs:
-  """A network of random linear maps: one answer per image, of every kind."""
-  lead, flat = images.shape[:-3], images.reshape(*images.shape[:-3], -1)
+def answer(inputs, seed, dtype="float32") -> Outputs:
+  """A network of random linear maps: one answer per input, of every kind."""
+  pixels = isinstance(inputs, jax.Array) and inputs.ndim > 3
+  flat = inputs if pixels else counts(inputs)
+  lead = flat.shape[: -3 if pixels else -1]
+  flat = flat.reshape(*lead, -1)
   # NumPy's generator: jax.random would be most of the compilation time.
   generator = np.random.default_rng(seed)
 
@@ -51,13 +55,30 @@ def answer(images, seed, dtype="float32") -> Outputs:
   return Outputs(linear(CLASSES), linear(7), maps, preactivations)
 
 
+def counts(texts) -> jax.Array:
+  """float32[..., vocabulary], how often each word is in a text or a mixture."""
+  if isinstance(texts, Mixed):
+    parts = counts(texts.parts)
+    return jnp.sum(parts * texts.weights[..., None], axis=-2)
+  words = jax.nn.one_hot(texts, VIEW.vocabulary.size)
+  return jnp.sum(words, axis=-2)
+
+
 def photographs(*lead):
   return jnp.asarray(draw(*lead, 2, 2, 3))
 
 
+def shown(method: Method, *lead):
+  """Images, or texts for a method of texts."""
+  if method.inputs != "texts":
+    return photographs(*lead)
+  rows = tokens(math.prod(lead))
+  return jnp.asarray(rows.reshape(*lead, *rows.shape[1:]))
+
+
 def begin(method, task):
   """(params, state) after its stages, as the step's set-up asks for them."""
-  image = jnp.ones((1, 1, 2, 2, 3))
+  image = jnp.ones((1, 1, 2, 2, 3))  # shapes of answers are the same
   heads = method.init(
     jax.random.key(2), task, answer(image, 5), answer(image, 6)
   )
@@ -114,9 +135,9 @@ def _jitted(method: Method, task: Task):
 
   @jax.jit
   def show(index):
-    images = photographs(*index.shape)
-    batch = Batch(index, images, task.labels[index])
-    batch = batch._replace(teachers=(answer(images, 1),))
+    inputs = shown(method, *index.shape)
+    batch = Batch(index, inputs, task.labels[index])
+    batch = batch._replace(teachers=(answer(inputs, 1),))
     return method.prepare(jax.random.key(3), batch)
 
   return start, sample, show

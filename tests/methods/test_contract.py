@@ -84,7 +84,9 @@ def test_the_same_number_with_and_without_jit(case):
 def test_value_and_gradient_are_finite(case, dtype, hazard):
   batch = case.batch
   if hazard == "identical":
-    one = jnp.broadcast_to(batch.inputs[:1, :1], batch.inputs.shape)
+    one = jax.tree.map(
+      lambda x: jnp.broadcast_to(x[:1, :1], x.shape), batch.inputs
+    )
     batch = batch._replace(inputs=one, teachers=(answer(one, 1),))
   student = answer(batch.inputs, 1 if hazard == "equal" else 7, dtype)
   (value, (state, metrics)), gradient = case.graded(case.params, student, batch)

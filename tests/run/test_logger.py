@@ -135,7 +135,7 @@ def test_progress_without_a_terminal_prints_plain_lines_now_and_then():
   "seconds, text", [(59.6, "0:01:00"), (3725, "1:02:05")]
 )
 def test_time_left(seconds, text):
-  assert f"ETA {text} " in logger.progress_line(0, 0, {}, 0.0, seconds)
+  assert f"ETA {text} " in logger.progress_line(0, 0, {}, "", seconds)
 
 
 def pixels(path):

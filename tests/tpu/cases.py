@@ -14,6 +14,13 @@ _ROWS = 53_248
 _ALL = (("estimator", "all"),)
 
 
+_OF_IMAGES = [
+  name
+  for name in methods.names()
+  if methods.make(name).inputs in ("any", "images")
+]
+
+
 def _part(method: str, part: str = "loss") -> Case:
   return Case(method=method, images=128, rows=_ROWS, part=part)
 
@@ -30,10 +37,10 @@ CASES = {
     images=256,
     rows=100_000,
   ),
-  **{f"{method} alone": _part(method) for method in methods.names()},
+  **{f"{method} alone": _part(method) for method in _OF_IMAGES},
   **{
     f"{method} alone, stage {number}": _part(method, f"stage {number}")
-    for method in methods.names()
+    for method in _OF_IMAGES
     for number in range(1, 1 + len(methods.make(method).stages))
   },
   "icd on 8 chips": Case(
