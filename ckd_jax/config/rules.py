@@ -1,5 +1,6 @@
 """The rule of every key of a config, and which values exclude each other."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -159,6 +160,16 @@ TEXT_RULES: dict[str, Any] = {
   "dataset.text.label": _TEXT,
 }
 
+RETRIEVAL_RULES: dict[str, Any] = {
+  **TEXT_RULES,
+  "dataset.retrieval.embeddings": Rule(
+    lambda value: bool(value) and isinstance(value, str),
+    "the path of an .npz with the encoder's vectors",
+  ),
+  "dataset.retrieval.temperature": _RATE,
+  "dataset.retrieval.sampled": _whole(0),
+}
+
 # Keys that a config may leave out, and their defaults.
 OPTIONAL = {
   "batch_norm": "global",
@@ -176,19 +187,31 @@ TEXT_OPTIONAL = {
 }
 
 
+RETRIEVAL_OPTIONAL = {**TEXT_OPTIONAL, "dataset.retrieval.sampled": 0}
+
+
 def is_text(config: Any) -> bool:
   """Whether a config, or its plain values, is about texts."""
   dataset = config["dataset"] if "dataset" in config else {}
   return "text" in dataset
 
 
+def is_retrieval(config: Any) -> bool:
+  """Whether it is about texts that are queries for documents."""
+  return is_text(config) and "retrieval" in config["dataset"]
+
+
 def rules_of(config: Any) -> dict[str, Any]:
   """The rule of every key that this config has."""
+  if is_retrieval(config):
+    return RETRIEVAL_RULES
   return TEXT_RULES if is_text(config) else RULES
 
 
 def optional(config: Any) -> dict[str, Any]:
   """The keys that this config may leave out, and their defaults."""
+  if is_retrieval(config):
+    return RETRIEVAL_OPTIONAL
   return TEXT_OPTIONAL if is_text(config) else OPTIONAL
 
 
@@ -197,6 +220,12 @@ def value(config: Any, key: str) -> Any:
   for part in filter(None, key.split(".")):
     config = config[part]
   return config
+
+
+def _example(config) -> str:
+  if is_retrieval(config):
+    return "cranfield"
+  return "sst2" if is_text(config) else "digits"
 
 
 def check_complete(config, path: str) -> None:
@@ -213,7 +242,7 @@ def check_complete(config, path: str) -> None:
     except (AttributeError, KeyError, TypeError) as error:
       raise UserError(
         f"{path} lacks the key {key!r}: copy it from"
-        f" configs/{'sst2' if is_text(config) else 'digits'}.py"
+        f" configs/{_example(config)}.py"
       ) from error
 
 
@@ -249,7 +278,10 @@ def check_together(config, method: methods.Method) -> None:
     config: a ConfigDict whose values are all in range.
     method: built from the config's method and hyper.
   """
-  for conflict in _conflicts(config, method):
+  conflicts = _conflicts(config, method)
+  if is_retrieval(config):
+    conflicts = itertools.chain(conflicts, _conflicts_of_retrieval(config))
+  for conflict in conflicts:
     raise UserError(conflict)
   if config.teacher.source in ("torch", "train"):
     key, name = "teacher.name", config.teacher.name
@@ -271,8 +303,9 @@ def _conflicts(config, method) -> Iterator[str]:
       f"method {config.method!r} needs a teacher: set teacher.source to one of"
       f" {others}"
     )
+  with_data = source == "table" and is_retrieval(config)
   if source in ("callable", "checkpoint", "table", "torch") and (
-    not config.teacher.path
+    not config.teacher.path and not with_data
   ):
     yield f"teacher.source {source!r} needs teacher.path"
   if source == "table" and config.table.path:
@@ -298,6 +331,30 @@ def _conflicts(config, method) -> Iterator[str]:
   if config.teacher.live and source in ("callable", "table"):
     yield (
       f"teacher.live needs a local teacher: {source!r} cannot answer in a step"
+    )
+
+
+def _conflicts_of_retrieval(config) -> Iterator[str]:
+  """What cannot be where an answer is a vector, and classes are documents."""
+  if config.teacher.source not in ("callable", "none", "table"):
+    yield (
+      "a retrieval set is answered by the encoder of its documents:"
+      f" teacher.source is {config.teacher.source!r}, choose table or callable"
+    )
+  if config.teacher.kind != "logits":
+    yield (
+      "the answers of a retrieval set are vectors:"
+      f" teacher.kind is {config.teacher.kind!r}, set teacher.kind=logits"
+    )
+  if config.hyper.get("offset") == FIT:
+    yield (
+      "hyper.offset='fit' would favour some documents for every query: set"
+      " hyper.offset=none"
+    )
+  if config.batch_norm == "device":
+    yield (
+      "batch_norm 'device' would average the documents of all devices: set"
+      " batch_norm=global"
     )
 
 

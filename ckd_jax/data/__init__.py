@@ -9,6 +9,8 @@ A table of answers without ids is matched to images by this order.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from ckd_jax.data import (
   builtin,
   corruption,
@@ -16,6 +18,7 @@ from ckd_jax.data import (
   npz,
   prepared,
   prepared_text,
+  retrieval,
 )
 from ckd_jax.data import text as texts
 from ckd_jax.data.arrays import read_arrays
@@ -25,7 +28,8 @@ from ckd_jax.data.inputs import count, shapes, size, subset, take
 from ckd_jax.data.judges import Judge, accuracy
 from ckd_jax.data.lazy import Lazy, memory
 from ckd_jax.data.members import Member, read_members
-from ckd_jax.data.split import Parts, Split, make_split
+from ckd_jax.data.retrieval import RetrievalOptions, Vectors
+from ckd_jax.data.split import Parts, Split, make_split, numerals
 from ckd_jax.data.text import TextOptions
 from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.view import View, shown
@@ -38,10 +42,12 @@ __all__ = [
   "Judge",
   "Lazy",
   "Member",
+  "RetrievalOptions",
   "Selection",
   "Split",
   "TextOptions",
   "TokenView",
+  "Vectors",
   "View",
   "accuracy",
   "corruption",
@@ -72,6 +78,11 @@ class Dataset(NamedTuple):
     view: what a network is shown of the inputs; None: images as they are.
     judge: measures answers about a split.
     notes: what a user should know of the data, one line each.
+    anchors: float32[classes, dim], where a class is a document with a vector
+      and an answer is a vector, too; None: answers are logits.
+    temperature: by which products of these vectors are divided.
+    sampled: classes that a training step compares; 0: all of them.
+    vectors: answers that came with the data.
   """
 
   name: str
@@ -81,6 +92,22 @@ class Dataset(NamedTuple):
   view: View | None = None
   judge: Judge = accuracy
   notes: tuple[str, ...] = ()
+  anchors: np.ndarray | None = None
+  temperature: float = 1.0
+  sampled: int = 0
+  vectors: Vectors | None = None
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """Names of the numbers of an answer: classes, or a vector's dimensions."""
+    if self.anchors is None:
+      return self.class_names
+    return numerals(self.anchors.shape[1])
+
+  @property
+  def answer_width(self) -> int:
+    """Length of a teacher's answer."""
+    return len(self.columns) or self.num_classes
 
   @property
   def num_classes(self) -> int:
@@ -99,6 +126,7 @@ def load(
   image_size: int | None = None,
   lazy: bool | None = None,
   text: TextOptions | None = None,
+  index: RetrievalOptions | None = None,
 ) -> Dataset:
   """Reads a data set.
 
@@ -116,7 +144,9 @@ def load(
       files and are decoded on access; None: if a set of tensorflow-datasets
       would take more than a quarter of this machine's memory.
     text: how texts become tokens; then name is `text`, a folder with train.tsv
-      and test.tsv (or .jsonl), or of a set of tensorflow-datasets of texts.
+      and test.tsv (or .jsonl), or of a set of tensorflow-datasets of texts; or
+      `retrieval`, a folder with documents.jsonl, queries.jsonl and qrels.tsv.
+    index: the documents' vectors, for `retrieval`.
 
   Returns:
     A `Dataset`. Greyscale images keep their one channel.
@@ -124,6 +154,8 @@ def load(
   Raises:
     UserError: the set is unknown, not prepared, damaged or not usable.
   """
+  if index is not None or name == _RETRIEVAL:
+    return _load_retrieval(name, path, text, index)
   if text is not None or name == _TEXT:
     return _load_texts(name, path, text)
   if image_size is not None and image_size < 1:
@@ -152,8 +184,8 @@ _FILES: dict[str, tuple[Callable[..., Parts], str]] = {
   "folder": (folder.read, "a folder with train/CLASS/*.png and test/CLASS"),
 }
 
-_TEXT = "text"
-BUILTIN = (*builtin.SOURCES, *_FILES, _TEXT)  # without tensorflow-datasets
+_TEXT, _RETRIEVAL = "text", "retrieval"
+BUILTIN = (*builtin.SOURCES, *_FILES, _TEXT, _RETRIEVAL)  # without tensorflow-datasets
 
 
 def _load_texts(
@@ -178,6 +210,30 @@ def _load_texts(
   else:
     found = prepared_text.read(name, path, options, [_TEXT])
   return _checked_names(Dataset(name, *found), path)
+
+
+def _load_retrieval(
+  name: str,
+  path: str | None,
+  text: TextOptions | None,
+  index: RetrievalOptions | None,
+) -> Dataset:
+  """Documents, titles and judged queries."""
+  if text is None or index is None or name != _RETRIEVAL or not path:
+    raise UserError(
+      f"dataset {name}: a retrieval set has dataset.name=retrieval, its folder"
+      " as dataset.path, and sections dataset.text and dataset.retrieval: begin"
+      " with configs/cranfield.py"
+    )
+  found = retrieval.read(path, text, index)
+  return Dataset(
+    name,
+    *found[: len(found) - 2],
+    anchors=found.anchors,
+    temperature=index.temperature,
+    sampled=index.sampled,
+    vectors=found.vectors,
+  )
 
 
 def _checked(dataset: Dataset, path: str | None) -> Dataset:

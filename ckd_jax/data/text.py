@@ -1,6 +1,7 @@
 """A data set of texts: rows of a folder's files as tokens, and as questions."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -95,6 +96,7 @@ def assemble(
   test: Texts,
   options: TextOptions,
   class_names: tuple[str, ...] | None = None,
+  corpus: Iterable[str] = (),
 ) -> TextSet:
   """Makes a data set of rows in memory.
 
@@ -103,6 +105,7 @@ def assemble(
     test: test rows.
     options: how texts become tokens.
     class_names: known ones; None: the labels of the training rows, sorted.
+    corpus: further texts for the vocabulary.
 
   Raises:
     UserError: a text is empty, or a test label is not in the training rows.
@@ -110,7 +113,8 @@ def assemble(
   _check(options)
   for rows in (train, test):
     _check_texts(rows)
-  vocabulary = build(options.tokens, train.texts, options.vocabulary_size)
+  texts = itertools.chain(train.texts, corpus)
+  vocabulary = build(options.tokens, texts, options.vocabulary_size)
   view = TokenView(vocabulary, options.length, options.causal)
   names = () if options.causal else class_names or _names(train.labels)
   splits, notes = [], []

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ckd_jax.methods._anchored import anchored, scores
 from ckd_jax.methods._seams import (
   Batch,
   Finish,
@@ -52,6 +53,7 @@ __all__ = [
   "Sample",
   "Stage",
   "Task",
+  "anchored",
   "as_they_are",
   "defaults",
   "get",
@@ -59,6 +61,7 @@ __all__ = [
   "mean_target",
   "names",
   "no_offset",
+  "scores",
   "stateless",
   "unchanged",
   "working_with",

@@ -153,7 +153,7 @@ def _bought(
   """Asks the teacher, and its pruned copy, about the rows."""
   needs, ids = plan.method.needs, dataset.train.ids[rows]
   order = Order(
-    Subject(dataset.name, "train", dataset.train, dataset.class_names),
+    Subject(dataset.name, "train", dataset.train, dataset.columns),
     rows,
     needs,
     asking.view,
@@ -204,6 +204,8 @@ def _from_table(
 ) -> Collected:
   """The answers of a table, of a file, or of a program's array or Table."""
   needs = plan.method.needs
+  if asking.given is None and not asking.path:
+    asking = asking._replace(given=_with_data(dataset))
   if asking.given is None:
     held, path = read_table(asking, "train", dataset, workdir)
   else:
@@ -221,6 +223,8 @@ def _from_table(
   if asking.test_path:
     test, _ = read_table(asking, "test", dataset, workdir)
     tested = _tested(_usable(test, dataset.test.ids), dataset)
+  elif dataset.vectors is not None and dataset.vectors.test is not None:
+    tested = _tested(Outputs(dataset.vectors.test), dataset)
   return Collected(
     teachers=(_usable(held, dataset.train.ids[rows], needs),),
     teacher=held.info["teacher"],
@@ -229,6 +233,19 @@ def _from_table(
     path=path and str(path),
     digest=table.digest(held.info),
     **tested,
+  )
+
+
+def _with_data(dataset: Dataset) -> Table:
+  """The answers that came with the data."""
+  vectors = dataset.vectors
+  if vectors is None or vectors.train is None:
+    raise UserError(
+      f"the vectors of {dataset.name} have no titles: put them into the file of"
+      " dataset.retrieval.embeddings, or set teacher.path"
+    )
+  return Table.from_arrays(
+    vectors.train, ids=list(dataset.train.ids), teacher=vectors.name
   )
 
 
@@ -296,7 +313,11 @@ def _view(info: dict[str, Any]) -> dict[str, Any]:
 
 def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:
   """Accuracy on the test set, and how many answers that took."""
-  figures = dataset.judge(test.logits, dataset.test)
+  logits = test.logits
+  if dataset.anchors is not None:
+    # Before the student exists: one product, on this host.
+    logits = np.asarray(methods.scores(logits, dataset.anchors, 1.0))
+  figures = dataset.judge(logits, dataset.test)
   return {
     "test_outputs": test,
     "test_accuracy": next(iter(figures.values())),

@@ -60,6 +60,7 @@ class Plan(NamedTuple):
   Attributes:
     about: names and numbers for the header and the summary.
     recipe: the parts of a training step.
+    answer_width: length of a teacher's answer.
     rows: of the training set, to learn from and to validate with.
     inputs: a tree of [train, ...], to learn from, in memory or in files.
     asking: settings of the teacher.
@@ -80,6 +81,7 @@ class Plan(NamedTuple):
 
   about: About
   recipe: Recipe
+  answer_width: int
   rows: Selection
   inputs: Any
   asking: Asking
@@ -121,6 +123,7 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
   return Plan(
     about=_about(config, dataset),
     recipe=recipe,
+    answer_width=dataset.answer_width,
     rows=rows,
     inputs=subset(dataset.train.inputs, rows.train),
     asking=asking(config)._replace(given=given.answers),
@@ -156,15 +159,20 @@ def _recipe(
     steps_per_epoch=math.ceil(len(labels) / config.batch_size),
     labels=labels,
   )
+  method = methods.make(config.method, **config.hyper)
+  model = model or models.load(
+    config.student,
+    dataset.answer_width,
+    dtype=jnp.dtype(config.dtype),
+    **view.options(),
+  )
+  if dataset.anchors is not None:
+    index = dataset.anchors, dataset.temperature
+    method = methods.anchored(method, *index, dataset.sampled)
+    model = models.tower(model, *index)
   return Recipe(
-    method=methods.make(config.method, **config.hyper),
-    model=model
-    or models.load(
-      config.student,
-      task.num_classes,
-      dtype=jnp.dtype(config.dtype),
-      **view.options(),
-    ),
+    method=method,
+    model=model,
     task=task,
     view=view,
     transform=optimizer.make(

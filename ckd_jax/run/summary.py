@@ -265,6 +265,8 @@ def _export_best(
     "class_names": json.dumps(list(dataset.class_names)),
     **plan.recipe.view.facts(),
   }
+  if dataset.anchors is not None:
+    metadata["temperature"] = json.dumps(float(dataset.temperature))
   if hosts.first():
     student_file.save(
       workdir / student_file.STUDENT, params, model_state, metadata
