@@ -167,6 +167,7 @@ RETRIEVAL_RULES: dict[str, Any] = {
     "the path of an .npz with the encoder's vectors",
   ),
   "dataset.retrieval.temperature": _RATE,
+  "dataset.retrieval.cosine": _SWITCH,
   "dataset.retrieval.sampled": _whole(0),
 }
 
@@ -187,7 +188,11 @@ TEXT_OPTIONAL = {
 }
 
 
-RETRIEVAL_OPTIONAL = {**TEXT_OPTIONAL, "dataset.retrieval.sampled": 0}
+RETRIEVAL_OPTIONAL = {
+  **TEXT_OPTIONAL,
+  "dataset.retrieval.cosine": True,
+  "dataset.retrieval.sampled": 0,
+}
 
 
 def is_text(config: Any) -> bool:

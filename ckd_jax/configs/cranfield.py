@@ -34,7 +34,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.dataset.retrieval = ConfigDict()
   config.dataset.retrieval.embeddings = placeholder(str)
   # By which products of vectors are divided, to be logits.
-  config.dataset.retrieval.temperature = 0.02
+  config.dataset.retrieval.temperature = 0.05
+  # Whether vectors are brought to length 1 before.
+  config.dataset.retrieval.cosine = True
   # Documents that a step compares, drawn anew, with those of its titles; 0: all
   # of them, which is right up to about 100,000.
   config.dataset.retrieval.sampled = 0
@@ -42,7 +44,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.hyper.offset = "none"
   if method == "embed_distill":
     config.hyper.weight = 5.0
+  config.student = "averaging"
   config.teacher.source = "table"
+  config.optimizer.learning_rate = 5e-3
   config.steps = 2000
   config.eval_every = 100
   configuration.override(config, options)

@@ -34,6 +34,7 @@ from ckd_jax.data.text import TextOptions
 from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.view import View, shown
 from ckd_jax.errors import UserError
+from ckd_jax.methods import Index
 
 __all__ = [
   "BUILTIN",
@@ -78,10 +79,8 @@ class Dataset(NamedTuple):
     view: what a network is shown of the inputs; None: images as they are.
     judge: measures answers about a split.
     notes: what a user should know of the data, one line each.
-    anchors: float32[classes, dim], where a class is a document with a vector
-      and an answer is a vector, too; None: answers are logits.
-    temperature: by which products of these vectors are divided.
-    sampled: classes that a training step compares; 0: all of them.
+    index: where classes are documents, their vectors; then an answer is a
+      vector, too. None: answers are logits.
     vectors: answers that came with the data.
   """
 
@@ -92,17 +91,20 @@ class Dataset(NamedTuple):
   view: View | None = None
   judge: Judge = accuracy
   notes: tuple[str, ...] = ()
-  anchors: np.ndarray | None = None
-  temperature: float = 1.0
-  sampled: int = 0
+  index: Index | None = None
   vectors: Vectors | None = None
 
   @property
   def columns(self) -> tuple[str, ...]:
     """Names of the numbers of an answer: classes, or a vector's dimensions."""
-    if self.anchors is None:
+    if self.index is None:
       return self.class_names
-    return numerals(self.anchors.shape[1])
+    return numerals(self.index.anchors.shape[1])
+
+  @property
+  def anchors(self) -> np.ndarray | None:
+    """float32[classes, dim], the documents of a retrieval set."""
+    return None if self.index is None else self.index.anchors
 
   @property
   def answer_width(self) -> int:
@@ -229,9 +231,7 @@ def _load_retrieval(
   return Dataset(
     name,
     *found[: len(found) - 2],
-    anchors=found.anchors,
-    temperature=index.temperature,
-    sampled=index.sampled,
+    index=Index(found.anchors, index.temperature, index.cosine, index.sampled),
     vectors=found.vectors,
   )
 

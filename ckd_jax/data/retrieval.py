@@ -32,11 +32,13 @@ class RetrievalOptions(NamedTuple):
       in the order of the file; and, where they are known, `titles`
       [documents, dim] and `queries` [queries, dim].
     temperature: by which products of vectors are divided, to be logits.
+    cosine: whether vectors are brought to length 1 before.
     sampled: documents that a training step compares; 0: all of them.
   """
 
   embeddings: str
-  temperature: float = 0.02
+  temperature: float = 0.05
+  cosine: bool = True
   sampled: int = 0
 
 

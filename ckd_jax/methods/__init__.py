@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ckd_jax.methods._anchored import anchored, scores
+from ckd_jax.methods._anchored import Index, anchored
 from ckd_jax.methods._seams import (
   Batch,
   Finish,
@@ -40,6 +40,7 @@ from ckd_jax.methods._seams import (
 __all__ = [
   "Batch",
   "Finish",
+  "Index",
   "Init",
   "Loss",
   "Method",
@@ -61,7 +62,6 @@ __all__ = [
   "mean_target",
   "names",
   "no_offset",
-  "scores",
   "stateless",
   "unchanged",
   "working_with",

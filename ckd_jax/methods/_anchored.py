@@ -1,70 +1,78 @@
 """Any method where classes are documents and a teacher's answer is a vector."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ckd_jax.methods._seams import (
-  Loss,
-  Method,
-  Outputs,
-  no_offset,
-)
-from ckd_jax.numerics import float32
+from ckd_jax.methods._seams import Loss, Method, Outputs, no_offset
+from ckd_jax.numerics import float32, normalise
 
 
-def scores(
-  vectors: jax.Array, anchors: jax.Array, temperature: float
-) -> jax.Array:
-  """Products of vectors with those of the documents, over the temperature.
+class Index(NamedTuple):
+  """The documents that are searched, and how a vector scores them.
 
-  Args:
-    vectors: [..., dim], of queries.
-    anchors: [documents, dim].
-    temperature: above 0.
-
-  Returns:
-    float32[..., documents].
+  Attributes:
+    anchors: float[documents, dim], their vectors; never trained.
+    temperature: by which products of vectors are divided, to be logits.
+    cosine: whether vectors are brought to length 1 before.
+    sampled: documents that a training step compares; 0: all of them.
   """
-  vectors, anchors = float32(vectors, anchors)
-  # Documents lie close together: half of the digits would not rank them.
-  product = jnp.matmul(vectors, anchors.T, precision="highest")
-  return product / temperature
+
+  anchors: Any
+  temperature: float = 1.0
+  cosine: bool = False
+  sampled: int = 0
+
+  def placed(self, vectors: jax.Array) -> jax.Array:
+    """Vectors [..., dim] as they are compared, float32."""
+    (vectors,) = float32(vectors)
+    return normalise(vectors) if self.cosine else vectors
+
+  def scores(self, vectors: jax.Array, anchors: jax.Array) -> jax.Array:
+    """Logits of documents, float32[..., documents].
+
+    Args:
+      vectors: [..., dim], of queries, from `placed`.
+      anchors: [documents, dim], all of them or some.
+    """
+    # Documents lie close together: half of the digits would not rank them.
+    products = jnp.matmul(
+      vectors, self.placed(anchors).T, precision="highest"
+    )
+    return products / self.temperature
 
 
-def anchored(
-  method: Method, anchors: Any, temperature: float, sampled: int = 0
-) -> Method:
+def anchored(method: Method, index: Index) -> Method:
   """The same method, on vectors: its logits are scores of documents.
 
   The table holds a vector for each query, as short as the encoder's; its scores
   are computed in the step. The documents' vectors lie in the method's memory.
 
   With `sampled` a step compares the documents that its rows name, and others
-  drawn uniformly, all different: a softmax over these. The student's scores of
-  all documents are then not computed in a step, nor are the teacher's, so that
-  memory and time do not grow with the documents but for one random number each.
+  drawn uniformly, all different: a softmax over these. The scores of all
+  documents are then not computed in a step, so that its memory and time do not
+  grow with them, but for one random number each.
 
   Args:
     method: works on logits and embeddings.
-    anchors: float[documents, dim].
-    temperature: as in `scores`.
-    sampled: number of documents in a step, at least its rows; 0: all of them.
+    index: the documents.
 
   Returns:
     A method whose teacher gives a vector as its "logits", and whose student's
     embedding is a vector, too.
   """
+  sampled = index.sampled
   if not sampled and not method.needs:
     return method  # labels alone
 
   def scored(outputs: Outputs, vectors, among) -> Outputs:
-    logits = scores(vectors, among, temperature)
+    vectors = index.placed(vectors)
+    logits = index.scores(vectors, among)
     return outputs._replace(logits=logits, embedding=vectors)
 
   def init(key, task, student, teacher):
-    among = jnp.asarray(anchors, jnp.float32)
+    among = jnp.asarray(index.anchors, jnp.float32)
     some = among[: sampled or None]
     task = task._replace(num_classes=len(some))
     student = scored(student, student.embedding, some)

@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ckd_jax.methods import Model, Outputs, scores
+from ckd_jax.methods import Index, Model, Outputs
 
 
-def tower(network: Model, anchors: Any, temperature: float) -> Model:
+def tower(network: Model, index: Index) -> Model:
   """Turns a network's logits, as a vector, into scores of documents.
 
   The network's last layer is the projection P to the documents' dimension:
@@ -18,8 +18,7 @@ def tower(network: Model, anchors: Any, temperature: float) -> Model:
   Args:
     network: of `dim` logits; one that has no last layer to change it gives the
       vector itself.
-    anchors: float[documents, dim].
-    temperature: by which the products are divided.
+    index: the documents.
 
   Returns:
     A `Model` with logits float32[n, documents], and the vector as embedding.
@@ -27,7 +26,7 @@ def tower(network: Model, anchors: Any, temperature: float) -> Model:
 
   def init(key: jax.Array, inputs: Any) -> tuple[Any, Any]:
     params, state = network.init(key, inputs)
-    documents = jnp.asarray(anchors, jnp.float32)
+    documents = jnp.asarray(index.anchors, jnp.float32)
     return params, {"documents": documents, "network": state}
 
   def apply(
@@ -43,7 +42,7 @@ def tower(network: Model, anchors: Any, temperature: float) -> Model:
     outputs, inner = network.apply(
       params, inner, inputs, train=train, key=key
     )
-    vectors = outputs.logits.astype(jnp.float32)
+    vectors = index.placed(outputs.logits)
     documents = state["documents"]
     if vectors.shape[-1] != documents.shape[-1]:
       raise ValueError(
@@ -51,7 +50,7 @@ def tower(network: Model, anchors: Any, temperature: float) -> Model:
         f" documents' {documents.shape[-1]}"
       )
     outputs = outputs._replace(
-      logits=scores(vectors, documents, temperature), embedding=vectors
+      logits=index.scores(vectors, documents), embedding=vectors
     )
     return outputs, {**state, "network": inner}
 

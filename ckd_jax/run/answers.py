@@ -314,9 +314,9 @@ def _view(info: dict[str, Any]) -> dict[str, Any]:
 def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:
   """Accuracy on the test set, and how many answers that took."""
   logits = test.logits
-  if dataset.anchors is not None:
-    # Before the student exists: one product, on this host.
-    logits = np.asarray(methods.scores(logits, dataset.anchors, 1.0))
+  if dataset.index is not None:
+    index = dataset.index
+    logits = np.asarray(index.scores(index.placed(logits), index.anchors))
   figures = dataset.judge(logits, dataset.test)
   return {
     "test_outputs": test,

@@ -166,10 +166,9 @@ def _recipe(
     dtype=jnp.dtype(config.dtype),
     **view.options(),
   )
-  if dataset.anchors is not None:
-    index = dataset.anchors, dataset.temperature
-    method = methods.anchored(method, *index, dataset.sampled)
-    model = models.tower(model, *index)
+  if dataset.index is not None:
+    method = methods.anchored(method, dataset.index)
+    model = models.tower(model, dataset.index)
   return Recipe(
     method=method,
     model=model,

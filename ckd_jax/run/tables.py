@@ -41,7 +41,7 @@ def given_table(asking: Asking, dataset: Dataset) -> Table:
     )
   width, wanted = held.answers.values.shape[-1], dataset.answer_width
   if width != wanted:
-    kind = "classes" if dataset.anchors is None else "dimensions"
+    kind = "classes" if dataset.index is None else "dimensions"
     raise UserError(f"answers have {width} {kind} and the data {wanted}")
   if held.kind == "logits" and table.looks_like_probs(held.answers.values):
     table.warn_of_probs("answers", "teacher.kind=probs")

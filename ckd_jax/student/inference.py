@@ -13,7 +13,7 @@ from etils import epath
 from ckd_jax import models
 from ckd_jax.data import View, count, shown, take, view_of
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Model
+from ckd_jax.methods import Index, Model
 from ckd_jax.student.file import STUDENT, load
 
 _BATCH = 512  # rows in one pass; the last one is padded
@@ -126,10 +126,10 @@ def open_student(
   params, state, texts = load(file)
   metadata = _metadata(file, texts)
   name, classes = metadata["model"], len(metadata["class_names"])
-  temperature = metadata.get("temperature")
-  if temperature is not None:
-    documents = _documents(file, state)
-    classes = documents.shape[1]
+  index = metadata.get("index")
+  if index is not None:
+    index = index._replace(anchors=_documents(file, state))
+    classes = index.anchors.shape[1]
   if network is not None:
     model = models.as_model(network)
   elif name.startswith("given:"):
@@ -144,8 +144,8 @@ def open_student(
     )
   else:
     model = models.load(name, classes, **metadata["view"].options())
-  if temperature is not None:
-    model = models.tower(model, documents, temperature)
+  if index is not None:
+    model = models.tower(model, index)
   _check(file, model, params, state, metadata)
   return model, params, state, metadata
 
@@ -161,7 +161,7 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
       "view": view_of(texts),
     }
     if "temperature" in texts:
-      facts["temperature"] = _temperature(texts["temperature"])
+      facts["index"] = _index(texts)
     if len(names) != classes or classes < 1:
       raise ValueError("they do not belong together")
   except (
@@ -178,12 +178,14 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
   return {**texts, **facts}
 
 
-def _temperature(text: str) -> float:
-  """Of a tower, whose classes are documents; classifiers have none."""
-  temperature = json.loads(text)
+def _index(texts: dict[str, str]) -> Index:
+  """How a tower scores documents, yet without them; classifiers have none."""
+  temperature, cosine = (json.loads(texts[x]) for x in ("temperature", "cosine"))
   if not isinstance(temperature, float) or not 0 < temperature < math.inf:
     raise ValueError("no temperature")
-  return temperature
+  if not isinstance(cosine, bool):
+    raise TypeError("cosine is no bool")
+  return Index(None, temperature, cosine)
 
 
 def _documents(file, state: dict) -> np.ndarray:
