@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.student = "averaging"
   config.teacher.source = "table"
   config.optimizer.learning_rate = 5e-3
-  config.steps = 2000
-  config.eval_every = 100
+  config.steps = 1000
+  config.eval_every = 50
   configuration.override(config, options)
   return config
