@@ -29,7 +29,7 @@ class Averaging(nn.Module):
   num_classes: int
   vocabulary: int
   length: int
-  width: int = 64
+  width: int = 256
   hidden: int = 256
   dtype: Any = jnp.float32
 
