@@ -1,11 +1,11 @@
 """The rule of every key of a config, and which values exclude each other."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ckd_jax import augment, methods, models
+from ckd_jax.config import retrieval
 from ckd_jax.errors import UserError, nearest
 from ckd_jax.offset import FIT
 from ckd_jax.step import optimizer
@@ -160,8 +160,7 @@ TEXT_RULES: dict[str, Any] = {
   "dataset.text.label": _TEXT,
 }
 
-RETRIEVAL_RULES: dict[str, Any] = {
-  **TEXT_RULES,
+_OF_RETRIEVAL: dict[str, Any] = {
   "dataset.retrieval.embeddings": Rule(
     lambda value: bool(value) and isinstance(value, str),
     "the path of an .npz with the encoder's vectors",
@@ -188,13 +187,6 @@ TEXT_OPTIONAL = {
 }
 
 
-RETRIEVAL_OPTIONAL = {
-  **TEXT_OPTIONAL,
-  "dataset.retrieval.cosine": True,
-  "dataset.retrieval.sampled": 0,
-}
-
-
 def is_text(config: Any) -> bool:
   """Whether a config, or its plain values, is about texts."""
   dataset = config["dataset"] if "dataset" in config else {}
@@ -209,14 +201,12 @@ def is_retrieval(config: Any) -> bool:
 def rules_of(config: Any) -> dict[str, Any]:
   """The rule of every key that this config has."""
   if is_retrieval(config):
-    return RETRIEVAL_RULES
+    return TEXT_RULES | _OF_RETRIEVAL
   return TEXT_RULES if is_text(config) else RULES
 
 
 def optional(config: Any) -> dict[str, Any]:
   """The keys that this config may leave out, and their defaults."""
-  if is_retrieval(config):
-    return RETRIEVAL_OPTIONAL
   return TEXT_OPTIONAL if is_text(config) else OPTIONAL
 
 
@@ -227,12 +217,6 @@ def value(config: Any, key: str) -> Any:
   return config
 
 
-def _example(config) -> str:
-  if is_retrieval(config):
-    return "cranfield"
-  return "sst2" if is_text(config) else "digits"
-
-
 def check_complete(config, path: str) -> None:
   """Refuses a config that lacks a key, so that no default hides in code.
 
@@ -240,6 +224,8 @@ def check_complete(config, path: str) -> None:
     config: a ConfigDict.
     path: its file, for the message.
   """
+  example = "sst2" if is_text(config) else "digits"
+  example = "cranfield" if is_retrieval(config) else example
   wanted = sorted(rules_of(config).keys() - optional(config).keys())
   for key in (*wanted, "hyper"):
     try:
@@ -247,7 +233,7 @@ def check_complete(config, path: str) -> None:
     except (AttributeError, KeyError, TypeError) as error:
       raise UserError(
         f"{path} lacks the key {key!r}: copy it from"
-        f" configs/{_example(config)}.py"
+        f" configs/{example}.py"
       ) from error
 
 
@@ -283,10 +269,7 @@ def check_together(config, method: methods.Method) -> None:
     config: a ConfigDict whose values are all in range.
     method: built from the config's method and hyper.
   """
-  conflicts = _conflicts(config, method)
-  if is_retrieval(config):
-    conflicts = itertools.chain(conflicts, _conflicts_of_retrieval(config))
-  for conflict in conflicts:
+  for conflict in _conflicts(config, method):
     raise UserError(conflict)
   if config.teacher.source in ("torch", "train"):
     key, name = "teacher.name", config.teacher.name
@@ -296,6 +279,8 @@ def check_together(config, method: methods.Method) -> None:
 
 def _conflicts(config, method) -> Iterator[str]:
   source = config.teacher.source
+  if is_retrieval(config):
+    yield from retrieval.conflicts(config)
   held_out = int(config.budget * config.val_fraction)
   if config.schedule == "plateau" and not held_out:
     yield (
@@ -336,30 +321,6 @@ def _conflicts(config, method) -> Iterator[str]:
   if config.teacher.live and source in ("callable", "table"):
     yield (
       f"teacher.live needs a local teacher: {source!r} cannot answer in a step"
-    )
-
-
-def _conflicts_of_retrieval(config) -> Iterator[str]:
-  """What cannot be where an answer is a vector, and classes are documents."""
-  if config.teacher.source not in ("callable", "none", "table"):
-    yield (
-      "a retrieval set is answered by the encoder of its documents:"
-      f" teacher.source is {config.teacher.source!r}, choose table or callable"
-    )
-  if config.teacher.kind != "logits":
-    yield (
-      "the answers of a retrieval set are vectors:"
-      f" teacher.kind is {config.teacher.kind!r}, set teacher.kind=logits"
-    )
-  if config.hyper.get("offset") == FIT:
-    yield (
-      "hyper.offset='fit' would favour some documents for every query: set"
-      " hyper.offset=none"
-    )
-  if config.batch_norm == "device":
-    yield (
-      "batch_norm 'device' would average the documents of all devices: set"
-      " batch_norm=global"
     )
 
 

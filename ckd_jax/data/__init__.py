@@ -187,7 +187,12 @@ _FILES: dict[str, tuple[Callable[..., Parts], str]] = {
 }
 
 _TEXT, _RETRIEVAL = "text", "retrieval"
-BUILTIN = (*builtin.SOURCES, *_FILES, _TEXT, _RETRIEVAL)  # without tensorflow-datasets
+BUILTIN = (
+  *builtin.SOURCES,
+  *_FILES,
+  _TEXT,
+  _RETRIEVAL,
+)  # without tensorflow-datasets
 
 
 def _load_texts(

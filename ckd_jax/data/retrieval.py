@@ -234,7 +234,9 @@ def _vectors(
   rows = {"documents": documents.ids, "titles": documents.ids}
   rows["queries"] = list(queries)
   if "documents" not in arrays:
-    raise UserError(f"{path} has {', '.join(arrays) or 'nothing'}: no documents")
+    raise UserError(
+      f"{path} has {', '.join(arrays) or 'nothing'}: no documents"
+    )
   dim = arrays["documents"].shape[-1:]
   for name, ids in rows.items():
     found = arrays.get(name)

@@ -37,9 +37,7 @@ class Index(NamedTuple):
       anchors: [documents, dim], all of them or some.
     """
     # Documents lie close together: half of the digits would not rank them.
-    products = jnp.matmul(
-      vectors, self.placed(anchors).T, precision="highest"
-    )
+    products = jnp.matmul(vectors, self.placed(anchors).T, precision="highest")
     return products / self.temperature
 
 

@@ -39,9 +39,7 @@ def tower(network: Model, index: Index) -> Model:
   ) -> tuple[Outputs, Any]:
     # A network without statistics has no leaf in a file.
     inner = state.get("network", {})
-    outputs, inner = network.apply(
-      params, inner, inputs, train=train, key=key
-    )
+    outputs, inner = network.apply(params, inner, inputs, train=train, key=key)
     vectors = index.placed(outputs.logits)
     documents = state["documents"]
     if vectors.shape[-1] != documents.shape[-1]:

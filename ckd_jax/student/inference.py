@@ -180,7 +180,9 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
 
 def _index(texts: dict[str, str]) -> Index:
   """How a tower scores documents, yet without them; classifiers have none."""
-  temperature, cosine = (json.loads(texts[x]) for x in ("temperature", "cosine"))
+  temperature, cosine = (
+    json.loads(texts[x]) for x in ("temperature", "cosine")
+  )
   if not isinstance(temperature, float) or not 0 < temperature < math.inf:
     raise ValueError("no temperature")
   if not isinstance(cosine, bool):
