@@ -232,8 +232,7 @@ def check_complete(config, path: str) -> None:
       value(config, key)
     except (AttributeError, KeyError, TypeError) as error:
       raise UserError(
-        f"{path} lacks the key {key!r}: copy it from"
-        f" configs/{example}.py"
+        f"{path} lacks the key {key!r}: copy it from configs/{example}.py"
       ) from error
 
 

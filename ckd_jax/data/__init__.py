@@ -235,7 +235,7 @@ def _load_retrieval(
   found = retrieval.read(path, text, index)
   return Dataset(
     name,
-    *found[: len(found) - 2],
+    *found.texts,
     index=Index(found.anchors, index.temperature, index.cosine, index.sampled),
     vectors=found.vectors,
   )

@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from ckd_jax.data.judges import Judge, ranking
-from ckd_jax.data.split import Split
-from ckd_jax.data.text import TextOptions, assemble
+from ckd_jax.data.judges import ranking
+from ckd_jax.data.text import TextOptions, TextSet, assemble
 from ckd_jax.data.text_files import Texts, find, read_rows
-from ckd_jax.data.token_view import TokenView
 from ckd_jax.errors import DAMAGED, UserError
 
 _FILES = ("documents", "qrels", "queries")
@@ -60,22 +58,13 @@ class RetrievalSet(NamedTuple):
   """A retrieval set, but for its name.
 
   Attributes:
-    train: titles, and the number of their document.
-    test: queries, and the number of the first relevant document.
-    class_names: ids of the documents.
-    view: the vocabulary and the length.
-    judge: nDCG@10, MRR@10 and Recall@100.
-    notes: what a user should know, one line each.
+    texts: titles, labelled with their document, and queries, with the first
+      relevant one; classes are documents.
     anchors: float32[documents, dim], the encoder's vectors.
     vectors: its answers about queries.
   """
 
-  train: Split
-  test: Split
-  class_names: tuple[str, ...]
-  view: TokenView
-  judge: Judge
-  notes: tuple[str, ...]
+  texts: TextSet
   anchors: np.ndarray
   vectors: Vectors
 
@@ -146,7 +135,7 @@ def read(
     {f"query_{query}": found for query, found in grades.items()}, documents.ids
   )
   return RetrievalSet(
-    *made._replace(judge=judge, notes=(*notes, *made.notes)),
+    made._replace(judge=judge, notes=(*notes, *made.notes)),
     anchors,
     vectors._replace(
       train=None if vectors.train is None else vectors.train[asked],
@@ -163,17 +152,21 @@ def _documents(file: Any) -> tuple[_Documents, list[str]]:
     for key in ("title", "text")
   ]
   texts = [f"{title} {text}" for title, text in zip(*parts, strict=True)]
-  notes = []
-  empty = [id_ for id_, text in zip(rows, texts, strict=True) if text == " "]
-  for lacking, found in (
-    ("are empty", empty),
-    ("have no title, so no training query", [x for x in parts[0] if x == ""]),
-  ):
-    if found:
-      named = f" ({', '.join(found[:5])})" if any(found) else ""
-      notes.append(
-        f"{len(found):,} of {len(rows):,} documents {lacking}{named}"
-      )
+  said = [bool(text.strip()) for text in texts]
+  untitled = [
+    one and not title.strip() for one, title in zip(said, parts[0], strict=True)
+  ]
+  notes = [
+    f"{len(found):,} of {len(rows):,} documents {lack}: {', '.join(found[:5])}"
+    for lack, found in (
+      ("are empty", [x for x, one in zip(rows, said, strict=True) if not one]),
+      (
+        "have no title, so no training query",
+        [x for x, one in zip(rows, untitled, strict=True) if one],
+      ),
+    )
+    if found
+  ]
   titles = [title.replace("\t", " ") for title in parts[0]]
   return _Documents(list(rows), titles, texts), notes
 
