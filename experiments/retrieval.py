@@ -94,7 +94,9 @@ def yardsticks(folder: pathlib.Path) -> list[list[str]]:
     text=data.TextOptions(),
     index=data.RetrievalOptions(str(vectors)),
   )
-  with lzma.open(cranfield / "documents.jsonl.xz", "rt", "utf-8") as lines:
+  with lzma.open(
+    cranfield / "documents.jsonl.xz", "rt", encoding="utf-8"
+  ) as lines:
     documents = [json.loads(line) for line in lines]
   words = TfidfVectorizer(sublinear_tf=True, stop_words="english")
   texts = [f"{row['title']} {row['text']}" for row in documents]
