@@ -34,8 +34,8 @@ ARMS = {
   "supervised": {},
   "score": _weights(0.0, 1.0, 0.0),
   "embedding": _weights(0.0, 0.0, 1.0),
-  "both, 1/1/1": _weights(1.0, 1.0, 1.0),
-  "both, 1/1/5": _weights(1.0, 1.0, 5.0),
+  "both": _weights(1.0, 1.0, 1.0),
+  "both, embedding times 5": _weights(1.0, 1.0, 5.0),
 }
 FIGURES = ("ndcg@10", "mrr@10", "recall@100")
 

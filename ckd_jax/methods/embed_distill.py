@@ -43,11 +43,13 @@ def embedding_match(
     return safe_sqrt(jnp.sum(gap, axis=-1))
   if distance == "mse":
     return jnp.mean(gap, axis=-1)
-  # Half the squared distance on the sphere: 1 - cosine would round to 1e-7.
+  # Half the squared distance on the sphere: 1 - cosine would round to 1e-7, and
+  # even so a compiler may round the length of two equal rows otherwise.
+  differs = jnp.any(student != teacher, axis=-1)
   student, teacher = normalise(student), normalise(teacher)
   gap = jnp.sum(jnp.square(student - teacher), axis=-1) / 2
   has_both = jnp.any(student != 0, axis=-1) & jnp.any(teacher != 0, axis=-1)
-  return jnp.where(has_both, gap, 1.0)
+  return jnp.where(has_both, jnp.where(differs, gap, 0.0), 1.0)
 
 
 def _check(distance: str) -> None:
