@@ -166,10 +166,7 @@ TEXT_RULES: dict[str, Any] = {
 }
 
 _OF_RETRIEVAL: dict[str, Any] = {
-  "dataset.retrieval.embeddings": Rule(
-    lambda value: bool(value) and isinstance(value, str),
-    "the path of an .npz with the encoder's vectors",
-  ),
+  "dataset.retrieval.embeddings": _TEXT,
   "dataset.retrieval.temperature": _RATE,
   "dataset.retrieval.cosine": _SWITCH,
   "dataset.retrieval.sampled": _whole(0),

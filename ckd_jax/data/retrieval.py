@@ -15,9 +15,11 @@ import numpy as np
 from etils import epath
 
 from ckd_jax.data.judges import ranking
+from ckd_jax.data.lazy import memory
+from ckd_jax.data.members import Member, read_members
 from ckd_jax.data.text import TextOptions, TextSet, assemble
 from ckd_jax.data.text_files import Texts, find, read_rows
-from ckd_jax.errors import DAMAGED, UserError
+from ckd_jax.errors import UserError
 
 _FILES = ("documents", "qrels", "queries")
 
@@ -215,33 +217,45 @@ def _vectors(
   path: str, documents: _Documents, queries: Mapping[str, Any]
 ) -> tuple[np.ndarray, Vectors]:
   """The index float32[documents, dim], and the encoder's answers."""
+  rows = {"documents": len(documents.ids), "titles": len(documents.ids)}
+  rows["queries"] = len(queries)
   try:
     data = epath.Path(path).read_bytes()
+    members = read_members(io.BytesIO(data))
+    members = {key: x for key, x in members.items() if key in rows}
+    _check_shapes(path, members, rows)
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
-      arrays = {key: file[key] for key in file.files}
-  except (*DAMAGED, OSError) as error:
+      arrays = {key: file[key] for key in members}
+  except UserError:
+    raise
+  except Exception as error:  # damaged archives raise of any type
     raise UserError(
       f"dataset.retrieval.embeddings is {path!r}: give an .npz with the"
       f" encoder's vectors of the documents ({error})"
     ) from error
-  rows = {"documents": documents.ids, "titles": documents.ids}
-  rows["queries"] = list(queries)
-  if "documents" not in arrays:
-    raise UserError(
-      f"{path} has {', '.join(arrays) or 'nothing'}: no documents"
-    )
-  dim = arrays["documents"].shape[-1:]
-  for name, ids in rows.items():
-    found = arrays.get(name)
-    if found is not None and found.shape != (len(ids), *dim):
-      raise UserError(
-        f"{path}: {name} are of shape {found.shape}, not"
-        f" {(len(ids), *dim)}: one vector for each, all of one encoder"
-      )
-    if found is not None and (
-      found.dtype.kind != "f" or not np.isfinite(found).all()
-    ):
-      raise UserError(f"{path}: some {name} are no finite numbers")
+  for name, found in arrays.items():
+    if not np.isfinite(found).all():
+      raise UserError(f"{path}: some {name} are not finite")
   name = f"file:{epath.Path(path).name}:{hashlib.sha256(data).hexdigest()[:16]}"
   anchors = np.asarray(arrays["documents"], np.float32)
   return anchors, Vectors(name, arrays.get("titles"), arrays.get("queries"))
+
+
+def _check_shapes(
+  path: str, members: Mapping[str, Member], rows: Mapping[str, int]
+) -> None:
+  """Refuses vectors that do not belong together, before they are unpacked."""
+  if "documents" not in members:
+    raise UserError(
+      f"{path} has {', '.join(members) or 'no vectors'}: it needs documents"
+    )
+  dim = members["documents"].shape[-1:]
+  for name, member in members.items():
+    wanted = (rows[name], *dim)
+    if member.shape != wanted or member.dtype.kind != "f" or not all(dim):
+      raise UserError(
+        f"{path}: {name} are {member.dtype} of shape {member.shape}, not float"
+        f" {wanted}: one vector for each, all of one encoder"
+      )
+  if sum(member.nbytes for member in members.values()) > memory() // 4:
+    raise UserError(f"{path} holds more than this machine's memory")

@@ -118,7 +118,7 @@ def wrong(texts):
     (["--config.teacher.kind=probs"], "set teacher.kind=logits"),
     (["--config.batch_norm=device"], "set batch_norm=global"),
     (["--config.dataset.retrieval.temperature=0.0"], "a number above 0"),
-    (["--config.dataset.retrieval.embeddings="], "the path of an .npz"),
+    (["--config.dataset.retrieval.embeddings="], "give an .npz with"),
     (["--config.dataset.retrieval.sampled=2"], "2 sampled documents: give 3"),
     (["--config.student=cnn"], "cnn sees images, not texts"),
     (
