@@ -182,7 +182,7 @@ def _config(config: Any, found: Any, method: str | None) -> Any:
   own: Any = configuration.get_config("sst2" if texts else "digits", **options)
   with own.unlocked():
     own.dataset.name = "arrays" if isinstance(found, _Texts) else found.name
-    if not texts:
+    if isinstance(found, Dataset) and not texts:
       _normalise(own, found)
     rows = found.train[1] if isinstance(found, _Texts) else found.train.labels
     own.budget = len(rows)

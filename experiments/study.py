@@ -102,7 +102,8 @@ def _run(key: tuple, command: list[str], results, runs_dir, cores) -> None:
     today = str(datetime.date.today())
     line = json.dumps({"date": today, **summary, "cores": len(mine)})
     file.write("\n" * cut + line + "\n")
-  print(f"{name}: {summary['test_accuracy']:.2f} %", flush=True)
+  metric = summary["metric"]
+  print(f"{name}: {metric} {summary[f'test_{metric}']:.4g}", flush=True)
 
 
 def _on(cores: set[int]) -> list[str]:
@@ -110,14 +111,14 @@ def _on(cores: set[int]) -> list[str]:
   return ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))]
 
 
-def describe(values: list[float]) -> str:
+def describe(values: list[float], digits: int = 2) -> str:
   """Mean and standard deviation, as far as there are any."""
   if not values:
     return "-"
   if len(values) == 1:
-    return f"{values[0]:.2f} (n=1)"
+    return f"{values[0]:.{digits}f} (n=1)"
   mean, deviation = statistics.mean(values), statistics.stdev(values)
-  return f"{mean:.2f} +- {deviation:.2f} (n={len(values)})"
+  return f"{mean:.{digits}f} +- {deviation:.{digits}f} (n={len(values)})"
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ckd_jax import augment, methods, models
+from ckd_jax.config import retrieval
 from ckd_jax.errors import UserError, nearest
 from ckd_jax.offset import FIT
 from ckd_jax.step import optimizer
@@ -164,6 +165,13 @@ TEXT_RULES: dict[str, Any] = {
   "dataset.text.label": _TEXT,
 }
 
+_OF_RETRIEVAL: dict[str, Any] = {
+  "dataset.retrieval.embeddings": _TEXT,
+  "dataset.retrieval.temperature": _RATE,
+  "dataset.retrieval.cosine": _SWITCH,
+  "dataset.retrieval.sampled": _whole(0),
+}
+
 # Keys that a config may leave out, and their defaults.
 OPTIONAL = {
   "bad_numbers": "raise",
@@ -190,8 +198,15 @@ def is_text(config: Any) -> bool:
   return "text" in dataset
 
 
+def is_retrieval(config: Any) -> bool:
+  """Whether it is about texts that are queries for documents."""
+  return is_text(config) and "retrieval" in config["dataset"]
+
+
 def rules_of(config: Any) -> dict[str, Any]:
   """The rule of every key that this config has."""
+  if is_retrieval(config):
+    return TEXT_RULES | _OF_RETRIEVAL
   return TEXT_RULES if is_text(config) else RULES
 
 
@@ -214,14 +229,15 @@ def check_complete(config, path: str) -> None:
     config: a ConfigDict.
     path: its file, for the message.
   """
+  example = "sst2" if is_text(config) else "digits"
+  example = "cranfield" if is_retrieval(config) else example
   wanted = sorted(rules_of(config).keys() - optional(config).keys())
   for key in (*wanted, "hyper"):
     try:
       value(config, key)
     except (AttributeError, KeyError, TypeError) as error:
       raise UserError(
-        f"{path} lacks the key {key!r}: copy it from"
-        f" configs/{'sst2' if is_text(config) else 'digits'}.py"
+        f"{path} lacks the key {key!r}: copy it from configs/{example}.py"
       ) from error
 
 
@@ -272,6 +288,8 @@ def check_together(config, method: methods.Method) -> None:
 
 def _conflicts(config, method) -> Iterator[str]:
   source = config.teacher.source
+  if is_retrieval(config):
+    yield from retrieval.conflicts(config)
   held_out = int(config.budget * config.val_fraction)
   if config.schedule == "plateau" and not held_out:
     kind = "texts" if "text" in config.dataset else "images"
@@ -285,8 +303,9 @@ def _conflicts(config, method) -> Iterator[str]:
       f"method {config.method!r} needs a teacher: set teacher.source to one of"
       f" {others}"
     )
+  with_data = source == "table" and is_retrieval(config)
   if source in ("callable", "checkpoint", "table", "torch") and (
-    not config.teacher.path
+    not config.teacher.path and not with_data
   ):
     yield f"teacher.source {source!r} needs teacher.path"
   if source == "table" and config.table.path:

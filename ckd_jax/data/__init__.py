@@ -9,6 +9,8 @@ A table of answers without ids is matched to images by this order.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from ckd_jax.data import (
   builtin,
   corruption,
@@ -16,6 +18,7 @@ from ckd_jax.data import (
   npz,
   prepared,
   prepared_text,
+  retrieval,
 )
 from ckd_jax.data import text as texts
 from ckd_jax.data.arrays import read_arrays
@@ -25,11 +28,13 @@ from ckd_jax.data.inputs import count, shapes, size, subset, take
 from ckd_jax.data.judges import Judge, accuracy
 from ckd_jax.data.lazy import Lazy, memory
 from ckd_jax.data.members import Member, read_header, read_members
-from ckd_jax.data.split import Parts, Split, make_split
+from ckd_jax.data.retrieval import RetrievalOptions, Vectors
+from ckd_jax.data.split import Parts, Split, make_split, numerals
 from ckd_jax.data.text import TextOptions, read_texts
 from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.view import View, shown
 from ckd_jax.errors import UserError
+from ckd_jax.methods import Index
 
 __all__ = [
   "BUILTIN",
@@ -38,10 +43,12 @@ __all__ = [
   "Judge",
   "Lazy",
   "Member",
+  "RetrievalOptions",
   "Selection",
   "Split",
   "TextOptions",
   "TokenView",
+  "Vectors",
   "View",
   "accuracy",
   "corruption",
@@ -74,6 +81,9 @@ class Dataset(NamedTuple):
     view: what a network is shown of the inputs; None: images as they are.
     judge: measures answers about a split.
     notes: what a user should know of the data, one line each.
+    index: where classes are documents, their vectors; then an answer is a
+      vector, too. None: answers are logits.
+    vectors: answers that came with the data.
   """
 
   name: str
@@ -83,6 +93,25 @@ class Dataset(NamedTuple):
   view: View | None = None
   judge: Judge = accuracy
   notes: tuple[str, ...] = ()
+  index: Index | None = None
+  vectors: Vectors | None = None
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """Names of the numbers of an answer: classes, or a vector's dimensions."""
+    if self.index is None:
+      return self.class_names
+    return numerals(self.index.anchors.shape[1])
+
+  @property
+  def anchors(self) -> np.ndarray | None:
+    """float32[classes, dim], the documents of a retrieval set."""
+    return None if self.index is None else self.index.anchors
+
+  @property
+  def answer_width(self) -> int:
+    """Length of a teacher's answer."""
+    return len(self.columns) or self.num_classes
 
   @property
   def num_classes(self) -> int:
@@ -101,6 +130,7 @@ def load(
   image_size: int | None = None,
   lazy: bool | None = None,
   text: TextOptions | None = None,
+  index: RetrievalOptions | None = None,
 ) -> Dataset:
   """Reads a data set.
 
@@ -118,7 +148,9 @@ def load(
       files and are decoded on access; None: if a set of tensorflow-datasets
       would take more than a quarter of this machine's memory.
     text: how texts become tokens; then name is `text`, a folder with train.tsv
-      and test.tsv (or .jsonl), or of a set of tensorflow-datasets of texts.
+      and test.tsv (or .jsonl), or of a set of tensorflow-datasets of texts; or
+      `retrieval`, a folder with documents.jsonl, queries.jsonl and qrels.tsv.
+    index: the documents' vectors, for `retrieval`.
 
   Returns:
     A `Dataset`. Greyscale images keep their one channel.
@@ -126,6 +158,8 @@ def load(
   Raises:
     UserError: the set is unknown, not prepared, damaged or not usable.
   """
+  if index is not None or name == _RETRIEVAL:
+    return _load_retrieval(name, path, text, index)
   if text is not None or name == _TEXT:
     return _load_texts(name, path, text)
   if image_size is not None and image_size < 1:
@@ -154,8 +188,13 @@ _FILES: dict[str, tuple[Callable[..., Parts], str]] = {
   "folder": (folder.read, "a folder with train/CLASS/*.png and test/CLASS"),
 }
 
-_TEXT = "text"
-BUILTIN = (*builtin.SOURCES, *_FILES, _TEXT)  # without tensorflow-datasets
+_TEXT, _RETRIEVAL = "text", "retrieval"
+BUILTIN = (
+  *builtin.SOURCES,
+  *_FILES,
+  _TEXT,
+  _RETRIEVAL,
+)  # without tensorflow-datasets
 
 
 def _load_texts(
@@ -180,6 +219,28 @@ def _load_texts(
   else:
     found = prepared_text.read(name, path, options, [_TEXT])
   return _checked_names(Dataset(name, *found), path)
+
+
+def _load_retrieval(
+  name: str,
+  path: str | None,
+  text: TextOptions | None,
+  index: RetrievalOptions | None,
+) -> Dataset:
+  """Documents, titles and judged queries."""
+  if text is None or index is None or name != _RETRIEVAL or not path:
+    raise UserError(
+      f"dataset {name}: a retrieval set has dataset.name=retrieval, its folder"
+      " as dataset.path, and sections dataset.text and dataset.retrieval: begin"
+      " with configs/cranfield.py"
+    )
+  found = retrieval.read(path, text, index)
+  return Dataset(
+    name,
+    *found.texts,
+    index=Index(found.anchors, index.temperature, index.cosine, index.sampled),
+    vectors=found.vectors,
+  )
 
 
 def _checked(dataset: Dataset, path: str | None) -> Dataset:

@@ -1,6 +1,7 @@
 """A data set of texts: rows of a folder's files as tokens, and as questions."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,6 +137,7 @@ def assemble(
   test: Texts | None,
   options: TextOptions,
   class_names: tuple[str, ...] | None = None,
+  corpus: Iterable[str] = (),
 ) -> TextSet:
   """Makes a data set of rows in memory.
 
@@ -144,6 +146,7 @@ def assemble(
     test: test rows; None is an empty split.
     options: how texts become tokens.
     class_names: known ones; None: the labels of the training rows, sorted.
+    corpus: further texts for the vocabulary.
 
   Raises:
     UserError: a text is empty, or a test label is not in the training rows.
@@ -151,7 +154,8 @@ def assemble(
   _check(options)
   for rows in filter(None, (train, test)):
     _check_texts(rows)
-  vocabulary = build(options.tokens, train.texts, options.vocabulary_size)
+  texts = itertools.chain(train.texts, corpus)
+  vocabulary = build(options.tokens, texts, options.vocabulary_size)
   view = TokenView(vocabulary, options.length, options.causal)
   names = () if options.causal else class_names or _names(train.labels)
   splits, notes = [], []

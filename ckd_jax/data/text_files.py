@@ -78,8 +78,7 @@ def read_file(file: Any, columns: tuple[str, ...], label: str | None) -> Texts:
   form = file.name.split(".")[1]
   if form == "txt" and label:
     raise UserError(f"{file}: a .txt has no labels: give a .tsv or a .jsonl")
-  rows = {"tsv": _table, "jsonl": _objects, "txt": _lines_alone}[form]
-  for number, row in rows(file):
+  for number, row in read_rows(file):
     wanted = columns or ("text", *({"text2"} & row.keys()))
     for key in (*([label] if label else []), *wanted):
       if row.get(key) is None:
@@ -93,6 +92,17 @@ def read_file(file: Any, columns: tuple[str, ...], label: str | None) -> Texts:
     texts.append(joined(pair))
     labels.append(_label(row[label], f"{file}: line {number}") if label else "")
   return Texts(texts, labels, str(file))
+
+
+def read_rows(file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+  """(number of its line, row) of a file that `find` found.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  form = file.name.split(".")[1]
+  rows = {"tsv": _table, "jsonl": _objects, "txt": _lines_alone}[form]
+  return rows(file)
 
 
 def _given(row: dict[str, Any]) -> list[str]:

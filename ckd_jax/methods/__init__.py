@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ckd_jax.methods._anchored import Index, anchored
 from ckd_jax.methods._seams import (
   Batch,
   Finish,
@@ -39,6 +40,7 @@ from ckd_jax.methods._seams import (
 __all__ = [
   "Batch",
   "Finish",
+  "Index",
   "Init",
   "Loss",
   "Method",
@@ -52,6 +54,7 @@ __all__ = [
   "Sample",
   "Stage",
   "Task",
+  "anchored",
   "as_they_are",
   "defaults",
   "get",

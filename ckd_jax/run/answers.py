@@ -155,7 +155,7 @@ def _bought(
   """Asks the teacher, and its pruned copy, about the rows."""
   needs, ids = plan.method.needs, dataset.train.ids[rows]
   order = Order(
-    Subject(dataset.name, "train", dataset.train, dataset.class_names),
+    Subject(dataset.name, "train", dataset.train, dataset.columns),
     rows,
     needs,
     asking.view,
@@ -208,6 +208,8 @@ def _from_table(
 ) -> Collected:
   """The answers of a table, of a file, or of a program's array or Table."""
   needs, train = plan.method.needs, dataset.train
+  if asking.given is None and not asking.path:
+    asking = asking._replace(given=_with_data(dataset))
   if asking.given is None:
     held, path = read_table(asking, "train", dataset, workdir)
   else:
@@ -226,6 +228,8 @@ def _from_table(
     test, _ = read_table(asking, "test", dataset, workdir)
     kind, ids = dataset.test.kind, dataset.test.ids
     tested = _tested(_usable(test, ids, kind), dataset)
+  elif dataset.vectors is not None and dataset.vectors.test is not None:
+    tested = _tested(Outputs(dataset.vectors.test), dataset)
   return Collected(
     teachers=(_usable(held, train.ids[rows], train.kind, needs),),
     teacher=held.info["teacher"],
@@ -234,6 +238,19 @@ def _from_table(
     path=path and str(path),
     digest=table.digest(held.info),
     **tested,
+  )
+
+
+def _with_data(dataset: Dataset) -> Table:
+  """The answers that came with the data."""
+  vectors = dataset.vectors
+  if vectors is None or vectors.train is None:
+    raise UserError(
+      f"the vectors of {dataset.name} have no titles: put them into the file of"
+      " dataset.retrieval.embeddings, or set teacher.path"
+    )
+  return Table.from_arrays(
+    vectors.train, ids=list(dataset.train.ids), teacher=vectors.name
   )
 
 
@@ -302,7 +319,11 @@ def _view(info: dict[str, Any]) -> dict[str, Any]:
 
 def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:
   """Accuracy on the test set, and how many answers that took."""
-  figures = dataset.judge(test.logits, dataset.test)
+  logits = test.logits
+  if dataset.index is not None:
+    index = dataset.index
+    logits = np.asarray(index.scores(index.placed(logits), index.anchors))
+  figures = dataset.judge(logits, dataset.test)
   return {
     "test_outputs": test,
     "test_accuracy": next(iter(figures.values())),

@@ -60,6 +60,7 @@ class Plan(NamedTuple):
   Attributes:
     about: names and numbers for the header and the summary.
     recipe: the parts of a training step.
+    answer_width: length of a teacher's answer.
     rows: of the training set, to learn from and to validate with.
     inputs: a tree of [train, ...], to learn from, in memory or in files.
     asking: settings of the teacher.
@@ -82,6 +83,7 @@ class Plan(NamedTuple):
 
   about: About
   recipe: Recipe
+  answer_width: int
   rows: Selection
   inputs: Any
   asking: Asking
@@ -125,6 +127,7 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
   return Plan(
     about=_about(config, dataset),
     recipe=recipe,
+    answer_width=dataset.answer_width,
     rows=rows,
     inputs=subset(dataset.train.inputs, rows.train),
     asking=asking(config)._replace(given=given.answers),
@@ -162,15 +165,19 @@ def _recipe(
     labels=labels,
     kind=view.kind,
   )
+  method = methods.make(config.method, **config.hyper)
+  model = model or models.load(
+    config.student,
+    dataset.answer_width,
+    dtype=jnp.dtype(config.dtype),
+    **view.options(),
+  )
+  if dataset.index is not None:
+    method = methods.anchored(method, dataset.index)
+    model = models.tower(model, dataset.index)
   return Recipe(
-    method=methods.make(config.method, **config.hyper),
-    model=model
-    or models.load(
-      config.student,
-      task.num_classes,
-      dtype=jnp.dtype(config.dtype),
-      **view.options(),
-    ),
+    method=method,
+    model=model,
     task=task,
     view=view,
     transform=optimizer.make(

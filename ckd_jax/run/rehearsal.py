@@ -39,8 +39,7 @@ def rehearse_early(plan: Plan) -> None:
   """Traces the first step as far as it does not depend on the teacher."""
   _check_student(plan)
   if not plan.method.needs - {"logits"}:
-    task = plan.recipe.task
-    logits = (task.num_examples, task.num_classes)
+    logits = (plan.recipe.task.num_examples, plan.answer_width)
     rehearse(plan, Outputs(jax.ShapeDtypeStruct(logits, jnp.float16)))
   elif plan.teacher_training is not None:
     future = models.load(

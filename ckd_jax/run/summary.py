@@ -279,6 +279,9 @@ def _export_best(
     "class_names": json.dumps(list(dataset.class_names)),
     **plan.recipe.view.facts(),
   }
+  if dataset.index is not None:
+    metadata["temperature"] = json.dumps(float(dataset.index.temperature))
+    metadata["cosine"] = json.dumps(bool(dataset.index.cosine))
   if hosts.first():
     student_file.save(
       workdir / student_file.STUDENT, params, model_state, metadata

@@ -40,9 +40,10 @@ def given_table(asking: Asking, dataset: Dataset) -> Table:
       f"answers are a table of {held.info['dataset']}/{held.info['split']}, not"
       f" of these {dataset.name} {dataset.train.kind}"
     )
-  classes, wanted = held.answers.values.shape[-1], dataset.num_classes
-  if classes != wanted:
-    raise UserError(f"answers have {classes} classes and the data {wanted}")
+  width, wanted = held.answers.values.shape[-1], dataset.answer_width
+  if width != wanted:
+    kind = "classes" if dataset.index is None else "dimensions"
+    raise UserError(f"answers have {width} {kind} and the data {wanted}")
   if held.kind == "logits" and table.looks_like_probs(held.answers.values):
     table.warn_of_probs("answers", "teacher.kind=probs")
   if len(held.ids) > 1 and table.are_constant(held.answers.values):
@@ -72,7 +73,7 @@ def read_table(
   if not path.exists():
     raise UserError(f"no table at {path}: check teacher.path and table.*")
   if not path.is_dir():
-    subject = Subject(dataset.name, split_name, split, dataset.class_names)
+    subject = Subject(dataset.name, split_name, split, dataset.columns)
     path = _imported(asking, path, subject, workdir)
   held = table.read(path)
   if held.info["fingerprint"] != split.fingerprint:
@@ -80,7 +81,7 @@ def read_table(
       f"{path} is a table of {held.info['dataset']}/"
       f"{held.info['split']}, not of these {dataset.name} {split.kind}"
     )
-  if list(held.info["class_names"]) != list(dataset.class_names):
+  if list(held.info["class_names"]) != list(dataset.columns):
     raise UserError(f"{path} has other classes than {dataset.name}")
   return held, path
 

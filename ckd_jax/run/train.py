@@ -7,7 +7,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ckd_jax import config as configuration
-from ckd_jax.data import Dataset, TextOptions, load
+from ckd_jax.data import Dataset, RetrievalOptions, TextOptions, load
 from ckd_jax.errors import UserError
 from ckd_jax.run import logger, saved, selection, summary
 from ckd_jax.run.answers import Collected, collect
@@ -182,13 +182,14 @@ def leave_off(run: Run, ended: Standing, stop: Stop) -> None:
 def load_dataset(config) -> Dataset:
   """The data set that a config names."""
   section = config.dataset
-  text = section.get("text")
+  text, index = section.get("text"), section.get("retrieval")
   dataset = load(
     section.name,
     path=section.path,
     image_size=section.get("image_size"),
     lazy=True if section.placement == "stream" else None,
     text=None if text is None else TextOptions(**text),
+    index=None if index is None else RetrievalOptions(**index),
   )
   if hosts.first():
     for line in dataset.notes:

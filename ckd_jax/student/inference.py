@@ -1,6 +1,7 @@
 """Runs a student on images or texts, from its file alone."""
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +13,7 @@ from etils import epath
 from ckd_jax import models
 from ckd_jax.data import View, count, shown, take, view_of
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Model
+from ckd_jax.methods import Index, Model
 from ckd_jax.student.file import STUDENT, load
 
 _BATCH = 512  # rows in one pass; the last one is padded
@@ -125,6 +126,10 @@ def open_student(
   params, state, texts = load(file)
   metadata = _metadata(file, texts)
   name, classes = metadata["model"], len(metadata["class_names"])
+  index = metadata.get("index")
+  if index is not None:
+    index = index._replace(anchors=_documents(file, state))
+    classes = index.anchors.shape[1]
   if network is not None:
     model = models.as_model(network)
   elif name.startswith("given:"):
@@ -139,6 +144,8 @@ def open_student(
     )
   else:
     model = models.load(name, classes, **metadata["view"].options())
+  if index is not None:
+    model = models.tower(model, index)
   _check(file, model, params, state, metadata)
   return model, params, state, metadata
 
@@ -148,11 +155,13 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
   try:
     classes = int(json.loads(texts["classes"]))
     names = json.loads(texts.get("class_names", "null")) or range(classes)
-    facts = {
+    facts: dict[str, Any] = {
       "model": texts["model"].strip('"'),
       "class_names": [str(name) for name in names],
       "view": view_of(texts),
     }
+    if "temperature" in texts:
+      facts["index"] = _index(texts)
     if len(names) != classes or classes < 1:
       raise ValueError("they do not belong together")
   except (
@@ -167,6 +176,28 @@ def _metadata(file, texts: dict[str, str]) -> dict[str, Any]:
       " mean, std), or they make no sense: give the folder of a finished run"
     ) from error
   return {**texts, **facts}
+
+
+def _index(texts: dict[str, str]) -> Index:
+  """How a tower scores documents, yet without them; classifiers have none."""
+  temperature, cosine = (
+    json.loads(texts[x]) for x in ("temperature", "cosine")
+  )
+  if not isinstance(temperature, float) or not 0 < temperature < math.inf:
+    raise ValueError("no temperature")
+  if not isinstance(cosine, bool):
+    raise TypeError("cosine is no bool")
+  return Index(None, temperature, cosine)
+
+
+def _documents(file, state: dict) -> np.ndarray:
+  """The vectors that lie beside a tower's batch statistics."""
+  documents = state.get("documents")
+  if not isinstance(documents, np.ndarray) or documents.ndim != 2:
+    raise UserError(
+      f"{file} lacks its documents: give the folder of a finished run"
+    )
+  return documents
 
 
 def _check(file, model: Model, params, state, metadata) -> None:

@@ -1,0 +1,34 @@
+"""What a config of a retrieval set excludes: answers there are vectors."""
+
+from collections.abc import Iterator
+
+from ckd_jax.offset import FIT
+
+
+def conflicts(config) -> Iterator[str]:
+  """What cannot be where classes are documents.
+
+  Args:
+    config: a ConfigDict with a section `dataset.retrieval`.
+  """
+  source, kind = config.teacher.source, config.teacher.kind
+  if source not in ("callable", "none", "table"):
+    yield (
+      "a retrieval set is answered by the encoder of its documents:"
+      f" teacher.source is {source!r}, choose table or callable"
+    )
+  if kind != "logits":
+    yield (
+      "the answers of a retrieval set are vectors:"
+      f" teacher.kind is {kind!r}, set teacher.kind=logits"
+    )
+  if config.hyper.get("offset") == FIT:
+    yield (
+      "hyper.offset='fit' would favour some documents for every query: set"
+      " hyper.offset=none"
+    )
+  if config.batch_norm == "device":
+    yield (
+      "batch_norm 'device' would average the documents of all devices: set"
+      " batch_norm=global"
+    )

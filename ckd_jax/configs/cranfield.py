@@ -1,0 +1,53 @@
+"""Retrieval (Cranfield): a query encoder for the documents of another encoder.
+
+  python -m ckd_jax.main --config=configs/cranfield.py --config.dataset.path=DIR
+    --config.dataset.retrieval.embeddings=FILE.npz
+
+DIR holds documents.jsonl (id, title, text), queries.jsonl (id, text) and
+qrels.tsv (query, document, grade), also .xz. FILE holds what an encoder says:
+`documents` [documents, dim], which the student searches and which are never
+trained, and perhaps `titles` and `queries`. A title is a training query for its
+own document; the budget counts titles, and a table holds a vector for each.
+The queries are the test set, judged by nDCG@10, MRR@10 and Recall@100.
+
+An encoder that is a service is asked about titles: `teacher.source=callable`
+and a function from a list of str to float[n, dim]. Keys that are not explained
+here are in configs/sst2.py and configs/cifar100.py.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from ckd_jax import config as configuration
+from ckd_jax.configs import sst2
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """`arg`: method=NAME and any other key=value."""
+  options = configuration.parse(arg, method="embed_distill")
+  method = options.pop("method")
+  config = sst2.get_config(f"method={method}")
+  config.budget = 1398
+  config.val_fraction = 0.1
+  config.dataset.name = "retrieval"
+  config.dataset.text.length = 24
+  config.dataset.retrieval = ConfigDict()
+  config.dataset.retrieval.embeddings = placeholder(str)
+  # By which products of vectors are divided, to be logits.
+  config.dataset.retrieval.temperature = 0.05
+  # Whether vectors are brought to length 1 before.
+  config.dataset.retrieval.cosine = True
+  # Documents that a step compares, drawn anew, with those of its titles; 0: all
+  # of them, which is right up to about 100,000.
+  config.dataset.retrieval.sampled = 0
+  if method == "ckd":
+    config.hyper.offset = "none"
+  if method == "embed_distill":
+    config.hyper.weight = 5.0
+  config.student = "averaging"
+  config.teacher.source = "table"
+  config.optimizer.learning_rate = 5e-3
+  config.steps = 1000
+  config.eval_every = 50
+  configuration.override(config, options)
+  return config
