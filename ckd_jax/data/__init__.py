@@ -9,7 +9,14 @@ A table of answers without ids is matched to images by this order.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ckd_jax.data import builtin, folder, npz, prepared, prepared_text
+from ckd_jax.data import (
+  builtin,
+  corruption,
+  folder,
+  npz,
+  prepared,
+  prepared_text,
+)
 from ckd_jax.data import text as texts
 from ckd_jax.data.arrays import read_arrays
 from ckd_jax.data.budget import Selection, select
@@ -37,6 +44,7 @@ __all__ = [
   "TokenView",
   "View",
   "accuracy",
+  "corruption",
   "count",
   "load",
   "make_split",
