@@ -76,7 +76,8 @@ def make_split(
       " from 0"
     )
   if questions is not None:
-    questions = np.asarray(list(questions), str)
+    # Not of type str, whose rows are all as wide as the longest.
+    questions = np.array(list(questions), object)
   inputs = jax.tree.map(_contiguous, inputs)
   digest = hashlib.sha256()
   if questions is None:

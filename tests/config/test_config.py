@@ -33,7 +33,7 @@ def test_the_rules_know_exactly_the_keys_of_a_config(path):
   keys = {
     key for key in configuration.flatten(config) if not key.startswith("hyper.")
   }
-  assert keys == set(rules.RULES)
+  assert keys == set(rules.rules_of(config))
 
 
 @pytest.mark.parametrize(

@@ -103,11 +103,15 @@ def test_a_first_hit_beyond_ten_counts_for_the_recall_alone():
 
 
 def test_equal_scores_rank_by_document():
-  names = [f"d{place}" for place in range(100)]
-  for depth, found in ((11, 0), (12, 1)):
-    judge = ranking({"q": {"d11": 1}}, names, depth=depth)
-    figures = judge(np.zeros((1, 100)), split([0], ["q"]))
-    assert figures[f"recall@{depth}"] == found
+  scores = np.random.default_rng(0).integers(0, 3, 1000)
+  names = [f"d{place}" for place in range(1000)]
+  order = sorted(range(1000), key=lambda place: -scores[place])
+  for rank in (1, 20, 500):
+    judgements = {"q": {names[order[rank]]: 1}}
+    for depth, found in ((rank, 0), (rank + 1, 1)):
+      judge = ranking(judgements, names, depth=depth)
+      figures = judge(scores[None].astype(float), split([0], ["q"]))
+      assert figures[f"recall@{depth}"] == found
 
 
 def test_queries_that_nobody_judged_are_judged_by_their_labels():

@@ -81,7 +81,7 @@ def test_sets_that_are_no_texts(tmp_path, tiny_set):
   message = error_line("films", path=tmp_path, text=OPTIONS)
   assert "unknown dataset 'films'" in message
   assert "holds images" in error_line("digits", text=OPTIONS)
-  assert "needs the block dataset.text" in error_line("text", path=tmp_path)
+  assert "needs a section dataset.text" in error_line("text", path=tmp_path)
   assert "needs dataset.path" in error_line("text", text=OPTIONS)
   stored(tmp_path, {"train": rows(3, "a")}, "a", idx=NUMBER)
   message = error_line("films", path=tmp_path, text=OPTIONS)
