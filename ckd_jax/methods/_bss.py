@@ -1,5 +1,6 @@
 """BSS: samples that an attack moves to the teacher's decision boundary."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -116,7 +117,7 @@ def bss_attack(
     inputs: [n, ...], normalised.
     targets: int[n], classes, from `bss_targets`.
     steps: the most moves of a row.
-    step_size: part of the way that a linear teacher would need.
+    step_size: length of a move, in units of the gap between both logits.
     low: least value of the result.
     high: largest value of the result.
 
@@ -146,7 +147,7 @@ def bss_attack(
   def move(_, x):
     gap, pull, top = jax.vjp(behind, x, has_aux=True)
     (slope,) = pull(-jnp.ones_like(gap))
-    direction = normalise(slope.reshape(len(x), -1))
+    direction = normalise(slope.reshape(len(x), math.prod(x.shape[1:])))
     far = step_size * (gap + 1e-4) * (top == first)
     moved = x + (far[:, None] * direction).reshape(x.shape)
     return jnp.clip(moved, low, high)

@@ -255,9 +255,14 @@ def test_the_attack_is_finite_and_a_constant():
       found = losses.bss_attack(teacher, x, np.array([0, 1, 2]))
       assert np.isfinite(found).all() and np.abs(found).max() <= 2.5
   targets = np.array([0, 1, 2])
-  attack = lambda x: losses.bss_attack(lambda x: x @ weight, x, targets)  # noqa: E731
-  slope = jax.jit(jax.grad(lambda x: attack(x).sum()))(draw(3, 6))
-  assert not slope.any()
+
+  def attack(x, w=weight):
+    return losses.bss_attack(lambda x: x @ w, x, targets)
+
+  slopes = jax.jit(jax.grad(lambda *x: attack(*x).sum(), argnums=(0, 1)))
+  assert not any(leaf.any() for leaf in slopes(draw(3, 6), weight))
+  none = losses.bss_attack(lambda x: x @ weight, draw(0, 6), targets[:0])
+  assert none.shape == (0, 6)
   half = attack(jnp.asarray(draw(3, 6), jnp.bfloat16))
   assert half.dtype == jnp.bfloat16
   with pytest.raises(ValueError, match="normalise"):
