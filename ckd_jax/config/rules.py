@@ -147,6 +147,7 @@ TEXT_RULES: dict[str, Any] = {
   "dataset.text.vocabulary_size": _COUNT,
   "dataset.text.length": _COUNT,
   "dataset.text.causal": _SWITCH,
+  "dataset.text.rows": ("lines", "windows"),
   "dataset.text.judge": ("accuracy", "matthews"),
   "dataset.text.columns": Rule(
     lambda value: (
@@ -157,6 +158,7 @@ TEXT_RULES: dict[str, Any] = {
     "a tuple of one or two names",
   ),
   "dataset.text.label": _TEXT,
+  "teacher.top_k": _whole(0),
 }
 
 # Keys that a config may leave out, and their defaults.
@@ -173,6 +175,8 @@ TEXT_OPTIONAL = {
   "dataset.text.columns": (),
   "dataset.text.judge": "accuracy",
   "dataset.text.label": "label",
+  "dataset.text.rows": "lines",
+  "teacher.top_k": 0,
 }
 
 
@@ -285,6 +289,8 @@ def _conflicts(config, method) -> Iterator[str]:
       "hyper.offset='fit' needs the answers of a table: a live teacher's are"
       " not kept, set hyper.offset=none"
     )
+  if is_text(config):
+    yield from _of_positions(config, method)
   if config.teacher.pruned and method.max_teachers < 2:
     yield (
       f"method {config.method!r} has one teacher: teacher.pruned makes a second"
@@ -298,6 +304,28 @@ def _conflicts(config, method) -> Iterator[str]:
   if config.teacher.live and source in ("callable", "table"):
     yield (
       f"teacher.live needs a local teacher: {source!r} cannot answer in a step"
+    )
+
+
+def _of_positions(config, method) -> Iterator[str]:
+  """What a language model, or the most probable tokens alone, exclude."""
+  causal, top = config.dataset.text.causal, config.teacher.top_k
+  if causal and config.hyper.get("offset") == FIT:
+    yield (
+      "hyper.offset='fit' fits one offset for every class, and a language model"
+      " has none: set hyper.offset=none"
+    )
+  if top and not causal:
+    yield "teacher.top_k is for language models: set teacher.top_k=0"
+  if top and method.needs and not method.takes_top:
+    work = ", ".join(
+      methods.working_with(
+        frozenset({"logits"}), "texts", answers="positions", top=True
+      )
+    )
+    yield (
+      f"method {config.method!r} needs all logits, and teacher.top_k={top}"
+      f" keeps some: set teacher.top_k=0, or a method that takes them: {work}"
     )
 
 

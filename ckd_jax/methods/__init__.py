@@ -30,6 +30,7 @@ from ckd_jax.methods._seams import (
   Sample,
   Stage,
   Task,
+  TopK,
   as_they_are,
   no_offset,
   stateless,
@@ -52,6 +53,7 @@ __all__ = [
   "Sample",
   "Stage",
   "Task",
+  "TopK",
   "as_they_are",
   "defaults",
   "get",
@@ -95,18 +97,30 @@ def defaults(name: str) -> dict[str, Any]:
   return {key: value.default for key, value in signature.parameters.items()}
 
 
-def working_with(fields: frozenset[str], inputs: str = "images") -> list[str]:
+def working_with(
+  fields: frozenset[str],
+  inputs: str = "images",
+  *,
+  answers: str = "rows",
+  top: bool = False,
+) -> list[str]:
   """Lists the methods that, at their defaults, need no more than this.
 
   Args:
     fields: of `Outputs`, that a teacher gives.
     inputs: kind of what is trained on, "images" or "texts".
+    answers: what a network gives, "rows" or "positions".
+    top: whether it gives the most probable answers alone.
   """
   made = {name: make(name) for name in names()}
   return [
     name
     for name, method in made.items()
-    if method.needs <= fields and method.inputs in ("any", inputs)
+    if method.needs <= fields
+    and method.inputs in ("any", inputs)
+    and method.answers in ("any", answers)
+    and (not top or method.takes_top or not method.needs)
+    and not method.live
   ]
 
 

@@ -10,12 +10,26 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 
+class TopK(NamedTuple):
+  """The k most probable answers, in place of all logits.
+
+  Attributes:
+    ids: int32[..., k], different ones.
+    log_probs: float[..., k], natural logarithms, -inf for what is ruled out.
+    rest: float32[...], the probability of all others together.
+  """
+
+  ids: jax.Array
+  log_probs: jax.Array
+  rest: jax.Array
+
+
 class Outputs(NamedTuple):
   """What a network outputs for its inputs; a black box fills logits only.
 
   Attributes:
     logits: float[..., classes]; of a language model one vector for each
-      position, float[..., length, vocabulary].
+      position, float[..., length, vocabulary]. A table's may be a `TopK`.
     embedding: float[..., dim], pooled features before the classifier.
     maps: stage outputs, float[..., h, w, c] each, in RepDistiller's order.
     preactivations: the same maps before their ReLU.
@@ -238,7 +252,12 @@ class Method(NamedTuple):
       forward passes; () is one pass over everything.
     stages: training before the main part, in order.
     max_teachers: how many teachers the loss can use.
-    inputs: what it changes: "images", or "any" if it leaves inputs alone.
+    inputs: what it changes: "images", "texts", or "any" if it leaves inputs
+      alone.
+    live: whether the teacher has to answer inside the step.
+    answers: what it compares: "rows", one answer of each; "positions", one for
+      each token of a language model; or "any".
+    takes_top: whether the teacher's logits may be a `TopK`.
   """
 
   sample: Sample
@@ -251,6 +270,9 @@ class Method(NamedTuple):
   stages: tuple[Stage, ...] = ()
   max_teachers: int = 1
   inputs: str = "any"
+  live: bool = False
+  answers: str = "rows"
+  takes_top: bool = False
 
 
 class ModelInit(Protocol):

@@ -3,15 +3,17 @@
 import functools
 import threading
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 
 from ckd_jax import methods, table
 from ckd_jax.errors import UserError
+from ckd_jax.methods import TopK
 from ckd_jax.system import console, files, redacted
-from ckd_jax.table import Answers, Table
+from ckd_jax.table import Answers, Form, Table
 from ckd_jax.teacher.journal import Journal
 from ckd_jax.teacher.ledger import Ledger
 from ckd_jax.teacher.order import CallBudget, Order
@@ -235,7 +237,8 @@ class _Asker:
         self._is_over = True  # what is left behind may write no more
       self._progress.finish()
       raise
-    return Answers(np.stack([journal.answers[name] for name in ids]))
+    flat = np.stack([journal.answers[name] for name in ids])
+    return Answers(self._order.form.unpack(flat))
 
   def _send(self, request: list[str]) -> Answers:
     journal = self._journal
@@ -257,10 +260,10 @@ class _Asker:
         if not self._is_over:
           journal.fail(request)
       raise
-    classes = len(self._order.subject.class_names)
+    form = self._order.form
     try:
       answers = _checked(
-        answers, len(request), classes, self._needs, self._teacher
+        answers, len(request), form, self._needs, self._teacher
       )
     except UserError:
       with self._guard:
@@ -271,7 +274,7 @@ class _Asker:
       with self._guard:
         if self._is_over:
           return answers
-        journal.answer(request, answers.values)
+        journal.answer(request, form.pack(answers.values))
         repeated = journal.repeated(request)
       self._progress.answered(answers.values, repeated)
     return answers
@@ -280,33 +283,42 @@ class _Asker:
 def _checked(
   answers: Answers,
   count: int,
-  num_classes: int,
+  form: Form,
   needs: frozenset[str],
   teacher: Teacher,
 ) -> Answers:
-  """Refuses answers that no student can use."""
+  """Refuses answers that no student can use; keeps what the table wants."""
   try:
-    values = np.asarray(answers.values)
-    if values.dtype.kind == "c":
-      raise TypeError("complex ones have no order")
-    values = values.astype(np.float32)
+    values = table.as_numbers(answers.values)
   except (TypeError, ValueError) as error:
     raise UserError(
       f"the teacher {teacher.name} did not answer with numbers:"
       f" {redacted.told(error)}"
     ) from error
-  if values.shape != (count, num_classes):
+  if isinstance(values, TopK):
+    wanted: Any = form.shapes(count)
+    shape = jax.tree.map(np.shape, values)
+  else:
+    wanted, shape = form._replace(top_k=0).shapes(count), values.shape
+  if shape != wanted:
     raise UserError(
-      f"the teacher {teacher.name} answered with shape {values.shape}, not"
-      f" ({count}, {num_classes}): one row per image, one column per class"
+      f"the teacher {teacher.name} answered with shape {shape}, not {wanted}:"
+      f" {_ROWS if form.positions is None else _TEXTS}"
     )
   require(teacher.name, table.given(answers), needs)
   try:
-    table.validate(values, teacher.kind, num_classes)
+    if isinstance(values, TopK):
+      form.check_kept(values)
+    else:
+      table.validate(values, teacher.kind, form.classes)
   except UserError as error:
     raise UserError(f"the teacher {teacher.name}: {error}") from error
   stored = {field: getattr(answers, field) for field in needs - {"logits"}}
-  return Answers(values, **stored)
+  return Answers(form.kept(values, teacher.kind), **stored)
+
+
+_ROWS = "one row per image, one column per class"
+_TEXTS = "texts, positions of each, tokens of the vocabulary"
 
 
 def require(name: str, given: Iterable[str], needs: Iterable[str]) -> None:

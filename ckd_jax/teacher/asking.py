@@ -30,6 +30,8 @@ class Asking(NamedTuple):
     concurrency: requests in flight at once, at most.
     requests_per_second: upper limit; 0 is none.
     request_size: images per request.
+    top_k: how many of the most probable tokens of a language model are kept; 0
+      is all logits.
     max_calls: calls that the table may ever cost; None is no limit.
     table_path: folder of the answers; None is one in the run's folder.
     test_path: folder of a table about the test images; None is none.
@@ -55,6 +57,7 @@ class Asking(NamedTuple):
   concurrency: int = 1
   requests_per_second: float = 0.0
   request_size: int = 1
+  top_k: int = 0
   max_calls: int | None = None
   table_path: str | None = None
   test_path: str | None = None
