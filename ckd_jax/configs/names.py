@@ -42,8 +42,9 @@ def get_config(arg: str = "") -> ConfigDict:
 def set_hyper(config: ConfigDict) -> None:
   """What differs from classes: temperature 1, and no fitted offset."""
   if config.method == "ckd":
-    config.hyper.estimator = "all"
     config.hyper.offset = "none"
-    config.hyper.mean_weight = 1.0  # a vocabulary has no offset to fit
+    # Labels fix what differences of answers leave free.
+    config.hyper.label_weight = 0.0
+    config.hyper.cross_entropy_weight = 1.0
   if config.method == "kd":
     config.hyper.temperature = 1.0

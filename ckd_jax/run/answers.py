@@ -242,9 +242,9 @@ def _check_top(held: Table, plan: Plan) -> None:
       frozenset({"logits"}), "texts", answers="positions", top=True
     )
     raise UserError(
-      f"method {plan.about.method!r} needs all logits, and the table holds the"
-      f" {held.answers.values.ids.shape[-1]} most probable tokens: these methods"
-      f" take them: {', '.join(work)}"
+      f"method {plan.about.method!r} needs all logits, the table holds some,"
+      f" top_k {held.answers.values.ids.shape[-1]}: these methods take them:"
+      f" {', '.join(work)}"
     )
 
 

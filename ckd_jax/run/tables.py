@@ -99,9 +99,8 @@ def _check_positions(found: table.Form, wanted: table.Form, what: str) -> None:
       else "about whole rows"
       for form in (found, wanted)
     )
-    raise UserError(
-      "{} are {}, and the data want them {}".format(what, *counts)
-    )
+    ours, theirs = counts
+    raise UserError(f"{what}: answers {ours}, and the data want them {theirs}")
 
 
 def _imported(asking: Asking, file, subject: Subject, workdir) -> epath.Path:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from ckd_jax import errors
-from ckd_jax.config import Parser, load_file
+from ckd_jax.config import Parser, from_flags
 from ckd_jax.errors import UserError
 from ckd_jax.table import KINDS, Subject, check, import_file, read_info
 
@@ -131,14 +131,12 @@ def _dataset(name: str, flags):
   from ckd_jax import data
 
   if flags.config:
-    config = load_file(*flags.config.partition(":")[::2])
-    if flags.dataset_path:
-      config.dataset.path = flags.dataset_path
+    config, _ = from_flags([f"--config={flags.config}"])
     section = config.dataset
     text = section.get("text")
     return data.load(
       section.name,
-      path=section.path,
+      path=flags.dataset_path or section.path,
       image_size=section.get("image_size"),
       text=None if text is None else data.TextOptions(**text),
     )
