@@ -57,8 +57,8 @@ class Order(NamedTuple):
     augment = self.view == "augmented"
     return {
       "teacher": teacher,
-      "kind": "log_probs" if self.top_k else kind,
       **self.form.facts(),
+      "kind": "log_probs" if self.top_k else kind,
       "view": self.view,
       "view_seed": int(self.view_seed) if augment else None,
       "view_pad": int(self.pad) if augment else None,

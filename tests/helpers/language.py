@@ -1,6 +1,7 @@
 """Language models that compile in no time, and their teachers."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ckd_jax import config as configuration
@@ -57,7 +58,7 @@ def two(texts) -> TopK:
 
 def run(workdir, data, *flags, arg=""):
   """A short run on the texts of `folder`."""
-  settled = [f"--config=names:{QUICK}{arg}", *flags]
+  settled = [f"--config=names:{QUICK}{arg}"]
   settled += ["--config.dataset.name=text", f"--config.dataset.path={data}"]
-  settled += [f"--config.dataset.text.length={LENGTH}"]
+  settled += [f"--config.dataset.text.length={LENGTH}", *flags]
   return train.run(configuration.from_flags(settled)[0], workdir)

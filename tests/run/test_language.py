@@ -79,7 +79,10 @@ def test_the_student_alone(paid, tmp_path):
     (f"method=icd,{FULL}", "these methods work: dkd, kd"),
     (f"method=cc,{FULL}", "ckd with hyper.estimator=all"),
     (f"method=ckd,hyper.estimator=groups,{FULL}", "compares one answer about"),
-    (f"method=ckd,hyper.offset=fit,{FULL}", "set hyper.offset=none"),
+    (
+      f"method=ckd,hyper.offset=fit,hyper.cross_entropy_weight=0.0,{FULL}",
+      "set hyper.offset=none",
+    ),
     (f"method=dkd,teacher.top_k=2,{FULL}", "that takes them: kd"),
     (f"teacher.top_k=7,{FULL}", "the vocabulary has 6 tokens"),
     (f"teacher.top_k=2,{FULL}table.path=PAID/full", "has top_k None and this"),
