@@ -289,6 +289,11 @@ def _conflicts(config, method) -> Iterator[str]:
       "hyper.offset='fit' needs the answers of a table: a live teacher's are"
       " not kept, set hyper.offset=none"
     )
+  if method.live and not config.teacher.live:
+    yield (
+      f"method {config.method!r} asks a teacher in every step: set"
+      " teacher.live=True"
+    )
   if is_text(config):
     yield from _of_positions(config, method)
   if config.teacher.pruned and method.max_teachers < 2:

@@ -31,6 +31,8 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.student = "lm_tiny"
   config.teacher.name = "lm_small"
+  # on_policy and okd ask it in every step; the others ask once, for a table.
+  config.teacher.live = configuration.live(config.method)
   # Of a teacher's answers, how many of the most probable tokens are kept; the
   # table is smaller, and kd works on it. 0 keeps all logits.
   config.teacher.top_k = 0

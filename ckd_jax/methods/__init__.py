@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from ckd_jax.methods._seams import (
+  Ask,
   Batch,
+  Compose,
   Finish,
   Init,
   Loss,
@@ -24,6 +26,7 @@ from ckd_jax.methods._seams import (
   Model,
   ModelApply,
   ModelInit,
+  Network,
   OffsetTarget,
   Outputs,
   Prepare,
@@ -38,7 +41,9 @@ from ckd_jax.methods._seams import (
 )
 
 __all__ = [
+  "Ask",
   "Batch",
+  "Compose",
   "Finish",
   "Init",
   "Loss",
@@ -47,6 +52,7 @@ __all__ = [
   "Model",
   "ModelApply",
   "ModelInit",
+  "Network",
   "OffsetTarget",
   "Outputs",
   "Prepare",

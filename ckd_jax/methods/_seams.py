@@ -91,6 +91,7 @@ class Batch(NamedTuple):
       inputs are not mixed.
     teachers: Outputs of [batch, group, ...], one for each teacher, under
       stop_gradient.
+    asked: rows about which `compose` asked the teacher, a number; None without.
   """
 
   index: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -98,6 +99,32 @@ class Batch(NamedTuple):
   labels: jax.Array
   weights: jax.Array | None = None
   teachers: tuple[Outputs, ...] = ()
+  asked: jax.Array | None = None
+
+
+class Network(Protocol):
+  """A network with its weights, in evaluation mode."""
+
+  def __call__(self, inputs: Any, /) -> Outputs:
+    """Returns Outputs of [n, ...].
+
+    Args:
+      inputs: a tree of [n, ...], as the student is shown them; a gradient may
+        flow to them, and none to the weights.
+    """
+    ...
+
+
+class Ask(NamedTuple):
+  """The networks of a step, for a method that makes its own inputs.
+
+  Attributes:
+    student: as it stands before the step.
+    teacher: a live one; where there is none yet, in a rehearsal, the student.
+  """
+
+  student: Network
+  teacher: Network
 
 
 class Sample(Protocol):
@@ -168,6 +195,20 @@ class Prepare(Protocol):
     Args:
       key: random key of this step.
       batch: with inputs as they are shown, and the table's answers.
+    """
+    ...
+
+
+class Compose(Protocol):
+  """Makes a batch with the help of the networks: it writes texts, say."""
+
+  def __call__(self, key: jax.Array, batch: Batch, ask: Ask) -> Batch:
+    """Returns the batch that student, live teacher and loss see.
+
+    Args:
+      key: random key of this step.
+      batch: after `Prepare`, with the answers of a table if there is one.
+      ask: the networks.
     """
     ...
 
@@ -258,6 +299,7 @@ class Method(NamedTuple):
     answers: what it compares: "rows", one answer of each; "positions", one for
       each token of a language model; or "any".
     takes_top: whether the teacher's logits may be a `TopK`.
+    compose: makes the batch with the networks' help, after `prepare`.
   """
 
   sample: Sample
@@ -273,6 +315,7 @@ class Method(NamedTuple):
   live: bool = False
   answers: str = "rows"
   takes_top: bool = False
+  compose: Compose | None = None
 
 
 class ModelInit(Protocol):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from ckd_jax.data import View
-from ckd_jax.methods import Batch, Method, Model, Outputs, Task
+from ckd_jax.methods import Ask, Batch, Method, Model, Outputs, Task
 from ckd_jax.numerics import mean_counted
 from ckd_jax.step import optimizer
 from ckd_jax.step.state import Examples, Live, State, gather, runtime_task
@@ -116,6 +116,10 @@ def make_update(
   def update(state: State, batch: Batch, keys, weights=()):
     prepare_key, method_key, model_key = keys
     batch = method.prepare(prepare_key, batch)
+    if method.compose is not None:
+      ask = _networks(recipe, state, live, weights)
+      batch = method.compose(prepare_key, batch, ask)
+      batch = jax.lax.stop_gradient(batch)
     if live is not None:
       batch = batch._replace(teachers=_ask(live, weights, recipe, batch.inputs))
     batch = batch._replace(teachers=jax.lax.stop_gradient(batch.teachers))
@@ -160,6 +164,24 @@ def make_update(
     return new_state, {**metrics, "learning_rate": rate}
 
   return update
+
+
+def _networks(
+  recipe: Recipe, state: State, live: Live | None, weights: tuple
+) -> Ask:
+  """The networks as they stand before a step."""
+  params, own = jax.lax.stop_gradient((state.params["student"], state.model))
+
+  def student(inputs):
+    return recipe.model.apply(params, own, inputs, train=False)[0]
+
+  def teacher(inputs):
+    assert live is not None
+    seen = live.view.renewed(inputs, recipe.view)
+    first, *_ = jax.lax.stop_gradient(weights)
+    return live.model.apply(*first, seen, train=False)[0]
+
+  return Ask(student, student if live is None else teacher)
 
 
 def _ask(live: Live, weights: tuple, recipe: Recipe, inputs: Any):
