@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ckd_jax.methods._seams import (
+  Adapter,
   Ask,
   Batch,
   Compose,
@@ -41,6 +42,7 @@ from ckd_jax.methods._seams import (
 )
 
 __all__ = [
+  "Adapter",
   "Ask",
   "Batch",
   "Compose",

@@ -5,6 +5,7 @@ array of a `Batch`, and every array of the student's `Outputs` that a method's
 loss sees, begins with [batch, group].
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -213,6 +214,23 @@ class Compose(Protocol):
     ...
 
 
+class Adapter(NamedTuple):
+  """Parts of a live teacher that a method trains; its weights stay.
+
+  Their parameters are `adapter` beside the method's heads.
+
+  Attributes:
+    init: (key, weights) -> what is trained, a tree of arrays; of the weights,
+      the teacher's parameters, only the shapes count.
+    apply: (trained, weights) -> the weights with which the teacher answers.
+    rate: their learning rate over the student's.
+  """
+
+  init: Callable[[jax.Array, Any], Any]
+  apply: Callable[[Any, Any], Any]
+  rate: float = 1.0
+
+
 class OffsetTarget(Protocol):
   """What the student's logits are compared with, up to an offset."""
 
@@ -300,6 +318,8 @@ class Method(NamedTuple):
       each token of a language model; or "any".
     takes_top: whether the teacher's logits may be a `TopK`.
     compose: makes the batch with the networks' help, after `prepare`.
+    adapter: what it trains of a live teacher, whose answers then carry a
+      gradient; None leaves the teacher as it is.
   """
 
   sample: Sample
@@ -316,6 +336,7 @@ class Method(NamedTuple):
   answers: str = "rows"
   takes_top: bool = False
   compose: Compose | None = None
+  adapter: Adapter | None = None
 
 
 class ModelInit(Protocol):

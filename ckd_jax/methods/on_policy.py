@@ -1,7 +1,5 @@
 """Language models that learn from texts that they wrote themselves."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
@@ -9,14 +7,8 @@ from ckd_jax import sampling
 from ckd_jax.methods import Ask, Batch, Method
 from ckd_jax.methods import _speculative as texts
 from ckd_jax.methods._checks import above, at_least, share
-from ckd_jax.methods._divergences import (
-  generalized_jsd,
-  reverse_kl,
-  skew_kl,
-  skew_reverse_kl,
-)
+from ckd_jax.methods._divergences import by_name
 from ckd_jax.methods._sum import weighted_sum
-from ckd_jax.methods.kd import kd
 from ckd_jax.numerics import mean_counted
 
 _SOURCES = ("data", "skd", "student", "teacher")
@@ -69,7 +61,7 @@ def make(
   Raises:
     ValueError: a value outside its range.
   """
-  losses = _objectives(beta, skew)
+  losses = by_name(beta, skew)
   for name, value, known in (
     ("source", source, _SOURCES),
     ("objective", objective, tuple(losses)),
@@ -157,14 +149,3 @@ def make(
     answers="positions",
     compose=compose,
   )
-
-
-def _objectives(beta: float, skew: float) -> dict[str, Callable]:
-  """Name -> (student's logits, teacher's) -> one value for each position."""
-  return {
-    "jsd": lambda s, t: generalized_jsd(s, t, beta=beta),
-    "kd": lambda s, t: kd(s, t, temperature=1.0),
-    "reverse_kl": reverse_kl,
-    "skew_kl": lambda s, t: skew_kl(s, t, skew=skew),
-    "skew_reverse_kl": lambda s, t: skew_reverse_kl(s, t, skew=skew),
-  }

@@ -6,6 +6,7 @@ import pytest
 import ckd_jax
 from ckd_jax import export, methods, table
 from ckd_jax.errors import UserError
+from ckd_jax.run import logger
 from ckd_jax.student import load_student
 from tests.helpers import language
 from tests.helpers.language import LENGTH, WORDS, asked, run
@@ -149,3 +150,25 @@ def test_the_methods_that_take_positions_are_listed():
   assert found == ["dkd", "kd", "logit_mse", "supervised"]
   found = methods.working_with(logits, "texts", answers="positions", top=True)
   assert found == ["kd", "supervised"]
+
+
+@pytest.fixture(scope="module")
+def teacher(data, tmp_path_factory):
+  """A trained language model."""
+  path = tmp_path_factory.mktemp("teacher")
+  run(path, data, arg="method=supervised,teacher.source=none")
+  return f"teacher.source=checkpoint,teacher.path={path},teacher.name={NETWORK}"
+
+
+def test_texts_are_written_and_answered_in_the_step(data, teacher, tmp_path):
+  arg = f"method=on_policy,hyper.top_k=2,log_every=1,{teacher}"
+  summary = run(tmp_path / "one", data, arg=arg)
+  metrics = logger.read_metrics(tmp_path / "one/metrics.jsonl")
+  asked = [line["asked"] for line in metrics if "asked" in line]
+  # 4 steps of 4 texts are scored, and asked about while they are written.
+  assert summary["live_calls"] == 4 * 4 + sum(asked) and min(asked) > 0
+  assert summary["teacher_calls"] == 0
+  again = run(tmp_path / "two", data, arg=arg)
+  assert again["params_sha256"] == summary["params_sha256"]
+  with pytest.raises(UserError, match=r"set teacher\.live=True"):
+    run(tmp_path / "three", data, arg=f"{arg},teacher.live=false")
