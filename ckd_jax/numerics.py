@@ -272,8 +272,4 @@ def mean_counted(values: jax.Array, labels: jax.Array) -> jax.Array:
   Returns:
     A scalar, 0 where nothing is counted.
   """
-  if labels.ndim < 3:
-    return jnp.mean(values)
-  counts = labels >= 0
-  total = jnp.sum(jnp.where(counts, values, 0))
-  return total / jnp.maximum(jnp.sum(counts), 1)
+  return jnp.mean(values) if labels.ndim < 3 else counted(values, labels)

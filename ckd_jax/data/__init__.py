@@ -25,7 +25,7 @@ from ckd_jax.data.image_view import ImageView
 from ckd_jax.data.inputs import count, shapes, size, subset, take
 from ckd_jax.data.judges import Judge, accuracy
 from ckd_jax.data.lazy import Lazy, memory
-from ckd_jax.data.members import Member, read_members
+from ckd_jax.data.members import Member, read_header, read_members
 from ckd_jax.data.split import Parts, Split, make_split
 from ckd_jax.data.text import TextOptions
 from ckd_jax.data.token_view import TokenView
@@ -51,6 +51,7 @@ __all__ = [
   "make_split",
   "memory",
   "read_arrays",
+  "read_header",
   "read_members",
   "select",
   "shapes",

@@ -12,9 +12,9 @@ from ckd_jax.data import Dataset, accuracy, shown
 from ckd_jax.models import cost
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import RunContext
-from ckd_jax.run.loop import Standing
 from ckd_jax.run.plan import About, Plan
 from ckd_jax.run.record import Record
+from ckd_jax.run.standing import Standing
 from ckd_jax.step import measures
 from ckd_jax.system import hosts
 
@@ -90,7 +90,7 @@ def _calls(answers: Collected) -> str:
     return "live, in every step"
   if answers.may_buy is None:
     return f"none: {answers.calls} answers of a table"
-  failed = f", {answers.failed} requests failed" if answers.failed else ""
+  failed = f", {answers.failed} failed" if answers.failed else ""
   return (
     f"{answers.paid} bought by this run, {answers.repeated} repeated{failed}; "
     f"{answers.may_buy} may still be bought"
@@ -165,7 +165,7 @@ def finish(
     "budget": about.budget,
     "budget_seed": about.budget_seed,
     **_cost_of(answers, record.steps * context.images_per_step, ended),
-    "steps": record.steps,
+    **_steps(record),
     **_figures(answers, context, record, params, model_state),
     "train_seconds": round(record.train_seconds, 3),
     "evaluation_seconds": round(record.evaluation_seconds, 3),
@@ -181,6 +181,14 @@ def finish(
     "devices": context.devices,
     "dtype": about.dtype,
     "jax": jax.__version__,
+  }
+
+
+def _steps(record: Record) -> dict[str, int]:
+  return {
+    "steps": record.steps,
+    "skipped_steps": record.skipped,
+    "rollbacks": record.rollbacks,
   }
 
 
@@ -224,6 +232,7 @@ def _cost_of(
     "teacher_calls": answers.calls,
     "paid_calls": answers.paid,
     "repeated_calls": answers.repeated,
+    "failed_calls": answers.failed,
     "pruned_calls": answers.pruned_calls,
     "live_calls": live,
     "evaluation_calls": answers.evaluation_calls,
@@ -296,6 +305,7 @@ def result(summary: dict[str, Any]) -> Lines:
     ("agreement on training rows", _percent(summary["train_agreement"])),
     ("agreement on test rows", _percent(summary.get("test_agreement"))),
     ("teacher calls", summary["teacher_calls"]),
+    *_bad_numbers(summary),
     ("training", f"{summary['train_seconds']:.1f} s"),
     ("speed", f"{summary['images_per_second']:,.0f} images/s"),
     ("student", f"sha256 {summary['params_sha256']}"),
@@ -309,6 +319,15 @@ def result(summary: dict[str, Any]) -> Lines:
       )
     )
   return lines
+
+
+def _bad_numbers(summary: dict[str, Any]) -> Lines:
+  """What came of numbers that were not finite; nothing if all were."""
+  lines = [
+    ("steps skipped", summary.get("skipped_steps")),  # older runs have none
+    ("ways back", summary.get("rollbacks")),
+  ]
+  return [(name, count) for name, count in lines if count]
 
 
 def _figure(metric: str, value: float | None) -> str | None:

@@ -128,13 +128,15 @@ def test_noise_depends_on_the_seed_alone(kind):
 
 
 def test_many_classes_fit_in_a_byte():
-  labels = np.arange(200, dtype=np.uint8)
   for kind in KINDS:
-    found = corruption.noisy_labels(
-      labels, num_classes=200, rate=1, seed=0, kind=kind
+    narrow, wide = (
+      corruption.noisy_labels(
+        np.arange(200, dtype=dtype), num_classes=200, rate=1, seed=0, kind=kind
+      )
+      for dtype in (np.uint8, np.int64)
     )
-    assert found.max() < 200
-    assert kind == "uniform" or (found != labels).all()
+    np.testing.assert_array_equal(narrow, wide)
+    assert kind == "uniform" or (wide != np.arange(200)).all()
   assert corruption.noise_matrix(1, rate=0.5).tolist() == [[1.0]]
 
 

@@ -152,8 +152,6 @@ def test_equal_answers_give_zero_and_no_gradient_reaches_the_teacher(name):
   value, (of_student, of_teacher) = graded(student, teacher)
   assert value > 0 and np.abs(of_student).max() > 0
   assert not of_teacher.any()
-  one_class = graded(student[:, :1], teacher[:, :1])
-  assert not any(np.any(leaf) for leaf in jax.tree.leaves(one_class))
 
 
 @pytest.mark.slow  # the recorded gradients say the same
@@ -168,6 +166,15 @@ def test_the_gradient_is_a_finite_difference(name):
     2e-2,
     2e-2,
   )
+
+
+@pytest.mark.slow  # compiles everything once more
+def test_of_one_class_nothing_can_differ():
+  student, teacher = draw(5, 1), draw(5, 1, seed=1)
+  for loss in EVERY.values():
+    graded = jax.jit(jax.value_and_grad(lambda s, f=loss: f(s, teacher).sum()))
+    value, gradient = graded(student)
+    assert value == 0 and not gradient.any()
 
 
 @pytest.mark.slow  # compiles everything twice more
@@ -199,8 +206,9 @@ def test_only_counted_positions_count():
     value, gradient = graded(values, masked)
     assert value == 0 and not gradient.any()
   assert value == recorded("gkd_jsd")[1]["loss_all_masked"]
-  halves = jax.vmap(losses.counted)(draw(3, 4), labels)
-  assert halves.shape == (3,) and halves[1] == 0
-  assert losses.counted(jnp.ones(2, jnp.bfloat16), [0, -1]).dtype == jnp.float32
+  half = jax.eval_shape(
+    losses.counted, jnp.ones(2, jnp.bfloat16), labels[0, :2]
+  )
+  assert half.dtype == jnp.float32
   with pytest.raises(ValueError, match="same shape"):
     losses.counted(values, labels[:1])

@@ -12,7 +12,9 @@ from tests.helpers.arrays import draw, log_softmax
 from tests.helpers.recorded import near, recorded
 
 
-@pytest.mark.parametrize("name", ["dml_2", "dml_3", "dml_nct"])
+@pytest.mark.parametrize(
+  "name", [pytest.param("dml_2", marks=pytest.mark.slow), "dml_3", "dml_nct"]
+)
 def test_the_public_values_and_gradients(name):
   facts, file = recorded(name)
   labels = jnp.broadcast_to(
