@@ -153,6 +153,7 @@ TEXT_RULES: dict[str, Any] = {
   "dataset.text.vocabulary_size": _COUNT,
   "dataset.text.length": _COUNT,
   "dataset.text.causal": _SWITCH,
+  "dataset.text.rows": ("lines", "windows"),
   "dataset.text.judge": ("accuracy", "matthews"),
   "dataset.text.columns": Rule(
     lambda value: (
@@ -163,6 +164,7 @@ TEXT_RULES: dict[str, Any] = {
     "a tuple of one or two names",
   ),
   "dataset.text.label": _TEXT,
+  "teacher.top_k": _whole(0),
 }
 
 _OF_RETRIEVAL: dict[str, Any] = {
@@ -189,6 +191,8 @@ TEXT_OPTIONAL = {
   "dataset.text.columns": (),
   "dataset.text.judge": "accuracy",
   "dataset.text.label": "label",
+  "dataset.text.rows": "lines",
+  "teacher.top_k": 0,
 }
 
 
@@ -322,7 +326,11 @@ def _conflicts(config, method) -> Iterator[str]:
     yield (
       f"method {config.method!r} asks a teacher in every step: set"
       " teacher.live=True, or hyper.target=mixed_answers for those of a table"
+      if "target" in config.hyper
+      else " teacher.live=True"
     )
+  if is_text(config):
+    yield from _of_positions(config, method)
   if config.teacher.pruned and method.max_teachers < 2:
     yield (
       f"method {config.method!r} has one teacher: teacher.pruned makes a second"
@@ -336,6 +344,28 @@ def _conflicts(config, method) -> Iterator[str]:
   if config.teacher.live and source in ("callable", "table"):
     yield (
       f"teacher.live needs a local teacher: {source!r} cannot answer in a step"
+    )
+
+
+def _of_positions(config, method) -> Iterator[str]:
+  """What a language model, or the most probable tokens alone, exclude."""
+  causal, top = config.dataset.text.causal, config.teacher.top_k
+  if causal and config.hyper.get("offset") == FIT:
+    yield (
+      "hyper.offset='fit' fits one offset for every class, and a language model"
+      " has none: set hyper.offset=none"
+    )
+  if top and not causal:
+    yield "teacher.top_k is for language models: set teacher.top_k=0"
+  if top and method.needs and not method.takes_top:
+    work = ", ".join(
+      methods.working_with(
+        frozenset({"logits"}), "texts", answers="positions", top=True
+      )
+    )
+    yield (
+      f"method {config.method!r} needs all logits, and teacher.top_k={top}"
+      f" keeps some: set teacher.top_k=0, or a method that takes them: {work}"
     )
 
 

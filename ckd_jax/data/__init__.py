@@ -13,6 +13,7 @@ import numpy as np
 
 from ckd_jax.data import (
   builtin,
+  builtin_text,
   corruption,
   folder,
   npz,
@@ -97,13 +98,6 @@ class Dataset(NamedTuple):
   vectors: Vectors | None = None
 
   @property
-  def columns(self) -> tuple[str, ...]:
-    """Names of the numbers of an answer: classes, or a vector's dimensions."""
-    if self.index is None:
-      return self.class_names
-    return numerals(self.index.anchors.shape[1])
-
-  @property
   def anchors(self) -> np.ndarray | None:
     """float32[classes, dim], the documents of a retrieval set."""
     return None if self.index is None else self.index.anchors
@@ -111,12 +105,25 @@ class Dataset(NamedTuple):
   @property
   def answer_width(self) -> int:
     """Length of a teacher's answer."""
-    return len(self.columns) or self.num_classes
+    return len(self.answer_names)
 
   @property
   def num_classes(self) -> int:
     """Length of the logits; of a language model, the vocabulary."""
     return len(self.class_names) or self.shown().options()["vocabulary"]
+
+  @property
+  def answer_names(self) -> tuple[str, ...]:
+    """What each number of an answer is about.
+
+    A class, a token of the vocabulary, or the dimension of a vector.
+    """
+    view = self.view
+    if self.index is not None:
+      return numerals(self.index.anchors.shape[1])
+    if not self.class_names and isinstance(view, TokenView):
+      return view.vocabulary.names()
+    return self.class_names
 
   def shown(self) -> View:
     """What a network is shown, before a config says more of images."""
@@ -135,10 +142,11 @@ def load(
   """Reads a data set.
 
   Args:
-    name: `digits` (scikit-learn's real 8x8 digits) or `fake` (noise around one
-      pattern per class, for debugging), which need no files; `npz`; `folder`;
-      otherwise a name of tensorflow-datasets, `name[/config][:version]`. Where
-      a set has no labelled test split, its validation split is the test set.
+    name: `digits` (scikit-learn's real 8x8 digits), `fake` (noise around one
+      pattern per class, for debugging), or for language models `names` and
+      `arithmetic`, which need no files; `npz`; `folder`; `text`; otherwise
+      a name of tensorflow-datasets, `name[/config][:version]`. Where a set has
+      no labelled test split, its validation split is the test set.
     path: FILE.npz (x_train, y_train, x_test, y_test and perhaps class_names);
       DIR with train/CLASS/*.png and test/CLASS/*.png (or .jpg, .jpeg); or the
       data_dir of tensorflow-datasets (default: TFDS_DATA_DIR, or its own).
@@ -160,7 +168,7 @@ def load(
   """
   if index is not None or name == _RETRIEVAL:
     return _load_retrieval(name, path, text, index)
-  if text is not None or name == _TEXT:
+  if text is not None or name in (_TEXT, *builtin_text.SOURCES):
     return _load_texts(name, path, text)
   if image_size is not None and image_size < 1:
     raise UserError(f"dataset.image_size is {image_size}: give pixels, say 32")
@@ -191,6 +199,7 @@ _FILES: dict[str, tuple[Callable[..., Parts], str]] = {
 _TEXT, _RETRIEVAL = "text", "retrieval"
 BUILTIN = (
   *builtin.SOURCES,
+  *builtin_text.SOURCES,
   *_FILES,
   _TEXT,
   _RETRIEVAL,
@@ -203,21 +212,31 @@ def _load_texts(
   """A set of texts, of files or of tensorflow-datasets."""
   if options is None:
     raise UserError(
-      "dataset text needs a section dataset.text: begin with configs/sst2.py"
+      f"dataset {name} needs a section dataset.text: begin with configs/"
+      f"{'sst2' if name == _TEXT else name}.py"
     )
   if name in (*builtin.SOURCES, *_FILES):
     raise UserError(
       f"dataset {name} holds images: leave dataset.text out, or name a set of"
       " texts"
     )
-  if name == _TEXT:
+  if name in builtin_text.SOURCES:
+    if path or not options.causal:
+      raise UserError(
+        f"dataset {name} reads no files and is for language models: leave"
+        " dataset.path out and set dataset.text.causal=True, or name the set"
+        " text"
+      )
+    found = texts.assemble(*builtin_text.SOURCES[name](), options)
+  elif name == _TEXT:
     if not path:
       raise UserError(
         "dataset text needs dataset.path: a folder with train.tsv and test.tsv"
       )
     found = texts.read(path, options)
   else:
-    found = prepared_text.read(name, path, options, [_TEXT])
+    ours = [_TEXT, *builtin_text.SOURCES]
+    found = prepared_text.read(name, path, options, ours)
   return _checked_names(Dataset(name, *found), path)
 
 

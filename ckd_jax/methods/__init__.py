@@ -16,7 +16,10 @@ import numpy as np
 
 from ckd_jax.methods._anchored import Index, anchored
 from ckd_jax.methods._seams import (
+  Adapter,
+  Ask,
   Batch,
+  Compose,
   Finish,
   Init,
   Loss,
@@ -25,12 +28,14 @@ from ckd_jax.methods._seams import (
   Model,
   ModelApply,
   ModelInit,
+  Network,
   OffsetTarget,
   Outputs,
   Prepare,
   Sample,
   Stage,
   Task,
+  TopK,
   as_they_are,
   no_offset,
   stateless,
@@ -38,7 +43,10 @@ from ckd_jax.methods._seams import (
 )
 
 __all__ = [
+  "Adapter",
+  "Ask",
   "Batch",
+  "Compose",
   "Finish",
   "Index",
   "Init",
@@ -48,12 +56,14 @@ __all__ = [
   "Model",
   "ModelApply",
   "ModelInit",
+  "Network",
   "OffsetTarget",
   "Outputs",
   "Prepare",
   "Sample",
   "Stage",
   "Task",
+  "TopK",
   "anchored",
   "as_they_are",
   "defaults",
@@ -98,19 +108,30 @@ def defaults(name: str) -> dict[str, Any]:
   return {key: value.default for key, value in signature.parameters.items()}
 
 
-def working_with(fields: frozenset[str], inputs: str = "images") -> list[str]:
+def working_with(
+  fields: frozenset[str],
+  inputs: str = "images",
+  *,
+  answers: str = "rows",
+  top: bool = False,
+) -> list[str]:
   """Lists the methods that, at their defaults, need no more than this.
 
   Args:
     fields: of `Outputs`, that a teacher gives.
     inputs: kind of what is trained on, "images" or "texts".
+    answers: what a network gives, "rows" or "positions".
+    top: whether it gives the most probable answers alone.
   """
   made = {name: make(name) for name in names()}
   return [
     name
     for name, method in made.items()
-    if method.needs <= fields and method.inputs in ("any", inputs)
-    if not method.live
+    if method.needs <= fields
+    and method.inputs in ("any", inputs)
+    and method.answers in ("any", answers)
+    and (not top or method.takes_top or not method.needs)
+    and not method.live
   ]
 
 

@@ -9,7 +9,7 @@ from etils import epath
 from ckd_jax import methods, table, teacher
 from ckd_jax.data import Dataset, ImageView, count, shown
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Outputs
+from ckd_jax.methods import Outputs, TopK
 from ckd_jax.models import cost
 from ckd_jax.run.plan import Plan
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse
@@ -155,12 +155,13 @@ def _bought(
   """Asks the teacher, and its pruned copy, about the rows."""
   needs, ids = plan.method.needs, dataset.train.ids[rows]
   order = Order(
-    Subject(dataset.name, "train", dataset.train, dataset.columns),
+    Subject(dataset.name, "train", dataset.train, dataset.answer_names),
     rows,
     needs,
     asking.view,
     asking.view_seed,
     asking.pad,
+    asking.top_k,
   )
   asked = all_asked[0]
   path = epath.Path(asking.table_path or workdir / "table")
@@ -214,6 +215,7 @@ def _from_table(
     held, path = read_table(asking, "train", dataset, workdir)
   else:
     held, path = given_table(asking, dataset), None
+  _check_top(held, plan)
   fields = table.given(held.answers)
   if lacking := ", ".join(sorted(needs - fields)):
     work = ", ".join(methods.working_with(fields, plan.recipe.view.kind))
@@ -252,6 +254,20 @@ def _with_data(dataset: Dataset) -> Table:
   return Table.from_arrays(
     vectors.train, ids=list(dataset.train.ids), teacher=vectors.name
   )
+
+
+def _check_top(held: Table, plan: Plan) -> None:
+  """Refuses the most probable tokens alone where all logits are needed."""
+  is_kept = isinstance(held.answers.values, TopK)
+  if is_kept and plan.method.needs and not plan.method.takes_top:
+    work = methods.working_with(
+      frozenset({"logits"}), "texts", answers="positions", top=True
+    )
+    raise UserError(
+      f"method {plan.about.method!r} needs all logits, the table holds some,"
+      f" top_k {held.answers.values.ids.shape[-1]}: these methods take them:"
+      f" {', '.join(work)}"
+    )
 
 
 def _open(asking: Asking, dataset: Dataset, needs, mesh, named) -> Teacher:
@@ -319,7 +335,9 @@ def _view(info: dict[str, Any]) -> dict[str, Any]:
 
 def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:
   """Accuracy on the test set, and how many answers that took."""
-  logits = test.logits
+  rows, logits = len(dataset.test.labels), test.logits
+  if isinstance(logits, TopK):  # nothing to judge
+    return {"test_outputs": test, "evaluation_calls": rows}
   if dataset.index is not None:
     index = dataset.index
     logits = np.asarray(index.scores(index.placed(logits), index.anchors))
@@ -327,5 +345,5 @@ def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:
   return {
     "test_outputs": test,
     "test_accuracy": next(iter(figures.values())),
-    "evaluation_calls": len(test.logits),
+    "evaluation_calls": rows,
   }

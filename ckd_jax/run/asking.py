@@ -31,6 +31,7 @@ def asking(config) -> Asking:
     concurrency=teacher.concurrency,
     requests_per_second=teacher.requests_per_second,
     request_size=teacher.request_size,
+    top_k=teacher.get("top_k", 0),
     timeout=teacher.get("timeout", 0.0),
     max_calls=teacher.get("max_calls"),
     max_attempts=teacher.get("max_attempts"),

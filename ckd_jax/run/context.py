@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from ckd_jax import methods
 from ckd_jax.data import Dataset, Judge, Split, shown, take
 from ckd_jax.errors import UserError
+from ckd_jax.methods import TopK
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.feed import Feed, make_feed, student_inputs
 from ckd_jax.run.phase import Phase
@@ -147,7 +148,7 @@ def assemble(
     return state if stages else scaled(state)
 
   target = None
-  if answers.live is None:
+  if answers.live is None and task.labels.ndim == 1:
     target = methods.mean_target(plan.method, task.labels, answers.teachers)
   splits = _splits(plan, dataset)
   feed = None
@@ -265,7 +266,10 @@ def check_finite(
   if not examples.teachers:
     return
   logits = examples.teachers[0].logits
-  finite = np.isfinite(np.asarray(logits[np.arange(len(logits))])).all(-1)
+  if isinstance(logits, TopK):  # what is not named has a probability, too
+    return
+  finite = np.isfinite(np.asarray(logits[np.arange(len(logits))]))
+  finite = finite.all(tuple(range(1, finite.ndim)))
   if finite.all():
     return
   rows = np.resize(np.flatnonzero(~finite), shape)

@@ -169,7 +169,7 @@ def finish(
     "seed": about.seed,
     "budget": about.budget,
     "budget_seed": about.budget_seed,
-    **_cost_of(answers, record.steps * context.images_per_step),
+    **_cost_of(answers, record.steps * context.images_per_step, ended),
     **_steps(record),
     **_figures(answers, context, record, params, model_state),
     "train_seconds": round(record.train_seconds, 3),
@@ -225,9 +225,14 @@ def _figures(
   }
 
 
-def _cost_of(answers: Collected, images: int) -> dict[str, int]:
+def _cost_of(
+  answers: Collected, images: int, ended: Standing
+) -> dict[str, int]:
   """Calls by their kind; `images` are those of all training steps."""
   live = images * len(answers.live.weights) if answers.live else 0
+  memory = ended.state.method
+  if isinstance(memory, dict) and "asked" in memory:  # while texts were written
+    live += int(memory["asked"])
   return {
     "teacher_calls": answers.calls,
     "paid_calls": answers.paid,

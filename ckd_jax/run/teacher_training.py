@@ -38,13 +38,13 @@ def teacher_training(config, num_examples: int) -> TeacherTraining:
   recipe.val_fraction = 0.0
   if "mean" in config.teacher:  # images
     recipe.student_view = "fresh"
+    recipe.optimizer.name = "sgd"
     recipe.dataset.mean = config.teacher.mean
     recipe.dataset.std = config.teacher.std
   for key in ("batch_size", "schedule", "steps"):
     recipe[key] = config.teacher[key]
   recipe.eval_every = config.teacher.steps
   recipe.optimizer.learning_rate = config.teacher.learning_rate
-  recipe.optimizer.name = "sgd"
   numbers = config.schedule_hyper.to_dict()
   used = optimizer.SCHEDULE_NUMBERS[config.teacher.schedule]
   recipe.schedule_hyper = ml_collections.ConfigDict(

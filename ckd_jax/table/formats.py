@@ -14,6 +14,7 @@ import numpy as np
 from ckd_jax import errors
 from ckd_jax.data import read_header, read_members
 from ckd_jax.errors import UserError
+from ckd_jax.methods import TopK
 from ckd_jax.table import parquet
 from ckd_jax.table.rows import rectangle
 
@@ -52,13 +53,14 @@ class Found(NamedTuple):
 
   Attributes:
     ids: str or int [rows]; None where the file has none.
-    values: float[rows, classes], the answers.
+    values: float[rows, classes], the answers; of a language model float[rows,
+      length, vocabulary], or a TopK.
     embedding: float32[rows, dim], the teacher's; None where the file has none.
     unused: names of further arrays that may belong to the same images.
   """
 
   ids: np.ndarray | None
-  values: np.ndarray
+  values: Any
   embedding: np.ndarray | None
   unused: list[str]
 
@@ -70,6 +72,7 @@ def read(
   class_names: Sequence[str],
   array: str | None = None,
   images: int | None = None,
+  width: int = 0,
 ) -> Found:
   """Finds ids, answers and embeddings in the bytes of a file.
 
@@ -84,6 +87,7 @@ def read(
     array: name of the answers, if it is another one.
     images: of the split: an array with more rows is not unpacked; None is no
       limit.
+    width: numbers that an answer about one image may have.
 
   Raises:
     UserError: the file is cut, empty, pickled, or not what its ending says;
@@ -101,6 +105,8 @@ def read(
       " arrays with numpy.savez"
     )
   try:
+    if images is not None:  # a wide answer counts as several images
+      images *= max(1, -(-width // _WIDEST))
     columns = _READERS[ending](data, class_names, images)
     return _find(columns, split_name, array)
   except UserError:
@@ -123,6 +129,9 @@ def _find(columns: _Columns, split_name: str, array: str | None) -> Found:
     "values": [array] if array else ["logits", f"{split_name}_logits", _VALUES],
     "ids": [f"{split_name}_ids", "ids", "id"],
     "embedding": [f"{split_name}_embedding", "embedding"],
+    "top_ids": [f"{split_name}_top_ids", "top_ids"],
+    "top_log_probs": [f"{split_name}_top_log_probs", "top_log_probs"],
+    "top_rest": [f"{split_name}_top_rest", "top_rest"],
   }
   keys = {
     name: next((key for key in names if key in columns), None)
@@ -135,9 +144,14 @@ def _find(columns: _Columns, split_name: str, array: str | None) -> Found:
     if key not in keys.values()
     and (key.startswith(f"{split_name}_") or not key.startswith(others))
   ]
+  if keys["values"] is None and keys["top_ids"] and keys["top_log_probs"]:
+    kept = ("top_ids", "top_log_probs", "top_rest")
+    values = _kept([keys[key] and columns[keys[key]] for key in kept])
+  else:
+    values = _values(columns, keys["values"], wanted["values"])
   return Found(
     ids=_ids(columns, keys["ids"]),
-    values=_values(columns, keys["values"], wanted["values"]),
+    values=values,
     embedding=_embedding(columns, keys["embedding"]),
     unused=sorted(unused),
   )
@@ -156,11 +170,26 @@ def _values(
     values = values.astype(np.float32)
   if values.dtype.kind not in "fiu":
     raise UserError(f"{found!r} holds {values.dtype}, not numbers")
-  if values.ndim != 2:
+  if values.ndim not in (2, 3):
     raise UserError(
       f"{found!r} has shape {values.shape}, not [images, classes]"
     )
   return values
+
+
+def _kept(arrays: list[Any]) -> TopK:
+  """The most probable tokens; without the rest it is what is left of 1."""
+  ids, log_probs, rest = (
+    None if array is None else np.asarray(array) for array in arrays
+  )
+  numbers = [array for array in (log_probs, rest) if array is not None]
+  if ids.dtype.kind not in "iu" or any(x.dtype.kind != "f" for x in numbers):
+    raise UserError("top_ids are integers, top_log_probs and top_rest floats")
+  log_probs = log_probs.astype(np.float32)
+  if rest is None:
+    named = np.exp(log_probs.astype(np.float64)).sum(-1)
+    rest = np.maximum(1 - named, 0)
+  return TopK(ids.astype(np.int32), log_probs, rest.astype(np.float32))
 
 
 def _embedding(columns: _Columns, found: str | None) -> np.ndarray | None:

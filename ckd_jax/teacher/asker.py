@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ckd_jax.errors import UserError
+from ckd_jax.methods import TopK
 from ckd_jax.table import Answers
 from ckd_jax.teacher.checked import checked
 from ckd_jax.teacher.journal import Journal
@@ -75,7 +76,8 @@ class Asker:
         self._is_over = True  # what is left behind may write no more
       self._progress.finish()
       raise
-    return Answers(np.stack([journal.answers[name] for name in ids]))
+    flat = np.stack([journal.answers[name] for name in ids])
+    return Answers(self._form.unpack(flat))
 
   def _ask_at_once(self, ids: list[str]) -> Answers:
     """Asks a local teacher about a whole part."""
@@ -143,7 +145,8 @@ class Asker:
   def _keep(self, request: list[str], asked: Any, given: Answers) -> list[str]:
     """Keeps the answers of a request; returns the ids that have none."""
     rows, whole = list(range(len(request))), given.values
-    if isinstance(whole, list | tuple) and len(whole) == len(request):
+    each = isinstance(whole, list | tuple) and not isinstance(whole, TopK)
+    if each and len(whole) == len(request):
       rows = [row for row, answer in enumerate(whole) if answer is not None]
       given = Answers([whole[row] for row in rows])
     if not rows:
@@ -162,8 +165,9 @@ class Asker:
     with self._guard:
       if self._is_over:
         raise Stopped
-      self._journal.answer(ids, answers.values)
+      flat = self._form.pack(answers.values)
+      self._journal.answer(ids, flat)
       repeated = self._journal.repeated(ids)
     self._progress.answered(answers.values, repeated)
-    self._twins.look(ids, [asked[row] for row in rows], answers.values)
+    self._twins.look(ids, [asked[row] for row in rows], flat)
     return failed

@@ -2,14 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 
+import jax
 import numpy as np
 
 from ckd_jax import methods, table
 from ckd_jax.errors import UserError
+from ckd_jax.methods import TopK
 from ckd_jax.system import redacted
 from ckd_jax.table import Answers
 from ckd_jax.teacher.order import Order
 from ckd_jax.teacher.teacher import Teacher
+
+_ROWS = "one row per {}, one column per class"
+_TEXTS = "texts, positions of each, tokens of the vocabulary"
 
 
 def checked(
@@ -29,33 +34,38 @@ def checked(
     teacher: gives the name and the kind of the answers.
 
   Returns:
-    Arrays [n, ...].
+    Arrays [n, ...], in the form that the table keeps.
 
   Raises:
     UserError: they are no numbers, of another shape, or not of their kind.
   """
-  num_classes, rows = len(order.subject.class_names), order.subject.split.kind
+  form, rows = order.form, order.subject.split.kind
   about = f"about {ids[0]}" + (f" to {ids[-1]}" if len(ids) > 1 else "")
   try:
-    values = np.asarray(answers.values)
-    if values.dtype.kind == "c":
-      raise TypeError("complex ones have no order")
-    values = values.astype(np.float32)
+    values = table.as_numbers(answers.values)
   except (TypeError, ValueError) as error:
     raise UserError(
       f"the teacher {teacher.name} did not answer with numbers {about}:"
       f" {redacted.told(error)}"
     ) from error
-  if values.shape != (len(ids), num_classes):
+  is_kept = isinstance(values, TopK)
+  wanted = form._replace(top_k=form.top_k if is_kept else 0).shapes(len(ids))
+  shape = jax.tree.map(np.shape, values) if is_kept else values.shape
+  if shape != wanted:
+    axes = _TEXTS if form.positions else _ROWS.format(rows[:-1])
     raise UserError(
-      f"the teacher {teacher.name} answered with shape {values.shape}, not"
-      f" ({len(ids)}, {num_classes}), {about}: one row per {rows[:-1]}, one"
-      " column per class"
+      f"the teacher {teacher.name} answered with shape {shape}, not"
+      f" {wanted}, {about}: {axes}"
     )
   require(teacher.name, table.given(answers), needs, rows)
   try:
-    table.validate(values, teacher.kind, num_classes)
+    if is_kept:
+      form.check_kept(values)
+    else:
+      table.validate(values, teacher.kind, form.classes)
   except UserError as error:
+    if is_kept:
+      raise UserError(f"the teacher {teacher.name}, {about}: {error}") from None
     wrong = next(
       (
         name
@@ -68,13 +78,13 @@ def checked(
       f"the teacher {teacher.name}, asked about {wrong}: {error}"
     ) from error
   stored = {field: getattr(answers, field) for field in needs - {"logits"}}
-  return Answers(values, **stored)
+  return Answers(form.kept(values, teacher.kind), **stored)
 
 
 def _is_wrong(row: np.ndarray, kind: str) -> bool:
-  """Whether float[classes] alone is refused."""
+  """Whether float[..., classes] alone is refused."""
   try:
-    table.validate(row[None], kind, len(row))
+    table.validate(row[None], kind, row.shape[-1])
   except UserError:
     return True
   return False

@@ -4,7 +4,9 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import jax
 import numpy as np
 
 from ckd_jax import table
@@ -58,40 +60,42 @@ class AskingProgress:
       if time.monotonic() - self._last >= _INTERVAL:
         self._tell()
 
-  def answered(self, values: np.ndarray, repeated: int) -> None:
+  def answered(self, values: Any, repeated: int) -> None:
     """Counts answers.
 
     Args:
-      values: float[rows, classes].
+      values: float[rows, ..., classes], or a TopK.
       repeated: calls about these rows that were made a second time.
     """
     with self._guard:
-      self._answered += len(values)
+      rows = len(jax.tree.leaves(values)[0])
+      self._answered += rows
       self._repeated += repeated
       if self._like_probs >= 0:
-        self._look_at(values)
+        self._look_at(values, rows)
       if self._alike >= 0:
-        self._compare(values)
+        self._compare(values, rows)
       if time.monotonic() - self._last >= _INTERVAL:
         self._tell()
 
-  def _look_at(self, values: np.ndarray) -> None:
+  def _look_at(self, values: Any, rows: int) -> None:
     """Warns once if the first rows all look like probabilities."""
     if not table.looks_like_probs(values):
       self._like_probs = -1
       return
-    self._like_probs += len(values)
+    self._like_probs += rows
     if self._like_probs >= min(_ENOUGH, self._total - self._kept):
       self._like_probs = -1
       table.warn_of_probs(self._teacher.name, "teacher.kind=probs")
 
-  def _compare(self, values: np.ndarray) -> None:
+  def _compare(self, values: Any, rows: int) -> None:
     """Warns once if the first rows say nothing about their images."""
-    self._first = values[0] if self._first is None else self._first
+    if self._first is None:
+      self._first = table.first_of(values)
     if not table.are_constant(values, self._first):
       self._alike = -1
       return
-    self._alike += len(values)
+    self._alike += rows
     if self._alike >= max(min(_ENOUGH, self._total - self._kept), 2):
       self._alike = -1
       table.warn_of_constants(self._teacher.name)

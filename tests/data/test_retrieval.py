@@ -33,7 +33,9 @@ def error(path, file) -> str:
 def test_documents_are_classes_and_titles_are_queries(tmp_path):
   found = load(*folder(tmp_path), temperature=0.1, cosine=False, sampled=5)
   assert found.class_names == tuple(TITLES) and found.num_classes == 6
-  assert found.columns == ("0", "1", "2", "3") and found.answer_width == DIM
+  assert (
+    found.answer_names == ("0", "1", "2", "3") and found.answer_width == DIM
+  )
   assert found.index[1:] == (0.1, False, 5)
   np.testing.assert_array_equal(found.anchors, vectors(TEXTS))
   assert found.train.labels.tolist() == [0, 1, 2, 3]
