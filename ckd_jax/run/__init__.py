@@ -13,7 +13,12 @@ from ckd_jax.run.programs import (
   make_own_step,
   make_programs,
 )
-from ckd_jax.run.rehearsal import answers_of, refusing, rehearse_early
+from ckd_jax.run.rehearsal import (
+  answers_of,
+  logits_of,
+  refusing,
+  rehearse_early,
+)
 from ckd_jax.run.replay import replay
 from ckd_jax.run.summary import figure
 from ckd_jax.run.together import prepare_all, train_faster, train_together
@@ -30,6 +35,7 @@ __all__ = [
   "figure",
   "header",
   "load_dataset",
+  "logits_of",
   "longest_launch",
   "make_own_step",
   "make_plan",
