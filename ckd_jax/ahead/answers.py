@@ -74,6 +74,5 @@ def _told(plan: Plan) -> Outputs:
     held = table.read(path)
     fields = table.given(held.answers)
     return table.to_outputs(held.answers, held.kind, fields)
-  task = plan.recipe.task
-  shape = (task.num_examples, task.num_classes)
+  shape = (plan.recipe.task.num_examples, plan.answer_width)
   return Outputs(jax.ShapeDtypeStruct(shape, _STORED))

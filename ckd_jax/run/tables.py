@@ -81,7 +81,8 @@ def read_table(
       f"{held.info['split']}, not of these {dataset.name} images"
     )
   if list(held.info["class_names"]) != list(dataset.columns):
-    raise UserError(f"{path} has other classes than {dataset.name}")
+    kind = "classes" if dataset.index is None else "dimensions"
+    raise UserError(f"{path} has other {kind} than {dataset.name}")
   return held, path
 
 
