@@ -53,6 +53,7 @@ def script(monkeypatch):
   [
     ("five_seeds", "table", ["loss"], [README, MORE]),
     ("low_budget", "table_of_results", ["schedule", "loss"], [MORE]),
+    ("retrieval", "table", ["loss"], [MORE]),
     ("methods_cifar10", "table_of_results", ["method"], [README, MORE]),
   ],
 )

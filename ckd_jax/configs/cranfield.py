@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.dataset.retrieval = ConfigDict()
   config.dataset.retrieval.embeddings = placeholder(str)
   # By which products of vectors are divided, to be logits.
-  config.dataset.retrieval.temperature = 0.05
+  config.dataset.retrieval.temperature = 0.1
   # Whether vectors are brought to length 1 before.
   config.dataset.retrieval.cosine = True
   # Documents that a step compares, drawn anew, with those of its titles; 0: all

@@ -37,7 +37,7 @@ class RetrievalOptions(NamedTuple):
   """
 
   embeddings: str
-  temperature: float = 0.05
+  temperature: float = 0.1
   cosine: bool = True
   sampled: int = 0
 

@@ -43,9 +43,9 @@ def given_table(asking: Asking, dataset: Dataset) -> Table:
   subject = Subject(dataset.name, "train", dataset.train, dataset.answer_names)
   found, wanted = table.Form.of(held.info), subject.form()
   if found.classes != wanted.classes:
-    kind = "classes" if dataset.index is None else "dimensions"
     raise UserError(
-      f"answers have {found.classes} {kind} and the data {wanted.classes}"
+      f"answers have {found.classes} {_columns(dataset)} and the data"
+      f" {wanted.classes}"
     )
   _check_positions(found, wanted, "answers")
   if held.kind == "logits" and table.looks_like_probs(held.answers.values):
@@ -87,8 +87,7 @@ def read_table(
     )
   subject = Subject(dataset.name, split_name, split, dataset.answer_names)
   if list(held.info["class_names"]) != list(subject.class_names):
-    what = "classes" if dataset.class_names else "tokens (dataset.text)"
-    raise UserError(f"{path} has other {what} than {dataset.name}")
+    raise UserError(f"{path} has other {_columns(dataset)} than {dataset.name}")
   _check_positions(table.Form.of(held.info), subject.form(), str(path))
   return held, path
 
@@ -103,6 +102,13 @@ def _check_positions(found: table.Form, wanted: table.Form, what: str) -> None:
     )
     ours, theirs = counts
     raise UserError(f"{what}: answers {ours}, and the data want them {theirs}")
+
+
+def _columns(dataset: Dataset) -> str:
+  """What the numbers of an answer are about."""
+  if dataset.index is not None:
+    return "dimensions"
+  return "classes" if dataset.class_names else "tokens (dataset.text)"
 
 
 def _imported(asking: Asking, file, subject: Subject, workdir) -> epath.Path:
