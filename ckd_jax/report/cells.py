@@ -43,8 +43,9 @@ class Pair(NamedTuple):
 
   @classmethod
   def of(cls, summary: dict[str, Any]) -> "Pair":
-    names = (str(summary[k]) for k in ("dataset", "teacher", "student"))
-    return cls(*names, metric_of(summary))
+    keys = ("dataset", "teacher", "student")
+    dataset, teacher, student = (str(summary[key]) for key in keys)
+    return cls(dataset, teacher, student, metric_of(summary))
 
   @property
   def figure(self) -> str:
