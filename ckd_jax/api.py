@@ -163,7 +163,9 @@ def _dataset(found: Dataset | _Texts | None, config: Any) -> Dataset | None:
   return dataset
 
 
-def _config(config: Any, found: Any, method: str | None) -> Any:
+def _config(
+  config: Any, found: Dataset | _Texts | None, method: str | None
+) -> Any:
   """The caller's config, or the defaults for arrays."""
   options = {} if method is None else {"method": method}
   if isinstance(config, str):
@@ -181,11 +183,13 @@ def _config(config: Any, found: Any, method: str | None) -> Any:
   texts = isinstance(found, _Texts) or found.shown().kind == "texts"
   own: Any = configuration.get_config("sst2" if texts else "digits", **options)
   with own.unlocked():
-    own.dataset.name = "arrays" if isinstance(found, _Texts) else found.name
-    if isinstance(found, Dataset) and not texts:
-      _normalise(own, found)
-    rows = found.train[1] if isinstance(found, _Texts) else found.train.labels
-    own.budget = len(rows)
+    if isinstance(found, _Texts):
+      own.dataset.name, labels = "arrays", found.train[1]
+    else:
+      own.dataset.name, labels = found.name, found.train.labels
+      if not texts:
+        _normalise(own, found)
+    own.budget = len(labels)
     own.teacher.source = "none"
     own.teacher.pruned = 0.0
   return own

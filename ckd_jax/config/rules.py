@@ -169,7 +169,7 @@ TEXT_RULES: dict[str, Any] = {
 }
 
 _OF_RETRIEVAL: dict[str, Any] = {
-  "dataset.retrieval.embeddings": _TEXT,
+  "dataset.retrieval.embeddings": _PATH,
   "dataset.retrieval.temperature": _RATE,
   "dataset.retrieval.cosine": _SWITCH,
   "dataset.retrieval.sampled": _whole(0),
