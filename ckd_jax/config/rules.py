@@ -1,12 +1,29 @@
 """The rule of every key of a config, and which values exclude each other."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 from ckd_jax import augment, methods, models
 from ckd_jax.config import retrieval
 from ckd_jax.config.positions import of_positions
+from ckd_jax.config.rule import (
+  AMOUNT,
+  COUNT,
+  FACTOR,
+  LIMIT,
+  MEAN,
+  PATH,
+  RATE,
+  SEED,
+  SHARE,
+  STD,
+  SWITCH,
+  TEXT,
+  Rule,
+  numbers,
+  whole,
+)
 from ckd_jax.errors import UserError, nearest
 from ckd_jax.offset import FIT
 from ckd_jax.step import optimizer
@@ -15,122 +32,72 @@ from ckd_jax.system import redacted
 SOURCES = ("callable", "checkpoint", "none", "table", "torch", "train")
 
 
-class Rule(NamedTuple):
-  """A test of one value, and a description of valid ones."""
-
-  fits: Callable[[object], bool]
-  words: str
-
-
-def _is_number(value) -> bool:
-  # Python counts a bool as an int.
-  return type(value) in (int, float) and math.isfinite(value)
-
-
-def _whole(low: int, high: float = math.inf) -> Rule:
-  to = "or more" if high == math.inf else f"to {high}"
-  return Rule(
-    lambda value: type(value) is int and low <= value <= high,
-    f"a whole number, {low} {to}",
-  )
-
-
-def _number(test: Callable[[float], bool], words: str) -> Rule:
-  return Rule(lambda value: _is_number(value) and test(value), words)
-
-
-def _numbers(test: Callable[[float], bool], words: str) -> Rule:
-  return Rule(
-    lambda value: (
-      isinstance(value, tuple | list)
-      and all(_is_number(x) and test(x) for x in value)
-    ),
-    words,
-  )
-
-
-_TEXT = Rule(lambda value: isinstance(value, str), "a text")
-_PATH = Rule(lambda value: value is None or isinstance(value, str), "a path")
-_SWITCH = Rule(lambda value: isinstance(value, bool), "true or false")
-_COUNT = _whole(1)
-_LIMIT = Rule(
-  lambda value: value is None or _COUNT.fits(value),
-  "a whole number, 1 or more, or nothing",
-)
-_SEED = _whole(0, 2**32 - 1)  # JAX drops the higher bits
-_RATE = _number(lambda x: x > 0, "a number above 0")
-_AMOUNT = _number(lambda x: x >= 0, "a number, 0 or above")
-_SHARE = _number(lambda x: 0 <= x < 1, "a number in [0, 1)")
-_FACTOR = _number(lambda x: 0 < x <= 1, "a number in (0, 1]")
-_MEAN = _numbers(lambda x: True, "a tuple of numbers, one per channel")
-_STD = _numbers(lambda x: x > 0, "a tuple of numbers above 0, one per channel")
-
 # Of the inputs; and of images, or of texts, alone. A config with a section
 # `dataset.text` is about texts.
 RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
-  "seed": _SEED,
-  "label": _TEXT,
-  "budget": _COUNT,
-  "budget_seed": _SEED,
-  "val_fraction": _SHARE,
-  "dataset.name": _TEXT,
-  "dataset.path": _PATH,
+  "seed": SEED,
+  "label": TEXT,
+  "budget": COUNT,
+  "budget_seed": SEED,
+  "val_fraction": SHARE,
+  "dataset.name": TEXT,
+  "dataset.path": PATH,
   "dataset.placement": ("auto", "device", "stream"),
   "dataset.image_size": Rule(
-    lambda value: value is None or _COUNT.fits(value), "a size in pixels"
+    lambda value: value is None or COUNT.fits(value), "a size in pixels"
   ),
-  "dataset.mean": _MEAN,
-  "dataset.std": _STD,
+  "dataset.mean": MEAN,
+  "dataset.std": STD,
   "augment": augment.CHOICES,
-  "augment_padding": _whole(0),
+  "augment_padding": whole(0),
   "student_view": ("fresh", "table"),
   "student": models.names,
   "method": methods.names,
   "teacher.source": SOURCES,
-  "teacher.name": _TEXT,
-  "teacher.path": _PATH,
+  "teacher.name": TEXT,
+  "teacher.path": PATH,
   "teacher.view": ("augmented", "clean"),
-  "teacher.live": _SWITCH,
-  "teacher.pruned": _SHARE,
-  "teacher.mean": _MEAN,
-  "teacher.std": _STD,
-  "teacher.steps": _COUNT,
-  "teacher.batch_size": _COUNT,
-  "teacher.learning_rate": _RATE,
+  "teacher.live": SWITCH,
+  "teacher.pruned": SHARE,
+  "teacher.mean": MEAN,
+  "teacher.std": STD,
+  "teacher.steps": COUNT,
+  "teacher.batch_size": COUNT,
+  "teacher.learning_rate": RATE,
   "teacher.schedule": ("constant", "cosine", "step"),
   "teacher.kind": ("log_probs", "logits", "probs"),
-  "teacher.part_size": _COUNT,
-  "teacher.request_size": _COUNT,
-  "teacher.concurrency": _COUNT,
-  "teacher.requests_per_second": _AMOUNT,
-  "teacher.retries": _whole(0),
-  "teacher.timeout": _AMOUNT,
-  "teacher.max_calls": _LIMIT,
-  "teacher.max_attempts": _LIMIT,
-  "teacher.back_off": _AMOUNT,
-  "table.path": _PATH,
-  "table.test_path": _PATH,
-  "batch_size": _COUNT,
-  "steps": _COUNT,
-  "eval_every": _COUNT,
-  "checkpoint_every": _COUNT,
-  "log_every": _COUNT,
-  "steps_per_launch": _whole(0),
-  "optimizer.clip_norm": _AMOUNT,
+  "teacher.part_size": COUNT,
+  "teacher.request_size": COUNT,
+  "teacher.concurrency": COUNT,
+  "teacher.requests_per_second": AMOUNT,
+  "teacher.retries": whole(0),
+  "teacher.timeout": AMOUNT,
+  "teacher.max_calls": LIMIT,
+  "teacher.max_attempts": LIMIT,
+  "teacher.back_off": AMOUNT,
+  "table.path": PATH,
+  "table.test_path": PATH,
+  "batch_size": COUNT,
+  "steps": COUNT,
+  "eval_every": COUNT,
+  "checkpoint_every": COUNT,
+  "log_every": COUNT,
+  "steps_per_launch": whole(0),
+  "optimizer.clip_norm": AMOUNT,
   "optimizer.name": optimizer.NAMES,
-  "optimizer.learning_rate": _RATE,
-  "optimizer.momentum": _SHARE,
-  "optimizer.weight_decay": _AMOUNT,
+  "optimizer.learning_rate": RATE,
+  "optimizer.momentum": SHARE,
+  "optimizer.weight_decay": AMOUNT,
   "schedule": optimizer.SCHEDULES,
-  "schedule_hyper.patience": _COUNT,
-  "schedule_hyper.levels": _COUNT,
-  "schedule_hyper.max_epochs": _COUNT,
-  "schedule_hyper.factor": _FACTOR,
-  "schedule_hyper.milestones": _numbers(
+  "schedule_hyper.patience": COUNT,
+  "schedule_hyper.levels": COUNT,
+  "schedule_hyper.max_epochs": COUNT,
+  "schedule_hyper.factor": FACTOR,
+  "schedule_hyper.milestones": numbers(
     lambda x: x > 0, "a tuple of epochs above 0"
   ),
-  "schedule_hyper.epochs": _COUNT,
-  "schedule_hyper.warmup_fraction": _SHARE,
+  "schedule_hyper.epochs": COUNT,
+  "schedule_hyper.warmup_fraction": SHARE,
   "dtype": ("bfloat16", "float32"),
   "batch_norm": ("device", "global"),
   "bad_numbers": ("raise", "rollback", "skip"),
@@ -150,10 +117,10 @@ _OF_IMAGES = {
 
 TEXT_RULES: dict[str, Any] = {
   **{key: rule for key, rule in RULES.items() if key not in _OF_IMAGES},
-  "dataset.text.tokens": _TEXT,
-  "dataset.text.vocabulary_size": _COUNT,
-  "dataset.text.length": _COUNT,
-  "dataset.text.causal": _SWITCH,
+  "dataset.text.tokens": TEXT,
+  "dataset.text.vocabulary_size": COUNT,
+  "dataset.text.length": COUNT,
+  "dataset.text.causal": SWITCH,
   "dataset.text.rows": ("lines", "windows"),
   "dataset.text.judge": ("accuracy", "matthews"),
   "dataset.text.columns": Rule(
@@ -164,15 +131,15 @@ TEXT_RULES: dict[str, Any] = {
     ),
     "a tuple of one or two names",
   ),
-  "dataset.text.label": _TEXT,
-  "teacher.top_k": _whole(0),
+  "dataset.text.label": TEXT,
+  "teacher.top_k": whole(0),
 }
 
 _OF_RETRIEVAL: dict[str, Any] = {
-  "dataset.retrieval.embeddings": _PATH,
-  "dataset.retrieval.temperature": _RATE,
-  "dataset.retrieval.cosine": _SWITCH,
-  "dataset.retrieval.sampled": _whole(0),
+  "dataset.retrieval.embeddings": PATH,
+  "dataset.retrieval.temperature": RATE,
+  "dataset.retrieval.cosine": SWITCH,
+  "dataset.retrieval.sampled": whole(0),
 }
 
 # Keys that a config may leave out, and their defaults.

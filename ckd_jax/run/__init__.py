@@ -6,6 +6,7 @@ devices, `loop` trains, `summary` reports.
 
 from ckd_jax.run.given import Given
 from ckd_jax.run.logger import Diverged, header
+from ckd_jax.run.outcome import figure
 from ckd_jax.run.plan import Plan, make_plan
 from ckd_jax.run.programs import (
   Programs,
@@ -20,7 +21,6 @@ from ckd_jax.run.rehearsal import (
   rehearse_early,
 )
 from ckd_jax.run.replay import replay
-from ckd_jax.run.summary import figure
 from ckd_jax.run.together import prepare_all, train_faster, train_together
 from ckd_jax.run.train import load_dataset, run
 from ckd_jax.run.workdir import check_workdir, remove_empty

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ckd_jax import config as configuration
 from ckd_jax.data import Dataset, RetrievalOptions, TextOptions, load
 from ckd_jax.errors import UserError
-from ckd_jax.run import logger, saved, selection, summary
+from ckd_jax.run import logger, outcome, saved, selection, summary
 from ckd_jax.run.answers import Collected, collect
 from ckd_jax.run.bad_numbers import rollbacks_after
 from ckd_jax.run.context import RunContext, assemble
@@ -77,7 +77,7 @@ def run(
     finished = check_workdir(workdir, config, flag_name)
     if finished is not None:
       console.say(f"{workdir} is finished")
-      console.say(logger.header(summary.result(finished)))
+      console.say(logger.header(outcome.result(finished)))
       return finished
     try:
       ready = prepare(config, workdir, given=given)
@@ -255,7 +255,7 @@ def conclude(run: Run, ended: Standing, stop: Stop) -> dict[str, Any]:
     path = run.workdir / "curves.png"
     logger.curves(path, run.workdir / "metrics.jsonl")
     files.write(run.workdir / "summary.json", logger.json_bytes(results))
-  console.say(logger.header(summary.result(results)))
+  console.say(logger.header(outcome.result(results)))
   console.say(f"everything is in {run.workdir}")
   hosts.barrier()  # wait for all: JAX treats an early exit as a failure
   return results

@@ -9,7 +9,7 @@ from etils import epath
 
 from ckd_jax import config as configuration
 from ckd_jax.errors import DAMAGED, UserError
-from ckd_jax.run import summary
+from ckd_jax.run import outcome
 from ckd_jax.system import files, hosts, sealed
 
 
@@ -37,7 +37,7 @@ def check_workdir(
         "from a copy, or delete it and the same command makes it again"
       )
     if finished is not None:
-      summary.result(finished)  # raises if a key is missing
+      outcome.result(finished)  # raises if a key is missing
   except OSError as error:
     raise UserError(
       f"cannot use {workdir}: {error.strerror}: choose another {flag_name}"

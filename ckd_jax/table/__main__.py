@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ckd_jax import errors
 from ckd_jax.config import Parser, from_flags
@@ -132,7 +133,7 @@ def _dataset(name: str, flags):
 
   if flags.config:
     config, _ = from_flags([f"--config={flags.config}"])
-    section = config.dataset
+    section: Any = config.dataset
     text = section.get("text")
     return data.load(
       section.name,
