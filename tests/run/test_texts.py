@@ -79,9 +79,9 @@ def test_a_student_reads_texts(asked):
   [
     *(
       (name, "needs images, and the inputs of text are texts")
-      for name in PIXELS
+      for name in sorted(PIXELS)
     ),
-    *((name, "gives no (maps|preactivations)") for name in MAPS),
+    *((name, "gives no (maps|preactivations)") for name in sorted(MAPS)),
   ],
 )
 def test_methods_of_pixels_and_maps_are_refused(
