@@ -179,10 +179,9 @@ def _values(
 
 def _kept(arrays: list[Any]) -> TopK:
   """The most probable tokens; without the rest it is what is left of 1."""
-  ids, log_probs, rest = (
-    None if array is None else np.asarray(array) for array in arrays
-  )
-  numbers = [array for array in (log_probs, rest) if array is not None]
+  ids, log_probs = map(np.asarray, arrays[:2])
+  rest = None if arrays[2] is None else np.asarray(arrays[2])
+  numbers = [log_probs, *([] if rest is None else [rest])]
   if ids.dtype.kind not in "iu" or any(x.dtype.kind != "f" for x in numbers):
     raise UserError("top_ids are integers, top_log_probs and top_rest floats")
   log_probs = log_probs.astype(np.float32)
