@@ -14,9 +14,9 @@ class TopK(NamedTuple):
     rest: float32[...], the probability of all others together.
   """
 
-  ids: jax.Array
-  log_probs: jax.Array
-  rest: jax.Array
+  ids: Any
+  log_probs: Any
+  rest: Any
 
 
 class Outputs(NamedTuple):

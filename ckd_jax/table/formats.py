@@ -146,7 +146,8 @@ def _find(columns: _Columns, split_name: str, array: str | None) -> Found:
   ]
   if keys["values"] is None and keys["top_ids"] and keys["top_log_probs"]:
     kept = ("top_ids", "top_log_probs", "top_rest")
-    values = _kept([keys[key] and columns[keys[key]] for key in kept])
+    found: list[Any] = [keys[key] for key in kept]
+    values = _kept([key and columns[key] for key in found])
   else:
     values = _values(columns, keys["values"], wanted["values"])
   return Found(
