@@ -132,8 +132,8 @@ def _dataset(name: str, flags):
   from ckd_jax import data
 
   if flags.config:
-    config, _ = from_flags([f"--config={flags.config}"])
-    section: Any = config.dataset
+    config: Any = from_flags([f"--config={flags.config}"])[0]
+    section = config.dataset
     text = section.get("text")
     return data.load(
       section.name,

@@ -154,7 +154,7 @@ class Table(NamedTuple):
     if bad.any():
       raise UserError(
         f"{bad.sum()} of {len(ids)} answers hold NaN or +inf, that of"
-        f" {ids[bad.argmax()]} among them: see `table check`"
+        f" {ids[int(bad.argmax())]} among them: see `table check`"
       )
     return found
 
