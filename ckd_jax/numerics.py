@@ -110,6 +110,29 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   return -picked[..., 0]
 
 
+def counted(values: jax.Array, labels: jax.Array) -> jax.Array:
+  """Computes the mean over the positions whose label is not negative.
+
+  What stands at the other positions, NaN included, has no effect.
+
+  Args:
+    values: [...], one value per position.
+    labels: int[...], negative where a position is not counted.
+
+  Returns:
+    float32 scalar; 0 where nothing is counted.
+  """
+  (values,), labels = float32(values), jnp.asarray(labels)
+  if values.shape != labels.shape:
+    raise ValueError(
+      f"values {values.shape} and labels {labels.shape} must have the same"
+      " shape"
+    )
+  is_counted = labels >= 0
+  total = jnp.sum(jnp.where(is_counted, values, 0.0))
+  return total / jnp.maximum(jnp.sum(is_counted), 1)
+
+
 def normalise(x: jax.Array) -> jax.Array:
   """Scales rows to length 1; a zero row and its gradient stay zero.
 
@@ -249,8 +272,4 @@ def mean_counted(values: jax.Array, labels: jax.Array) -> jax.Array:
   Returns:
     A scalar, 0 where nothing is counted.
   """
-  if labels.ndim < 3:
-    return jnp.mean(values)
-  counts = labels >= 0
-  total = jnp.sum(jnp.where(counts, values, 0))
-  return total / jnp.maximum(jnp.sum(counts), 1)
+  return jnp.mean(values) if labels.ndim < 3 else counted(values, labels)

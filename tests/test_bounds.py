@@ -12,7 +12,8 @@ from tests.helpers.arrays import draw
 
 BOUND = 1e8
 LABELS = np.array([0, 1, 2, 3, 4, 0])
-SINGLES = ("kd", "logit_mse", "dist", "r2kd_value", "r2kd_rank")
+SINGLES = ("kd", "logit_mse", "dist", "r2kd_value", "r2kd_rank", "bss")
+TEXTS = ("generalized_jsd", "reverse_kl", "skew_kl", "skew_reverse_kl")
 ROWS = ("icd", "pkt", "correlation_congruence", "infoflow", "ckd_all", "rkd")
 MAPS = ("activation_boundary", "attention_transfer", "factor_transfer", "nst")
 
@@ -31,8 +32,23 @@ def of_rrd(student, teacher):
   return losses.rrd(student, teacher, queue)
 
 
+def heads():
+  head = [losses.AFDHead(draw(n, 3), *draw(3, 3)) for n in (4, 4, 3)]
+  return losses.AFDHeads(head[:1], head[1:2], head[2], *draw(2, 1, 3))
+
+
+def of_gate(student, teacher):
+  return losses.one_gate(student, teacher[:5, :2], *draw(3, 2))
+
+
+def of_ensemble(student, teacher):
+  return losses.one_ensemble(student[None], jnp.ones((6, 1))) + 0 * teacher
+
+
 CASES = {
-  **{name: ((6, 5), getattr(losses, name)) for name in (*SINGLES, *ROWS)},
+  **{
+    name: ((6, 5), getattr(losses, name)) for name in (*SINGLES, *TEXTS, *ROWS)
+  },
   **{name: ((6, 3, 3, 4), getattr(losses, name)) for name in MAPS},
   "hint": ((6, 3, 3, 4), losses.hint),
   "similarity_preserving": ((6, 3, 3, 4), losses.similarity_preserving),
@@ -51,6 +67,30 @@ CASES = {
   "fsp": ((6, 4, 4, 3), lambda s, t: losses.fsp(s, s[..., :2], t, t[..., :2])),
   "vid": ((6, 3, 3, 4), lambda s, t: losses.vid(s, t, jnp.float32(0.0))),
   "infoflow wide": ((8, 40_000), losses.infoflow),  # by another way
+  **{
+    f"embedding_match {distance}": (
+      (6, 5),
+      functools.partial(losses.embedding_match, distance=distance),
+    )
+    for distance in ("l2", "mse", "cosine")
+  },
+  **{
+    f"generalized_jsd {beta}": (
+      (6, 5),
+      functools.partial(losses.generalized_jsd, beta=beta),
+    )
+    for beta in (0.0, 1.0)
+  },
+  "mutual": ((6, 5), lambda s, t: losses.mutual(jnp.stack([s, t]))),
+  "one": ((6, 5), lambda s, t: losses.one(s[None], t)),
+  "one_gate": ((6, 5), of_gate),
+  "one_ensemble": ((6, 5), of_ensemble),
+  "afd": ((6, 3, 3, 4), lambda s, t: losses.afd([s], [t], heads())),
+  "afd_attention": (
+    (6, 3, 3, 4),
+    lambda s, t: losses.afd_attention([s], [t], heads()),
+  ),
+  "counted": ((6, 5), lambda s, t: losses.counted(s, t.astype(int))),
   "crd": ((6, 5), of_crd),
   "rrd": ((6, 5), of_rrd),
   "fitted_offset": ((6, 5), lambda s, t: losses.fitted_offset(s, t, LABELS)),
@@ -58,7 +98,9 @@ CASES = {
 
 
 def test_every_loss_is_here():
-  helpers = {"CRDMemory", "crd_memory", "enqueue"}
+  helpers = {"CRDMemory", "crd_memory", "enqueue", "ramp_up"}
+  helpers |= {"AFDHead", "AFDHeads", "afd_heads"}
+  helpers |= {f"bss_{x}" for x in ("attack", "base", "targets", "weights")}
   assert set(losses.__all__) - helpers == {name.split()[0] for name in CASES}
 
 

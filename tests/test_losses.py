@@ -67,7 +67,9 @@ REPLAY = {"KD": of_kd, "CKD": of_ckd}
 @pytest.mark.parametrize(
   "path",
   # The others are replayed beside their methods: tests/methods.
-  sorted(path for path in LOSSES.glob("*.json") if "kd_" in path.stem),
+  sorted(
+    path for name in ("kd_*", "ckd_*") for path in LOSSES.glob(f"{name}.json")
+  ),
   ids=lambda p: p.stem,
 )
 def test_values_and_gradients_are_those_of_the_public_code(path):

@@ -9,7 +9,14 @@ A table of answers without ids is matched to images by this order.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ckd_jax.data import builtin, folder, npz, prepared, prepared_text
+from ckd_jax.data import (
+  builtin,
+  corruption,
+  folder,
+  npz,
+  prepared,
+  prepared_text,
+)
 from ckd_jax.data import text as texts
 from ckd_jax.data.arrays import read_arrays
 from ckd_jax.data.budget import Selection, select
@@ -17,7 +24,7 @@ from ckd_jax.data.image_view import ImageView
 from ckd_jax.data.inputs import count, shapes, size, subset, take
 from ckd_jax.data.judges import Judge, accuracy
 from ckd_jax.data.lazy import Lazy, memory
-from ckd_jax.data.members import Member, read_members
+from ckd_jax.data.members import Member, read_header, read_members
 from ckd_jax.data.split import Parts, Split, make_split
 from ckd_jax.data.text import TextOptions, read_texts
 from ckd_jax.data.token_view import TokenView
@@ -37,11 +44,13 @@ __all__ = [
   "TokenView",
   "View",
   "accuracy",
+  "corruption",
   "count",
   "load",
   "make_split",
   "memory",
   "read_arrays",
+  "read_header",
   "read_members",
   "read_texts",
   "select",

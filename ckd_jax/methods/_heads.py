@@ -124,14 +124,17 @@ def batch_norm(channels: int) -> dict[str, jax.Array]:
 
 
 def apply_batch_norm(params, x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-  """Normalises [n, h, w, channels] by the statistics of the batch.
+  """Normalises [..., channels] by the statistics of the batch.
 
   There are no running statistics: a head is never used outside training.
   """
   mean, variance = moments(x, one_pass=False)  # x is float32
   scale = params["scale"] * lax.rsqrt(variance + epsilon)
-  centred = x - mean[None, None, None]
-  return centred * scale[None, None, None] + params["offset"][None, None, None]
+  mean, scale, offset = (
+    vector.reshape((1,) * (x.ndim - 1) + (-1,))
+    for vector in (mean, scale, params["offset"])
+  )
+  return (x - mean) * scale + offset
 
 
 def regressor(

@@ -52,15 +52,18 @@ def same_size(
   check_rows(student, teacher)
   sizes = zip(student.shape[1:3], teacher.shape[1:3], strict=True)
   size = tuple(map(min, sizes))
-  return _pool(student, size), _pool(teacher, size)
+  return pool(student, size), pool(teacher, size)
 
 
-def _pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+def pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
   """Pools by adaptive averages, in PyTorch's bins.
 
   Args:
     x: [n, h, w, c].
-    size: (height, width) of the result.
+    size: (height, width) of the result; where it is larger, pixels repeat.
+
+  Returns:
+    float32[n, height, width, c].
   """
   (x,) = float32(x)
   if x.shape[1:3] == size:
@@ -77,16 +80,19 @@ def _bins(size: int, pooled: int) -> np.ndarray:
   return weights / weights.sum(axis=1, keepdims=True)
 
 
-def attention(x: jax.Array, power: int) -> jax.Array:
+def attention(
+  x: jax.Array, power: int, size: tuple[int, ...] | None = None
+) -> jax.Array:
   """Computes where a map is active: the mean over channels of x^power.
 
   Args:
     x: [n, h, w, c].
     power: exponent, 1 or more; an odd one keeps the sign of negative values.
+    size: (height, width) to which the mean is pooled; None keeps the map's.
 
   Returns:
-    float32[n, h * w], rows of length 1; a map of zeros stays zero, and so does
-    its gradient.
+    float32[n, height * width], rows of length 1; a map of zeros stays zero, and
+    so does its gradient.
   """
   (x,) = float32(x)
   # Normalising removes these scales again; without them large values overflow.
@@ -94,6 +100,8 @@ def attention(x: jax.Array, power: int) -> jax.Array:
   if power > 2:
     x = x / _largest(x, (1, 2, 3))
   energy = jnp.mean(x.reshape(len(x), -1, x.shape[-1]) ** power, axis=-1)
+  if size is not None:
+    energy = pool(energy.reshape(*x.shape[:3], 1), size).reshape(len(x), -1)
   return normalise(energy / _largest(energy, 1))
 
 

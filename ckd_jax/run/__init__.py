@@ -10,11 +10,12 @@ from ckd_jax.run.plan import Plan, make_plan
 from ckd_jax.run.programs import (
   Programs,
   longest_launch,
+  make_own_step,
   make_programs,
-  placed_recipe,
 )
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse_early
 from ckd_jax.run.summary import figure
+from ckd_jax.run.replay import replay
 from ckd_jax.run.together import prepare_all, train_faster, train_together
 from ckd_jax.run.train import load_dataset, run
 from ckd_jax.run.workdir import check_workdir, remove_empty
@@ -30,13 +31,14 @@ __all__ = [
   "header",
   "load_dataset",
   "longest_launch",
+  "make_own_step",
   "make_plan",
   "make_programs",
-  "placed_recipe",
   "prepare_all",
   "refusing",
   "rehearse_early",
   "remove_empty",
+  "replay",
   "run",
   "train_faster",
   "train_together",

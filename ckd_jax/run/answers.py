@@ -31,7 +31,8 @@ class Collected(NamedTuple):
     calls: answers that this run learns from.
     paid: of these, answers that this run bought, now or before a kill.
     repeated: calls that it made a second time, not counted in `paid`.
-    failed: requests that failed in this process, retries included.
+    failed: attempts that brought no answer, images each; a service may bill
+      them.
     may_buy: calls that may still be made for this table; None where no teacher
       is asked.
     pruned_calls: answers of the pruned copy, which are free.
@@ -174,6 +175,7 @@ def _bought(
       place,
       budget=len(rows),
       max_calls=asking.max_calls if one is asked else None,
+      max_attempts=asking.max_attempts if one is asked else None,
       part_size=asking.part_size,
       # The answers of a pruned copy are free.
       ledger=ledger if one is asked else None,
@@ -275,6 +277,7 @@ def _black_box(asking: Asking) -> Teacher:
     "back_off": asking.back_off,
     "concurrency": asking.concurrency,
     "requests_per_second": asking.requests_per_second,
+    "timeout": asking.timeout,
     "request_size": asking.request_size,
     "kind": asking.kind,
   }

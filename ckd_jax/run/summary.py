@@ -12,9 +12,9 @@ from ckd_jax.data import Dataset, accuracy, shown
 from ckd_jax.models import cost
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import RunContext
-from ckd_jax.run.loop import Standing
 from ckd_jax.run.plan import About, Plan
 from ckd_jax.run.record import Record
+from ckd_jax.run.standing import Standing
 from ckd_jax.step import measures
 from ckd_jax.system import hosts
 
@@ -92,7 +92,7 @@ def _calls(answers: Collected) -> str:
     return "live, in every step"
   if answers.may_buy is None:
     return f"none: {answers.calls} answers of a table"
-  failed = f", {answers.failed} requests failed" if answers.failed else ""
+  failed = f", {answers.failed} failed" if answers.failed else ""
   return (
     f"{answers.paid} bought by this run, {answers.repeated} repeated{failed}; "
     f"{answers.may_buy} may still be bought"
@@ -170,7 +170,7 @@ def finish(
     "budget": about.budget,
     "budget_seed": about.budget_seed,
     **_cost_of(answers, record.steps * context.images_per_step),
-    "steps": record.steps,
+    **_steps(record),
     **_figures(answers, context, record, params, model_state),
     "train_seconds": round(record.train_seconds, 3),
     "evaluation_seconds": round(record.evaluation_seconds, 3),
@@ -186,6 +186,14 @@ def finish(
     "devices": context.devices,
     "dtype": about.dtype,
     "jax": jax.__version__,
+  }
+
+
+def _steps(record: Record) -> dict[str, int]:
+  return {
+    "steps": record.steps,
+    "skipped_steps": record.skipped,
+    "rollbacks": record.rollbacks,
   }
 
 
@@ -224,6 +232,7 @@ def _cost_of(answers: Collected, images: int) -> dict[str, int]:
     "teacher_calls": answers.calls,
     "paid_calls": answers.paid,
     "repeated_calls": answers.repeated,
+    "failed_calls": answers.failed,
     "pruned_calls": answers.pruned_calls,
     "live_calls": live,
     "evaluation_calls": answers.evaluation_calls,
@@ -294,6 +303,7 @@ def result(summary: dict[str, Any]) -> Lines:
     (f"agreement on training {kind}", _percent(summary["train_agreement"])),
     (f"agreement on test {kind}", _percent(summary.get("test_agreement"))),
     ("teacher calls", summary["teacher_calls"]),
+    *_bad_numbers(summary),
     ("training", f"{summary['train_seconds']:.1f} s"),
     ("speed", f"{summary[f'{kind}_per_second']:,.0f} {kind}/s"),
     ("student", f"sha256 {summary['params_sha256']}"),
@@ -318,6 +328,15 @@ def figure(summary: dict[str, Any], name: str) -> str | None:
   """
   metric = summary.get("metric", "accuracy")
   return _figure(metric, summary[f"{name}_{metric}"])
+
+
+def _bad_numbers(summary: dict[str, Any]) -> Lines:
+  """What came of numbers that were not finite; nothing if all were."""
+  lines = [
+    ("steps skipped", summary.get("skipped_steps")),  # older runs have none
+    ("ways back", summary.get("rollbacks")),
+  ]
+  return [(name, count) for name, count in lines if count]
 
 
 def _figure(metric: str, value: float | None) -> str | None:

@@ -54,6 +54,7 @@ def teacher_training(config, num_examples: int) -> TeacherTraining:
   # Reset keys that do not affect the teacher, so equal teachers have equal
   # configs.
   recipe.log_every, recipe.checkpoint_every = 50, 1000
+  recipe.bad_numbers = "raise"
   recipe.teacher = ml_collections.ConfigDict({"source": "none"})
   recipe.table = ml_collections.ConfigDict()
   return TeacherTraining(config.teacher.name, recipe)

@@ -16,6 +16,7 @@ from ckd_jax.step.evaluate import (
   percent,
   place,
 )
+from ckd_jax.step.guard import SKIPPED, guarded, is_finite, is_sound
 from ckd_jax.step.per_device import per_device
 from ckd_jax.step.rows import Rows, take_rows
 from ckd_jax.step.sharding import (
@@ -49,6 +50,7 @@ from ckd_jax.step.students import replace, shard_vmap, stack, take
 
 __all__ = [
   "KEEP_GRADIENT",
+  "SKIPPED",
   "Examples",
   "Forward",
   "Live",
@@ -63,8 +65,11 @@ __all__ = [
   "finish_stage",
   "forward",
   "gather",
+  "guarded",
   "host_device",
   "init_state",
+  "is_finite",
+  "is_sound",
   "make_batch_sharder",
   "make_forward",
   "make_mesh",

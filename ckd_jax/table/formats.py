@@ -7,13 +7,15 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ckd_jax import errors
-from ckd_jax.data import read_members
+from ckd_jax.data import read_header, read_members
 from ckd_jax.errors import UserError
+from ckd_jax.table import parquet
+from ckd_jax.table.rows import rectangle
 
 _Columns = Mapping[str, np.ndarray]
 _VALUES = "values"  # answers of any kind
@@ -23,9 +25,10 @@ _WIDEST = 65_536  # numbers about one image, at most
 class _Unpacked(Mapping):
   """The arrays of an .npz, each unpacked only if the images can explain it."""
 
-  def __init__(self, data: bytes, arrays: _Columns, images: int | None):
-    self._arrays, self._images = arrays, images
+  def __init__(self, data: bytes, images: int | None):
     self._members = read_members(io.BytesIO(data))
+    self._arrays = np.load(io.BytesIO(data), allow_pickle=False)
+    self._images = images
 
   def __getitem__(self, key: str) -> np.ndarray:
     shape = self._members[key].shape
@@ -98,9 +101,7 @@ def read(
       " arrays with numpy.savez"
     )
   try:
-    columns = _READERS[ending](data, class_names)
-    if ending == ".npz":
-      columns = _Unpacked(data, columns, images)
+    columns = _READERS[ending](data, class_names, images)
     return _find(columns, split_name, array)
   except UserError:
     raise
@@ -192,51 +193,34 @@ def _ids(columns: _Columns, found: str | None) -> np.ndarray | None:
   return ids
 
 
-def _npz(data: bytes, class_names) -> _Columns:
+def _npz(data: bytes, class_names, images) -> _Columns:
   del class_names
   if data[:4] != b"PK\x03\x04":
     raise ValueError("not an npz archive")
-  return np.load(io.BytesIO(data), allow_pickle=False)
+  return _Unpacked(data, images)
 
 
-def _npy(data: bytes, class_names) -> _Columns:
-  del class_names
+def _npy(data: bytes, class_names, images) -> _Columns:
+  del class_names, images
   if data[:6] != b"\x93NUMPY":
     raise ValueError("not an npy file")
+  read_header(io.BytesIO(data), len(data))  # it may lie
   return {_VALUES: np.load(io.BytesIO(data), allow_pickle=False)}
 
 
-def _safetensors(data: bytes, class_names) -> _Columns:
-  del class_names
+def _safetensors(data: bytes, class_names, images) -> _Columns:
+  del class_names, images
   import safetensors.numpy
 
   return safetensors.numpy.load(data)
 
 
-def _parquet(data: bytes, class_names) -> _Columns:
-  try:
-    import pyarrow as pa
-    import pyarrow.parquet
-  except ImportError as error:
-    raise UserError("parquet needs pyarrow: pip install pyarrow") from error
-  table = pyarrow.parquet.read_table(io.BytesIO(data))
-  columns = {}
-  for key in table.column_names:
-    column = table[key].combine_chunks()
-    if column.null_count:
-      raise UserError(f"column {key!r} has {column.null_count} empty rows")
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-      columns[key] = np.asarray(column.to_pylist(), str)
-    elif hasattr(column, "flatten") and column.type.num_fields == 1:
-      lengths = np.asarray([len(row) for row in column])
-      flat = column.flatten().to_numpy(zero_copy_only=False)
-      columns[key] = _rectangle(flat, lengths, key)
-    else:
-      columns[key] = column.to_numpy(zero_copy_only=False)
-  return _one_array(columns, class_names)
+def _parquet(data: bytes, class_names, images) -> _Columns:
+  return _one_array(parquet.read(data, images, _WIDEST), class_names)
 
 
-def _csv(data: bytes, class_names) -> _Columns:
+def _csv(data: bytes, class_names, images) -> _Columns:
+  del images
   try:
     text = data.decode("utf-8-sig")
   except UnicodeDecodeError as error:
@@ -262,7 +246,7 @@ def _csv(data: bytes, class_names) -> _Columns:
       rows = [json.loads(cell) for cell in cells]
       lengths = np.asarray([len(row) for row in rows])
       flat = np.asarray([value for row in rows for value in row])
-      columns[key] = _rectangle(flat, lengths, key)
+      columns[key] = rectangle(flat, lengths, key)
     else:
       bad = next((cell for cell in cells if not _is_number(cell)), None)
       if bad is not None:
@@ -283,14 +267,6 @@ def _numbered(count: int) -> list[str]:
   return [str(number) for number in range(count)]
 
 
-def _rectangle(flat, lengths, key) -> np.ndarray:
-  if len(set(lengths)) > 1:
-    raise UserError(
-      f"rows of {key!r} have from {lengths.min()} to {lengths.max()} numbers"
-    )
-  return flat.reshape(len(lengths), -1)
-
-
 def _one_array(columns: dict, class_names: Sequence[str]) -> _Columns:
   """Joins one column per class into `values`, in the data set's class order."""
   if any(column.ndim == 2 for column in columns.values()):
@@ -308,7 +284,7 @@ def _one_array(columns: dict, class_names: Sequence[str]) -> _Columns:
   return ids | {_VALUES: np.stack([columns[key] for key in keys], axis=1)}
 
 
-_READERS: dict[str, Callable[[bytes, Sequence[str]], _Columns]] = {
+_READERS: dict[str, Callable[[bytes, Sequence[str], Any], _Columns]] = {
   ".npz": _npz,
   ".npy": _npy,
   ".parquet": _parquet,

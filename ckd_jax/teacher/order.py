@@ -127,3 +127,30 @@ class CallBudget:
   def spend(self, calls: int) -> None:
     """Counts calls that `check` allowed."""
     self.spent += calls
+
+
+class Limits(NamedTuple):
+  """What may be spent on a table.
+
+  Attributes:
+    calls: each of them is asked before an image is asked about.
+    attempts: each of them is asked before every single sending.
+  """
+
+  calls: Sequence[CallBudget]
+  attempts: Sequence[CallBudget] = ()
+
+  def allow(self, calls: int) -> None:
+    """Takes calls from every budget, or raises before any is taken."""
+    _take(self.calls, calls)
+
+  def send(self, attempts: int) -> None:
+    """Takes attempts, or raises BudgetExceeded."""
+    _take(self.attempts, attempts)
+
+
+def _take(budgets: Sequence[CallBudget], count: int) -> None:
+  for budget in budgets:  # all of them, before any is spent
+    budget.check(count)
+  for budget in budgets:
+    budget.spend(count)

@@ -10,8 +10,10 @@ from jax.test_util import check_grads
 
 from ckd_jax import losses, methods
 from ckd_jax.methods import Batch, Outputs
+from ckd_jax.numerics import cross_entropy
 from tests.helpers import arrays
 from tests.helpers.arrays import softmax
+from tests.helpers.recorded import near, recorded
 
 draw = functools.partial(arrays.draw, scale=3.0)
 
@@ -112,3 +114,46 @@ def test_the_method_adds_its_two_weighted_terms():
     value, 0.1 * label_term + 0.9 * teacher_term, rtol=1e-5
   )
   assert method.offset_target(batch) is None
+
+
+def test_experts_are_a_sum_of_kd():
+  """DGKD and TAKD; torch's "mean" divides by the classes, too."""
+  facts, file = recorded("dgkd")
+  experts, labels = file["expert_logits"], file["labels"]
+
+  def loss(student, share, temperature, kept):
+    of_expert = functools.partial(losses.kd, temperature=temperature)
+    values = jax.vmap(of_expert, (None, 0))(student, experts).mean(1)
+    teaching = jnp.where(kept, values, 0).sum() / student.shape[1]
+    label_term = cross_entropy(student, labels).mean()
+    return (1 - share) * label_term + share * teaching
+
+  graded = jax.jit(jax.value_and_grad(loss))
+  student = file["student_logits"]
+  for i, (share, kept) in enumerate(
+    zip(facts["lambdas"], file["kept"], strict=True)
+  ):
+    value, gradient = graded(student, share, facts["temperature"], kept)
+    near(value, file["loss"][i])
+    near(gradient, file["grad"][i])
+  for i, (share, temperature) in enumerate(facts["takd"]):
+    first = np.arange(4) == 0
+    value, gradient = graded(student, share, temperature, first)
+    near(value, file["loss_takd"][i])
+    near(gradient, file["grad_takd"][i])
+
+
+def test_scores_are_matched_by_kd():
+  """EmbedDistill's equation 11, over the documents."""
+  facts, file = recorded("score_match")
+
+  def loss(query, temperature):
+    scores = query @ file["documents"].T
+    teacher = file["teacher_scores"]
+    return losses.kd(scores, teacher, temperature=temperature).mean()
+
+  graded = jax.jit(jax.value_and_grad(loss))
+  for i, temperature in enumerate(facts["temperatures"]):
+    value, gradient = graded(file["query"], temperature)
+    near(value, file["loss"][i])
+    near(gradient, file["grad"][i])

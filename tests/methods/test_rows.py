@@ -9,6 +9,11 @@ from ckd_jax import losses
 from ckd_jax.methods.crd import crd_memory
 from tests.helpers.arrays import draw
 
+
+def drawn_heads():
+  return losses.afd_heads(jax.random.key(0), (3,), (3,), dim=4)
+
+
 CASES = {
   "similarity_preserving": lambda f, n, m: f(draw(n, 5), draw(m, 7)),
   "pkt": lambda f, n, m: f(draw(n, 5), draw(m, 7)),
@@ -23,6 +28,14 @@ CASES = {
   "factor_transfer": lambda f, n, m: f(draw(n, 2, 2, 3), draw(m, 2, 2, 3)),
   "nst": lambda f, n, m: f(draw(n, 2, 2, 3), draw(m, 2, 2, 3)),
   "fsp": lambda f, n, m: f(*[draw(n, 2, 2, 3)] * 2, *[draw(m, 2, 2, 3)] * 2),
+  "bss": lambda f, n, m: f(draw(n, 5), draw(m, 5)),
+  "bss_base": lambda f, n, m: f(
+    draw(n, 5), draw(m, 5), jnp.zeros(n, jnp.int32)
+  ),
+  "embedding_match": lambda f, n, m: f(draw(n, 5), draw(m, 5)),
+  "afd": lambda f, n, m: f(
+    [draw(n, 2, 2, 3)], [draw(m, 2, 2, 3)], drawn_heads()
+  ),
   "dkd": lambda f, n, m: f(draw(n, 5), draw(n, 5), jnp.zeros(m, jnp.int32)),
   "crd": lambda f, n, m: f(
     draw(n, 5),
