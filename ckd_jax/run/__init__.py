@@ -14,8 +14,8 @@ from ckd_jax.run.programs import (
   make_programs,
 )
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse_early
-from ckd_jax.run.summary import figure
 from ckd_jax.run.replay import replay
+from ckd_jax.run.summary import figure
 from ckd_jax.run.together import prepare_all, train_faster, train_together
 from ckd_jax.run.train import load_dataset, run
 from ckd_jax.run.workdir import check_workdir, remove_empty
