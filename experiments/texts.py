@@ -30,7 +30,7 @@ ARMS = {  # as configs/sst2.py has them: ckd of all groups, its offset fitted
   "mixkd, mixed answers": "mixkd",
   "logit_mse": "logit_mse",
 }
-BASE = "logit_mse"
+BASE = "supervised"
 T_95 = 4.303  # of two degrees of freedom
 
 

@@ -203,6 +203,7 @@ def _limits(
   """What may be spent, less what was; `there` answers are not asked again."""
   budget = functools.partial(CallBudget, rows=order.subject.split.kind)
   sent = info["calls"] + info["repeated_calls"] + journal.asked.total()
+  budget = functools.partial(CallBudget, rows=order.subject.split.kind)
   if allowed.max_calls is None:
     wasted = sum(journal.refused[name] for name in order.ids)
     calls = [budget(allowed.budget, there + wasted, wasted=wasted)]
