@@ -47,6 +47,7 @@ class Asker:
     self._journal, self._limits = journal, limits
     self._progress, self._twins = progress, twins
     self._rows = dict(zip(order.ids, map(int, order.rows), strict=True))
+    self._form = order.form
     self._guard = threading.Lock()
     self._ending = threading.Event()
     self._pace = Pace(
