@@ -291,11 +291,10 @@ def _conflicts(config, method) -> Iterator[str]:
       " not kept, set hyper.offset=none"
     )
   if method.live and not config.teacher.live:
+    other = ", or hyper.target=mixed_answers for those of a table"
     yield (
       f"method {config.method!r} asks a teacher in every step: set"
-      " teacher.live=True, or hyper.target=mixed_answers for those of a table"
-      if "target" in config.hyper
-      else " teacher.live=True"
+      f" teacher.live=True{other if 'target' in config.hyper else ''}"
     )
   if is_text(config):
     yield from of_positions(config, method)
