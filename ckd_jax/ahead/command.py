@@ -94,7 +94,7 @@ def _lines(
   built: Compiled,
   place: Target,
   beside: float,
-  kind: str,
+  rows: str,
 ) -> list[tuple[str, str]]:
   """The five lines."""
   memory = built.memory
@@ -110,27 +110,27 @@ def _lines(
     ),
     (
       "launch",
-      f"{made.times} steps of {made.images} {kind}{streamed}, "
+      f"{made.times} steps of {made.images} {rows}{streamed}, "
       f"{made.images // built.devices} on each device",
     ),
     (
       "memory",
       f"fits: {_size(total)} of {_size(place.chip.memory)} on each device: "
-      f"{_parts(memory, beside, kind)}",
+      f"{_parts(memory, beside, rows)}",
     ),
     ("collectives", _collectives(found["collectives"])),
     ("step", _step(found)),
   ]
 
 
-def _parts(memory: dict[str, int], beside: float, kind: str) -> str:
+def _parts(memory: dict[str, int], beside: float, rows: str) -> str:
   """What the memory of a device holds: all that is counted, but for zeros."""
   held = {
     "state and tables": memory["arguments"],
     "results": memory["results"],
     "temporary": memory["temporary"],
     "code": memory["code"],
-    f"{kind} to evaluate": beside,
+    f"{rows} to evaluate": beside,
   }
   return ", ".join(f"{_size(held[what])} {what}" for what in held if held[what])
 
