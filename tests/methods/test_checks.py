@@ -21,7 +21,7 @@ POSITIVE = re.compile(
   "|.*learning_rate|dim|rows|positives|negatives|max_groups|groups_per_batch"
 )
 SHARES = {"momentum", "decay", "pruned_weight"}
-BETA_IS_A_WEIGHT = {"dist", "dkd"}
+BETA_IS_A_WEIGHT = {"dist", "dkd", "on_policy"}  # or a share
 
 
 def refused(name, key):

@@ -85,6 +85,7 @@ def test_merged_weights_are_the_same_function(examples):
   np.testing.assert_array_equal(untouched, weights["block_0"]["up"]["kernel"])
 
 
+@pytest.mark.slow
 def test_the_first_step_is_that_of_live_kd(examples):
   state, (metrics,) = trained(examples, 1)
   _, (still,) = trained(examples, 1, rate=0.0)

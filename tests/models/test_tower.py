@@ -85,6 +85,7 @@ def steps(mesh, times=2):
   return jax.device_get((state, metrics))
 
 
+@pytest.mark.slow
 def test_one_and_four_devices_agree_and_documents_stay():
   one, four = (steps(mesh_of(1, n)) for n in (1, 4))
   assert deviation(one, four) < 2e-4

@@ -197,7 +197,7 @@ def test_longer_texts_than_it_is_for():
 @pytest.mark.parametrize(
   ("name", "classes", "options", "message"),
   [
-    ("cnn", 3, TEXT, r"cnn sees images.*one of lm_small, lm_tiny, transf"),
+    ("cnn", 3, TEXT, r"cnn sees images.*one of .*lm_small, lm_tiny, transf"),
     ("transformer_tiny", 3, {}, "reads texts, not images"),
     ("lm_tiny", 3, TEXT, "next of 11 tokens, not one of 3 classes"),
   ],

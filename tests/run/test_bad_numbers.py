@@ -74,6 +74,7 @@ def test_without_a_kept_step_there_is_nothing_to_replay(tmp_path, capfd):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_gradient_alone_is_noticed_before_it_is_saved(
   paid, tmp_path, monkeypatch
 ):
@@ -181,6 +182,7 @@ def met(monkeypatch) -> list[int]:
   return met
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_after_a_way_back(paid, tmp_path, met):
   """In another order of rows; also if it is stopped on the way."""
   flags, arg = from_table(paid, LINEAR, "--config.bad_numbers=rollback")

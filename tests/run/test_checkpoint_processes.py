@@ -53,6 +53,7 @@ for _ in range(kills):
 """
 
 
+@pytest.mark.slow
 def test_killed_while_saving_never_loses_what_was_saved(tmp_path):
   kills = 10
   result = subprocess.run(

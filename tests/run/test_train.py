@@ -136,9 +136,9 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
   restored = []
   restore = checkpoint.restore
 
-  def spy(*args):
-    restored.append(restore(*args)[0])
-    return restore(*args)
+  def spy(*args, **options):
+    restored.append(restore(*args, **options)[0])
+    return restore(*args, **options)
 
   monkeypatch.setattr(checkpoint, "restore", spy)
   parts = run(tmp_path / "parts", *flags, arg=arg)

@@ -119,7 +119,9 @@ def test_a_small_share_of_a_tpu_is_told():
   chip = types.SimpleNamespace(platform="tpu")
   mesh = types.SimpleNamespace(shape={"data": 2}, devices=np.array([chip]))
   context = types.SimpleNamespace(mesh=mesh, images_per_step=64)
-  plan = types.SimpleNamespace(batch_norm="global")
+  view = types.SimpleNamespace(kind="images")
+  recipe = types.SimpleNamespace(view=view)
+  plan = types.SimpleNamespace(batch_norm="global", recipe=recipe)
   ((name, text),) = summary._share(plan, context)
   assert name == "batch" and text.startswith("32 images a step on each chip")
   context.images_per_step = 256

@@ -58,7 +58,7 @@ BEFORE = cases.to_record(figures())
     ),
     (
       {"table_copies": [{"table": "inputs", "bytes": 2e6, "source": "x"}]},
-      "a copy of images, 2 MB, at x",
+      "a copy of inputs, 2 MB, at x",
     ),
     ({"memory": {"temporary": 2_300_000}}, "2.3 MB temporary, recorded 1.0"),
     ({"host": ["outfeed.1"]}, "outfeed.1"),
