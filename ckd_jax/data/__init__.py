@@ -26,6 +26,7 @@ from ckd_jax.data.judges import Judge, accuracy
 from ckd_jax.data.lazy import Lazy, memory
 from ckd_jax.data.members import Member, read_members
 from ckd_jax.data.split import Parts, Split, make_split
+from ckd_jax.data.spoiled import Imbalance, LabelNoise, spoil
 from ckd_jax.data.text import TextOptions
 from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.view import View, shown
@@ -35,7 +36,9 @@ __all__ = [
   "BUILTIN",
   "Dataset",
   "ImageView",
+  "Imbalance",
   "Judge",
+  "LabelNoise",
   "Lazy",
   "Member",
   "Selection",
@@ -55,6 +58,7 @@ __all__ = [
   "shapes",
   "shown",
   "size",
+  "spoil",
   "subset",
   "take",
   "view_of",
@@ -72,6 +76,7 @@ class Dataset(NamedTuple):
     view: what a network is shown of the inputs; None: images as they are.
     judge: measures answers about a split.
     notes: what a user should know of the data, one line each.
+    whole: the training split before it was spoiled; None where it was not.
   """
 
   name: str
@@ -81,6 +86,7 @@ class Dataset(NamedTuple):
   view: View | None = None
   judge: Judge = accuracy
   notes: tuple[str, ...] = ()
+  whole: Split | None = None
 
   @property
   def num_classes(self) -> int:

@@ -29,6 +29,7 @@ class About(NamedTuple):
 
   Attributes:
     dataset: name of the data set.
+    spoiled: what was done to its training split; "" for nothing.
     student: name of the network.
     method: name of the method.
     label: tells variants of a method apart in a report.
@@ -42,6 +43,7 @@ class About(NamedTuple):
   """
 
   dataset: str
+  spoiled: str
   student: str
   method: str
   label: str
@@ -142,7 +144,10 @@ def _teacher_training(
 ) -> TeacherTraining | None:
   if config.teacher.source != "train" or not method.needs:
     return None
-  return teacher_training(config, len(dataset.train.labels))
+  seen = dataset.train
+  if dataset.whole and config.teacher.get("sees") == "clean":
+    seen = dataset.whole
+  return teacher_training(config, len(seen.labels))
 
 
 def _recipe(
@@ -185,6 +190,7 @@ def _recipe(
 def _about(config, dataset: Dataset) -> About:
   return About(
     dataset=dataset.name,
+    spoiled=_spoiled(dataset),
     student=config.student,
     method=config.method,
     label=config.label,
@@ -195,6 +201,24 @@ def _about(config, dataset: Dataset) -> About:
     budget_seed=config.budget_seed,
     dtype=config.dtype,
     pruned=config.teacher.get("pruned") or 0.0,
+  )
+
+
+def _spoiled(dataset: Dataset) -> str:
+  """How many rows are left, and how many of their labels are wrong."""
+  train, whole = dataset.train, dataset.whole
+  if whole is None:
+    return ""
+  true = dict(zip(whole.ids.tolist(), whole.labels.tolist(), strict=True))
+  wrong = sum(
+    true[name] != label
+    for name, label in zip(
+      train.ids.tolist(), train.labels.tolist(), strict=True
+    )
+  )
+  return (
+    f"{len(train.labels):,} of {len(whole.labels):,} rows, {wrong:,} of them"
+    " with a wrong label"
   )
 
 

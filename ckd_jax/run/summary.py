@@ -40,6 +40,7 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
   )
   lines = [
     ("dataset", about.dataset),
+    *([("training set", about.spoiled)] if about.spoiled else []),
     ("budget", _budget(plan, answers)),
     ("student", f"{about.student}, {_size(student, flops)}"),
     *_teacher(plan, answers, student, flops),

@@ -7,11 +7,12 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ckd_jax import config as configuration
-from ckd_jax.data import Dataset, TextOptions, load
+from ckd_jax.data import Dataset
 from ckd_jax.errors import UserError
 from ckd_jax.run import checkpoint, logger, selection, summary
 from ckd_jax.run.answers import Collected, collect
 from ckd_jax.run.context import RunContext, assemble
+from ckd_jax.run.dataset import load_dataset
 from ckd_jax.run.given import NOTHING, Given
 from ckd_jax.run.loop import Standing, start_or_resume, train
 from ckd_jax.run.plan import Plan, make_plan
@@ -128,7 +129,7 @@ def prepare(
     UserError: anything that the user can mend.
   """
   began = time.monotonic()
-  dataset = like.dataset if like else given.dataset or load_dataset(config)
+  dataset = like.dataset if like else load_dataset(config, given.dataset)
   plan = rehearsed(make_plan(config, dataset, given))
   mesh = mesh or make_mesh(plan.recipe.task.batch_size)
   answers = ask_teacher(plan, dataset, mesh, workdir)
@@ -162,23 +163,6 @@ def make_context(
   step = make_step(recipe, live=answers.live, shard=shard)
   programs = make_programs(plan, mesh, answers.live, step)
   return assemble(plan, dataset, answers, programs, mesh)
-
-
-def load_dataset(config) -> Dataset:
-  """The data set that a config names."""
-  section = config.dataset
-  text = section.get("text")
-  dataset = load(
-    section.name,
-    path=section.path,
-    image_size=section.get("image_size"),
-    lazy=True if section.placement == "stream" else None,
-    text=None if text is None else TextOptions(**text),
-  )
-  if hosts.first():
-    for line in dataset.notes:
-      console.note(line)
-  return dataset
 
 
 def ask_teacher(
