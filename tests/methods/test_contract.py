@@ -44,8 +44,10 @@ VARIANTS = {
   "rrd": [{"rows": 32}, {"rows": 32, "enqueue_at": "before"}],
 }
 # Leaves that published formulas give no gradient: a constant that is added to
-# every similarity.
-UNTRAINED = {"icd": {"['bias']"}}
+# every similarity, or before a batch norm.
+_HEADS = [f"{side}[{i}]" for side in ("query", "key") for i in range(3)]
+_BIASES = {f"['heads'].{head}.bias" for head in (*_HEADS, "bilinear")}
+UNTRAINED = {"afd": _BIASES, "icd": {"['bias']"}, "rtk": _BIASES}
 CASES = [  # a method with stages is one case for each, and one for the rest
   pytest.param((name, hyper, number), marks=pytest.mark.slow if variant else ())
   for name in methods.names()
