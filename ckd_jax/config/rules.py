@@ -88,6 +88,12 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "augment_padding": _whole(0),
   "student_view": ("fresh", "table"),
   "student": models.names,
+  "peers": Rule(
+    lambda value: (
+      isinstance(value, tuple | list) and all(isinstance(x, str) for x in value)
+    ),
+    "a tuple of names of networks",
+  ),
   "method": methods.names,
   "teacher.source": SOURCES,
   "teacher.name": _TEXT,
@@ -181,6 +187,7 @@ OPTIONAL = {
   "dataset.label_noise.seed": 0,
   "optimizer.clip_norm": 0.0,
   "optimizer.name": "sgd",
+  "peers": (),
   "teacher.max_calls": None,  # of a whole number
   "teacher.sees": "same",
 }

@@ -23,6 +23,9 @@ def check_together(config, method: methods.Method) -> None:
   """
   for conflict in _conflicts(config, method):
     raise UserError(conflict)
+  for peer in config.peers:
+    if ":" not in peer:
+      check_choice("peers", peer, models.names)
   if config.teacher.source in ("torch", "train"):
     key, name = "teacher.name", config.teacher.name
     if not is_own_code(key, name):

@@ -88,6 +88,8 @@ def _set_student(config: ConfigDict, method: str) -> None:
   """The network that is trained, and the loss."""
   # A name of ckd_jax.models.names(), or package.module:function: called with
   # the number of classes, it returns a ckd_jax.methods.Model.
+  # May be left out: config.peers, names of networks that are trained together
+  # with the student by dml, ("resnet20", "wrn_16_2").
   config.student = "resnet32"
   # A file of ckd_jax/methods/; choose it as --config=...:method=NAME.
   config.method = method

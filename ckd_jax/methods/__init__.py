@@ -106,7 +106,9 @@ def working_with(fields: frozenset[str], inputs: str = "images") -> list[str]:
   return [
     name
     for name, method in made.items()
-    if method.needs <= fields and method.inputs in ("any", inputs)
+    if method.needs <= fields
+    and method.inputs in ("any", inputs)
+    and (method.branches == "none" or "branches" in fields)
   ]
 
 

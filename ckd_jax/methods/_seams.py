@@ -19,12 +19,15 @@ class Outputs(NamedTuple):
     embedding: float[..., dim], pooled features before the classifier.
     maps: stage outputs, float[..., h, w, c] each, in RepDistiller's order.
     preactivations: the same maps before their ReLU.
+    branches: logits, float[..., classes] each, of students that are trained as
+      one; of a network with an ensemble of its branches, the ensemble's last.
   """
 
   logits: jax.Array
   embedding: jax.Array | None = None
   maps: tuple = ()
   preactivations: tuple = ()
+  branches: tuple = ()
 
 
 class Mixed(NamedTuple):
@@ -239,6 +242,8 @@ class Method(NamedTuple):
     stages: training before the main part, in order.
     max_teachers: how many teachers the loss can use.
     inputs: what it changes: "images", or "any" if it leaves inputs alone.
+    branches: which branches of the student it compares: "none", "any", or
+      "ensemble", of which the last is that of the others.
   """
 
   sample: Sample
@@ -251,6 +256,7 @@ class Method(NamedTuple):
   stages: tuple[Stage, ...] = ()
   max_teachers: int = 1
   inputs: str = "any"
+  branches: str = "none"
 
 
 class ModelInit(Protocol):

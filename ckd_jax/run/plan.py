@@ -13,7 +13,7 @@ from ckd_jax import config as configuration
 from ckd_jax import methods, models
 from ckd_jax import offset as offsets
 from ckd_jax.data import Dataset, Selection, View, select, subset
-from ckd_jax.methods import Method, Task
+from ckd_jax.methods import Method, Model, Task
 from ckd_jax.offset import OffsetPlan
 from ckd_jax.run.asking import asking
 from ckd_jax.run.given import NOTHING, Given
@@ -31,6 +31,7 @@ class About(NamedTuple):
     dataset: name of the data set.
     spoiled: what was done to its training split; "" for nothing.
     student: name of the network.
+    peers: names of those that are trained together with it.
     method: name of the method.
     label: tells variants of a method apart in a report.
     hyper: hyper-parameters of the method, by name.
@@ -45,6 +46,7 @@ class About(NamedTuple):
   dataset: str
   spoiled: str
   student: str
+  peers: tuple[str, ...]
   method: str
   label: str
   hyper: dict[str, Any]
@@ -62,6 +64,7 @@ class Plan(NamedTuple):
   Attributes:
     about: names and numbers for the header and the summary.
     recipe: the parts of a training step.
+    members: the student and its peers, which the recipe's network joins.
     rows: of the training set, to learn from and to validate with.
     inputs: a tree of [train, ...], to learn from, in memory or in files.
     asking: settings of the teacher.
@@ -82,6 +85,7 @@ class Plan(NamedTuple):
 
   about: About
   recipe: Recipe
+  members: tuple[Model, ...]
   rows: Selection
   inputs: Any
   asking: Asking
@@ -99,6 +103,10 @@ class Plan(NamedTuple):
   @property
   def method(self) -> Method:
     return self.recipe.method
+
+  def exported(self, tree: Any) -> Any:
+    """Of parameters or batch statistics those of the student's file."""
+    return models.member(tree, 0) if len(self.members) > 1 else tree
 
 
 def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
@@ -119,10 +127,12 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     val_fraction=config.val_fraction,
     seed=config.budget_seed,
   )
-  recipe = _recipe(config, dataset, rows, view, given.model)
+  members = _members(config, dataset, view, given.model)
+  recipe = _recipe(config, dataset, rows, view, members)
   return Plan(
     about=_about(config, dataset),
     recipe=recipe,
+    members=members,
     rows=rows,
     inputs=subset(dataset.train.inputs, rows.train),
     asking=asking(config)._replace(given=given.answers),
@@ -150,8 +160,21 @@ def _teacher_training(
   return teacher_training(config, len(seen.labels))
 
 
+def _members(
+  config, dataset: Dataset, view: View, given: Model | None
+) -> tuple[Model, ...]:
+  """The student and its peers; the student may be an object."""
+
+  def load(name: str) -> Model:
+    dtype, options = jnp.dtype(config.dtype), view.options()
+    return models.load(name, dataset.num_classes, dtype=dtype, **options)
+
+  peers = map(load, config.get("peers", ()))
+  return (given or load(config.student), *peers)
+
+
 def _recipe(
-  config, dataset: Dataset, rows: Selection, view: View, model
+  config, dataset: Dataset, rows: Selection, view: View, members
 ) -> Recipe:
   labels = dataset.train.labels[rows.train]
   task = Task(
@@ -163,13 +186,7 @@ def _recipe(
   )
   return Recipe(
     method=methods.make(config.method, **config.hyper),
-    model=model
-    or models.load(
-      config.student,
-      task.num_classes,
-      dtype=jnp.dtype(config.dtype),
-      **view.options(),
-    ),
+    model=models.cohort(members) if len(members) > 1 else members[0],
     task=task,
     view=view,
     transform=optimizer.make(
@@ -192,6 +209,7 @@ def _about(config, dataset: Dataset) -> About:
     dataset=dataset.name,
     spoiled=_spoiled(dataset),
     student=config.student,
+    peers=tuple(config.get("peers", ())),
     method=config.method,
     label=config.label,
     hyper=config.hyper.to_dict(),

@@ -31,18 +31,17 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
     context: whose state has the student's parameters.
   """
   about, recipe, state = plan.about, plan.recipe, context.state
-  student = cost.parameters(state.params["student"])
+  params = plan.exported(state.params["student"])
+  student = cost.parameters(params)
   flops = cost.flops(
-    recipe.model,
-    state.params["student"],
-    state.model,
-    shown(recipe.view),
+    plan.members[0], params, plan.exported(state.model), shown(recipe.view)
   )
   lines = [
     ("dataset", about.dataset),
     *([("training set", about.spoiled)] if about.spoiled else []),
     ("budget", _budget(plan, answers)),
     ("student", f"{about.student}, {_size(student, flops)}"),
+    *([("peers", ", ".join(about.peers))] if about.peers else []),
     *_teacher(plan, answers, student, flops),
     ("method", f"{about.method} {_changed(about)}".strip()),
     ("devices", context.devices),
@@ -174,8 +173,10 @@ def finish(
     "processor_seconds": round(record.processor_seconds, 3),
     "step_milliseconds": round(1e3 / rate, 3) if rate else None,
     "images_per_second": round(rate * context.images_per_step, 1),
-    "student_parameters": cost.parameters(params),
-    "params_sha256": student_file.params_sha256(params, model_state),
+    "student_parameters": cost.parameters(plan.exported(params)),
+    "params_sha256": student_file.params_sha256(
+      plan.exported(params), plan.exported(model_state)
+    ),
     "table_path": answers.path,
     "table_digest": answers.digest,
     "table_rows": answers.calls,
@@ -210,6 +211,22 @@ def _figures(
     f"train_{metric}": train.figures[metric],
     "train_agreement": train.classes.get("agreement"),
     f"teacher_test_{metric}": answers.test_accuracy,
+    **_branches(context, *weights),
+  }
+
+
+def _branches(context: RunContext, params, state) -> dict[str, Any]:
+  """The first test figure of every branch, and their mean."""
+  if context.plan.method.branches == "none" or "test" not in context.inputs:
+    return {}
+  inputs, rows = context.inputs["test"], context.splits["test"]
+  logits = context.programs.predict_branches(params, state, inputs)
+  judged = [context.judge(each, rows) for each in logits.swapaxes(0, 1)]
+  metric = next(iter(judged[0]))
+  found = [figures[metric] for figures in judged]
+  return {
+    f"branches_test_{metric}": found,
+    f"mean_branch_test_{metric}": sum(found) / len(found),
   }
 
 
@@ -255,7 +272,10 @@ def _measured(
 def _export_best(
   plan: Plan, dataset: Dataset, context: RunContext, ended: Standing, workdir
 ):
-  """Writes student.safetensors, the offset folded into its last bias."""
+  """Writes student.safetensors, the offset folded into its last bias.
+
+  Returns parameters and batch statistics of all that was trained together.
+  """
   best = jax.device_get(ended.best[plan.offset.mode])
   params, model_state = best.params, best.model
   if plan.offset.mode == offsets.FIT:
@@ -268,7 +288,10 @@ def _export_best(
   }
   if hosts.first():
     student_file.save(
-      workdir / student_file.STUDENT, params, model_state, metadata
+      workdir / student_file.STUDENT,
+      plan.exported(params),
+      plan.exported(model_state),
+      metadata,
     )
   return params, model_state
 
@@ -296,6 +319,10 @@ def result(summary: dict[str, Any]) -> Lines:
     ("speed", f"{summary['images_per_second']:,.0f} images/s"),
     ("student", f"sha256 {summary['params_sha256']}"),
   ]
+  if branches := summary.get(f"branches_test_{metric}"):
+    each = ", ".join(str(_figure(metric, value)) for value in branches)
+    mean = _figure(metric, summary[f"mean_branch_test_{metric}"])
+    lines.append(("every branch", f"test {each}; mean {mean}"))
   for mode, found in (summary["offset"] or {}).items():
     lines.append(
       (

@@ -34,6 +34,7 @@ def teacher_training(config, num_examples: int) -> TeacherTraining:
   recipe.hyper = configuration.hyper("supervised")
   recipe.label = "teacher"
   recipe.student = config.teacher.name
+  recipe.peers = ()
   recipe.seed = recipe.budget_seed = 0  # every seed shares one teacher
   recipe.budget = num_examples
   recipe.val_fraction = 0.0

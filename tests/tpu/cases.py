@@ -15,7 +15,9 @@ _ALL = (("estimator", "all"),)
 
 
 def _part(method: str, part: str = "loss") -> Case:
-  return Case(method=method, images=128, rows=_ROWS, part=part)
+  several = methods.make(method).branches != "none"
+  student = "one_resnet8" if several else "resnet8"
+  return Case(method=method, student=student, images=128, rows=_ROWS, part=part)
 
 
 CASES = {
