@@ -105,5 +105,5 @@ def test_the_table_of_methods_is_whole_and_true():
     for name in methods.names()
     if not weights <= methods.defaults(name).keys()
   }
-  alone = {"dml", "supervised"}  # without a teacher
+  alone = {"dml", "one", "supervised"}  # without a teacher
   assert without == {"ckd", "ckd_features", "kd", *alone}
