@@ -84,6 +84,10 @@ def run(run_dir: epath.PathLike, out: epath.PathLike) -> str:
 
 def _labels(run_dir, known: dict[str, Any]) -> list[str]:
   """Class names: of the metadata, else of the table, else numbers."""
+  if known.get(
+    "causal"
+  ):  # tokens, perhaps line ends, are in the student's file
+    return [str(number) for number in range(known["classes"])]
   names = known.get("class_names") or read_object(
     run_dir / "table/table.json"
   ).get("class_names")

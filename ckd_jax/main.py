@@ -25,6 +25,9 @@ flags
   --compile_for=TARGET           says whether the run fits on such devices, by
                                  their compiler: no device is needed, nothing
                                  is asked or written
+  --replay                       makes the step again at which the numbers of
+                                 this run were not finite, from
+                                 WORKDIR/bad_step, and shows them
   --hosts=auto                   on many hosts, where the cluster says who they
                                  are (TPU pods, SLURM)
   --coordinator=HOST:PORT --processes=N --process=I
@@ -41,10 +44,12 @@ def main(argv: list[str]) -> None:
     print(HELP, config.keys(), names, sep="\n", end="")
     return
   target, argv = _compile_for(argv)
+  again = "--replay" in argv
+  argv = [item for item in argv if item != "--replay"]
   devices.use_every_core()
   # Imported only after the number of devices is set.
   from ckd_jax import ahead, config
-  from ckd_jax.run import run
+  from ckd_jax.run import replay, run
   from ckd_jax.system import compile_cache, hosts
 
   if target is not None:
@@ -52,7 +57,7 @@ def main(argv: list[str]) -> None:
     return
   argv = hosts.join(argv)
   with hosts.together(), compile_cache.persistent_cache():
-    run(*config.from_flags(argv))
+    (replay if again else run)(*config.from_flags(argv))
 
 
 def _compile_for(argv: list[str]) -> tuple[str | None, list[str]]:

@@ -134,7 +134,7 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     unseen = lambda step, metrics: None  # noqa: E731
     launcher = Launcher(fit, lambda step: step % 10 == 0, unseen, Timer())
-    state = launcher.run(state, 0, fit.longest)  # compiled and warm
+    state, _ = launcher.run(state, 0, fit.longest)  # compiled and warm
     jax.profiler.start_trace(folder, profiler_options=quiet)
     processor, wall = time.process_time(), time.perf_counter()
     launcher.run(state, fit.longest, fit.longest + steps)

@@ -56,12 +56,15 @@ def looped(fit) -> float:
   """Milliseconds a step inside the loop."""
   import jax
 
-  from ckd_jax.run.loop import start_or_resume, train
+  from ckd_jax.run.loop import train
+  from ckd_jax.run.standing import start_or_resume
+  from ckd_jax.run.stopping import stoppable
 
   fit = fit._replace(state=jax.tree.map(jax.numpy.copy, fit.state))
   with tempfile.TemporaryDirectory() as folder:
     run = Timed(epath.Path(folder), fit)
-    [(_, ended)] = train([run], [start_or_resume(run)])
+    with stoppable() as stop:
+      [(_, ended)] = train([run], [start_or_resume(run, stop)], stop)
   return 1e3 * ended.record.timed_seconds / ended.record.timed_steps
 
 

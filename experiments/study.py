@@ -102,7 +102,8 @@ def _run(key: tuple, command: list[str], results, runs_dir, cores) -> None:
     today = str(datetime.date.today())
     line = json.dumps({"date": today, **summary, "cores": len(mine)})
     file.write("\n" * cut + line + "\n")
-  print(f"{name}: {summary['test_accuracy']:.2f} %", flush=True)
+  metric = f"test_{summary.get('metric', 'accuracy')}"
+  print(f"{name}: {metric} {summary[metric]:.4g}", flush=True)
 
 
 def _on(cores: set[int]) -> list[str]:

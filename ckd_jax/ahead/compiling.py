@@ -16,11 +16,10 @@ from ckd_jax.ahead.shapes import (
 from ckd_jax.ahead.targets import Target
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
-from ckd_jax.run import Plan, longest_launch, make_programs, placed_recipe
+from ckd_jax.run import Plan, longest_launch, make_own_step, make_programs
 from ckd_jax.step import (
   Live,
   Step,
-  make_batch_sharder,
   make_mesh,
   make_step,
   streams,
@@ -100,8 +99,7 @@ def launch(
   devices = target.devices[: count or None]
   mesh = make_mesh(plan.recipe.task.batch_size, devices=devices)
   streamed = streams(plan.placement, plan.inputs, target.chip.memory)
-  recipe = placed_recipe(plan, mesh)
-  step = make_step(recipe, live=live, shard=make_batch_sharder(mesh))
+  step = make_own_step(plan, mesh, live)
   programs = make_programs(plan, mesh, live, step)
   weights = () if live is None else live.weights
   given = arguments(

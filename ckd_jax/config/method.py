@@ -21,6 +21,11 @@ def hyper(method: str) -> ml_collections.ConfigDict:
     raise UserError(str(error)) from error
 
 
+def live(method: str) -> bool:
+  """Whether the method's teacher has to answer inside the step."""
+  return methods.make(method).live
+
+
 def student_view(method: str) -> str:
   """The default: `table` for methods on maps, as a cached map fits one view."""
   maps = {"maps", "preactivations"} & methods.make(method).needs

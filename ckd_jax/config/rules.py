@@ -8,6 +8,7 @@ from ckd_jax import augment, methods, models
 from ckd_jax.data import corruption
 from ckd_jax.errors import UserError, nearest
 from ckd_jax.step import optimizer
+from ckd_jax.system import redacted
 
 SOURCES = ("callable", "checkpoint", "none", "table", "torch", "train")
 
@@ -50,6 +51,10 @@ _TEXT = Rule(lambda value: isinstance(value, str), "a text")
 _PATH = Rule(lambda value: value is None or isinstance(value, str), "a path")
 _SWITCH = Rule(lambda value: isinstance(value, bool), "true or false")
 _COUNT = _whole(1)
+_LIMIT = Rule(
+  lambda value: value is None or _COUNT.fits(value),
+  "a whole number, 1 or more, or nothing",
+)
 _SEED = _whole(0, 2**32 - 1)  # JAX drops the higher bits
 _RATE = _number(lambda x: x > 0, "a number above 0")
 _AMOUNT = _number(lambda x: x >= 0, "a number, 0 or above")
@@ -114,10 +119,9 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "teacher.concurrency": _COUNT,
   "teacher.requests_per_second": _AMOUNT,
   "teacher.retries": _whole(0),
-  "teacher.max_calls": Rule(
-    lambda value: value is None or _COUNT.fits(value),
-    "a whole number, 1 or more, or nothing",
-  ),
+  "teacher.timeout": _AMOUNT,
+  "teacher.max_calls": _LIMIT,
+  "teacher.max_attempts": _LIMIT,
   "teacher.back_off": _AMOUNT,
   "table.path": _PATH,
   "table.test_path": _PATH,
@@ -144,6 +148,7 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "schedule_hyper.warmup_fraction": _SHARE,
   "dtype": ("bfloat16", "float32"),
   "batch_norm": ("device", "global"),
+  "bad_numbers": ("raise", "rollback", "skip"),
 }
 
 _OF_IMAGES = {
@@ -164,6 +169,7 @@ TEXT_RULES: dict[str, Any] = {
   "dataset.text.vocabulary_size": _COUNT,
   "dataset.text.length": _COUNT,
   "dataset.text.causal": _SWITCH,
+  "dataset.text.rows": ("lines", "windows"),
   "dataset.text.judge": ("accuracy", "matthews"),
   "dataset.text.columns": Rule(
     lambda value: (
@@ -174,10 +180,12 @@ TEXT_RULES: dict[str, Any] = {
     "a tuple of one or two names",
   ),
   "dataset.text.label": _TEXT,
+  "teacher.top_k": _whole(0),
 }
 
 # Keys that a config may leave out, and their defaults.
 OPTIONAL = {
+  "bad_numbers": "raise",
   "batch_norm": "global",
   "dataset.imbalance.exponent": 1.0,
   "dataset.imbalance.largest": 0,
@@ -188,8 +196,10 @@ OPTIONAL = {
   "optimizer.clip_norm": 0.0,
   "optimizer.name": "sgd",
   "peers": (),
-  "teacher.max_calls": None,  # of a whole number
+  "teacher.max_attempts": None,  # of a whole number
+  "teacher.max_calls": None,
   "teacher.sees": "same",
+  "teacher.timeout": 0.0,
 }
 
 TEXT_OPTIONAL = {
@@ -198,6 +208,8 @@ TEXT_OPTIONAL = {
   "dataset.text.columns": (),
   "dataset.text.judge": "accuracy",
   "dataset.text.label": "label",
+  "dataset.text.rows": "lines",
+  "teacher.top_k": 0,
 }
 
 
@@ -246,6 +258,11 @@ def check_values(config) -> None:
   """Compares every key with its rule."""
   for key, rule in rules_of(config).items():
     found = value(config, key)
+    if redacted.holds_secret(found):
+      raise UserError(
+        f"{key} holds the user name or the query of an address, which would be"
+        " written into config.json: keep keys in environment variables"
+      )
     if isinstance(rule, Rule):
       if not rule.fits(found):
         raise UserError(f"{key} is {found!r}: it must be {rule.words}")

@@ -9,6 +9,7 @@ from ckd_jax.config.rules import (
   check_choice,
   check_values,
   is_own_code,
+  is_text,
 )
 from ckd_jax.errors import UserError
 from ckd_jax.offset import FIT
@@ -61,6 +62,13 @@ def _conflicts(config, method) -> Iterator[str]:
       "hyper.offset='fit' needs the answers of a table: a live teacher's are"
       " not kept, set hyper.offset=none"
     )
+  if method.live and not config.teacher.live:
+    yield (
+      f"method {config.method!r} asks a teacher in every step: set"
+      " teacher.live=True"
+    )
+  if is_text(config):
+    yield from _of_positions(config, method)
   if config.teacher.pruned and method.max_teachers < 2:
     yield (
       f"method {config.method!r} has one teacher: teacher.pruned makes a second"
@@ -74,6 +82,28 @@ def _conflicts(config, method) -> Iterator[str]:
   if config.teacher.live and source in ("callable", "table"):
     yield (
       f"teacher.live needs a local teacher: {source!r} cannot answer in a step"
+    )
+
+
+def _of_positions(config, method) -> Iterator[str]:
+  """What a language model, or the most probable tokens alone, exclude."""
+  causal, top = config.dataset.text.causal, config.teacher.top_k
+  if causal and config.hyper.get("offset") == FIT:
+    yield (
+      "hyper.offset='fit' fits one offset for every class, and a language model"
+      " has none: set hyper.offset=none"
+    )
+  if top and not causal:
+    yield "teacher.top_k is for language models: set teacher.top_k=0"
+  if top and method.needs and not method.takes_top:
+    work = ", ".join(
+      methods.working_with(
+        frozenset({"logits"}), "texts", answers="positions", top=True
+      )
+    )
+    yield (
+      f"method {config.method!r} needs all logits, and teacher.top_k={top}"
+      f" keeps some: set teacher.top_k=0, or a method that takes them: {work}"
     )
 
 

@@ -144,6 +144,8 @@ def _set_teacher(config: ConfigDict) -> None:
   # May be left out: config.teacher.max_calls, how many calls the table may ever
   # cost, repeated ones included. Without it every image of the budget is asked
   # about, and an answer that cannot be used is a call of the budget, too.
+  # Also config.teacher.max_attempts, the same with requests that failed, and
+  # config.teacher.timeout, seconds after which a request has failed.
   config.teacher.retries = 5
   config.teacher.back_off = 1.0
 
@@ -173,6 +175,11 @@ def _set_training(config: ConfigDict) -> None:
   # Steps in one program; 0: as many as suit the device. More than one makes the
   # same run up to rounding.
   config.steps_per_launch = 0
+  # May be left out: config.bad_numbers, what a loss or a gradient does that is
+  # not finite. "raise": ends the run, names step, parts of the loss and images,
+  # and keeps the step for --replay. "skip": that update is not applied, and is
+  # counted; the run ends after 100 of them in a row. "rollback": back to the
+  # last checkpoint and on with another order of rows, three times at most.
 
 
 def _set_optimizer(config: ConfigDict) -> None:

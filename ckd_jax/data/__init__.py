@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ckd_jax.data import (
   builtin,
+  builtin_text,
   corruption,
   folder,
   npz,
@@ -24,7 +25,7 @@ from ckd_jax.data.image_view import ImageView
 from ckd_jax.data.inputs import count, shapes, size, subset, take
 from ckd_jax.data.judges import Judge, accuracy
 from ckd_jax.data.lazy import Lazy, memory
-from ckd_jax.data.members import Member, read_members
+from ckd_jax.data.members import Member, read_header, read_members
 from ckd_jax.data.split import Parts, Split, make_split
 from ckd_jax.data.spoiled import Imbalance, LabelNoise, spoil
 from ckd_jax.data.text import TextOptions
@@ -53,6 +54,7 @@ __all__ = [
   "make_split",
   "memory",
   "read_arrays",
+  "read_header",
   "read_members",
   "select",
   "shapes",
@@ -93,6 +95,14 @@ class Dataset(NamedTuple):
     """Length of the logits; of a language model, the vocabulary."""
     return len(self.class_names) or self.shown().options()["vocabulary"]
 
+  @property
+  def answer_names(self) -> tuple[str, ...]:
+    """What each logit is about: a class, or a token of the vocabulary."""
+    view = self.view
+    if not self.class_names and isinstance(view, TokenView):
+      return view.vocabulary.names()
+    return self.class_names
+
   def shown(self) -> View:
     """What a network is shown, before a config says more of images."""
     return self.view or ImageView.plain(self.train.inputs)
@@ -109,10 +119,11 @@ def load(
   """Reads a data set.
 
   Args:
-    name: `digits` (scikit-learn's real 8x8 digits) or `fake` (noise around one
-      pattern per class, for debugging), which need no files; `npz`; `folder`;
-      otherwise a name of tensorflow-datasets, `name[/config][:version]`. Where
-      a set has no labelled test split, its validation split is the test set.
+    name: `digits` (scikit-learn's real 8x8 digits), `fake` (noise around one
+      pattern per class, for debugging), or for language models `names` and
+      `arithmetic`, which need no files; `npz`; `folder`; `text`; otherwise
+      a name of tensorflow-datasets, `name[/config][:version]`. Where a set has
+      no labelled test split, its validation split is the test set.
     path: FILE.npz (x_train, y_train, x_test, y_test and perhaps class_names);
       DIR with train/CLASS/*.png and test/CLASS/*.png (or .jpg, .jpeg); or the
       data_dir of tensorflow-datasets (default: TFDS_DATA_DIR, or its own).
@@ -130,7 +141,7 @@ def load(
   Raises:
     UserError: the set is unknown, not prepared, damaged or not usable.
   """
-  if text is not None or name == _TEXT:
+  if text is not None or name in (_TEXT, *builtin_text.SOURCES):
     return _load_texts(name, path, text)
   if image_size is not None and image_size < 1:
     raise UserError(f"dataset.image_size is {image_size}: give pixels, say 32")
@@ -159,7 +170,12 @@ _FILES: dict[str, tuple[Callable[..., Parts], str]] = {
 }
 
 _TEXT = "text"
-BUILTIN = (*builtin.SOURCES, *_FILES, _TEXT)  # without tensorflow-datasets
+BUILTIN = (
+  *builtin.SOURCES,
+  *builtin_text.SOURCES,
+  *_FILES,
+  _TEXT,
+)  # without tfds
 
 
 def _load_texts(
@@ -168,21 +184,31 @@ def _load_texts(
   """A set of texts, of files or of tensorflow-datasets."""
   if options is None:
     raise UserError(
-      "dataset text needs a section dataset.text: begin with configs/sst2.py"
+      f"dataset {name} needs a section dataset.text: begin with configs/"
+      f"{'sst2' if name == _TEXT else name}.py"
     )
   if name in (*builtin.SOURCES, *_FILES):
     raise UserError(
       f"dataset {name} holds images: leave dataset.text out, or name a set of"
       " texts"
     )
-  if name == _TEXT:
+  if name in builtin_text.SOURCES:
+    if path or not options.causal:
+      raise UserError(
+        f"dataset {name} reads no files and is for language models: leave"
+        " dataset.path out and set dataset.text.causal=True, or name the set"
+        " text"
+      )
+    found = texts.assemble(*builtin_text.SOURCES[name](), options)
+  elif name == _TEXT:
     if not path:
       raise UserError(
         "dataset text needs dataset.path: a folder with train.tsv and test.tsv"
       )
     found = texts.read(path, options)
   else:
-    found = prepared_text.read(name, path, options, [_TEXT])
+    ours = [_TEXT, *builtin_text.SOURCES]
+    found = prepared_text.read(name, path, options, ours)
   return _checked_names(Dataset(name, *found), path)
 
 

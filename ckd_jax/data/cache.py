@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ckd_jax.data.members import read_header
 from ckd_jax.data.split import Split, make_split
 
 _VERSION = 1  # raise it when the same files decode to other rows
@@ -86,7 +87,9 @@ def _arrays(path: pathlib.Path) -> list[np.ndarray]:
   arrays = []
   with contextlib.suppress(Exception), path.open("rb") as file:
     size = path.stat().st_size
-    while file.tell() < size:
+    while (begun := file.tell()) < size:
+      read_header(file, size - begun, more=True)
+      file.seek(begun)
       array = np.lib.format.read_array(file, allow_pickle=False)
       arrays.append(array)
     return arrays

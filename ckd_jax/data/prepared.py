@@ -72,7 +72,8 @@ def opened(name: str, path: str | None, other_names: list[str]) -> Any:
 
   path = path or os.environ.get("TFDS_DATA_DIR")
   try:
-    return read_only_builder.builder_from_files(name, data_dir=path)
+    with _no_code(tfds):
+      return read_only_builder.builder_from_files(name, data_dir=path)
   except ValueError:  # not found, or not the form of a name
     pass
   except Exception as error:  # a damaged dataset_info.json or features.json
@@ -92,6 +93,28 @@ def opened(name: str, path: str | None, other_names: list[str]) -> Any:
   hint = nearest(name, close or other_names)
   more = "" if close else ", or a name of tensorflow-datasets"
   raise UserError(f"unknown dataset {name!r}: {hint}{more}")
+
+
+@contextlib.contextmanager
+def _no_code(tfds: Any) -> Iterator[None]:
+  """Refuses features that tensorflow-datasets would import a module for.
+
+  features.json names the class of every feature, and a name that is not known
+  is imported, from wherever Python finds it.
+  """
+  kinds = tfds.features.FeatureConnector
+  before = kinds.__dict__["cls_from_name"]
+
+  def known_only(cls, name: str):
+    if name not in cls._registered_features:
+      raise RuntimeError(f"a file may not name code, and names {name!r}")
+    return before.__func__(cls, name)
+
+  kinds.cls_from_name = classmethod(known_only)
+  try:
+    yield
+  finally:
+    kinds.cls_from_name = before
 
 
 def _command(name: str, path: str | None) -> str:

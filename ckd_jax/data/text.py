@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from ckd_jax.data.judges import Judge, accuracy, likelihood, matthews
 from ckd_jax.data.split import Split, make_split, row_ids
 from ckd_jax.data.text_files import Texts, find, read_file
+from ckd_jax.data.text_windows import in_two, windows
 from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.vocabulary import build
 from ckd_jax.errors import UserError
 
 _TESTS = ("test", "validation", "valid", "val", "dev")  # the first that exists
+_ROWS = ("lines", "windows")
 _JUDGES: dict[str, Judge] = {"accuracy": accuracy, "matthews": matthews}
 
 
@@ -24,6 +27,8 @@ class TextOptions(NamedTuple):
     vocabulary_size: the most words or characters.
     length: of the rows, in tokens; longer texts are cut.
     causal: whether the next token is learned, not a class.
+    rows: of a language model: "lines" of a file, or "windows" of `length`
+      tokens, into which the whole file is cut.
     judge: "accuracy" or "matthews", of classes.
     columns: names of the text, or of both of a pair; (): `text` and `text2`, or
       the text of a set of tensorflow-datasets that has one.
@@ -34,6 +39,7 @@ class TextOptions(NamedTuple):
   vocabulary_size: int = 8000
   length: int = 64
   causal: bool = False
+  rows: str = "lines"
   judge: str = "accuracy"
   columns: tuple[str, ...] = ()
   label: str = "label"
@@ -68,7 +74,7 @@ def read(path: str, options: TextOptions) -> TextSet:
 
   Args:
     path: of the folder; where it has no test.*, validation.*, valid.*, val.* or
-      dev.* is the test set.
+      dev.* is the test set. Of windows also one file, whose last tenth is.
     options: how texts become tokens.
 
   Raises:
@@ -76,6 +82,9 @@ def read(path: str, options: TextOptions) -> TextSet:
       used; or an option is out of range.
   """
   _check(options)
+  if options.rows == "windows" and epath.Path(path).is_file():
+    whole = read_file(epath.Path(path), options.columns, None)
+    return assemble(*in_two(whole), options)
   files = find(path)
   wanted = next((name for name in _TESTS if name in files), None)
   if "train" not in files or wanted is None:
@@ -108,6 +117,10 @@ def assemble(
     UserError: a text is empty, or a test label is not in the training rows.
   """
   _check(options)
+  if options.rows == "windows":
+    train, test = (
+      windows(rows, options.tokens, options.length) for rows in (train, test)
+    )
   for rows in (train, test):
     _check_texts(rows)
   vocabulary = build(options.tokens, train.texts, options.vocabulary_size)
@@ -123,7 +136,7 @@ def assemble(
       labels = _numbers(rows, names)
     ids = rows.ids or row_ids(name, len(rows.texts))
     splits.append(make_split(tokens, labels, ids, rows.texts))
-    if cut:
+    if cut and options.rows == "lines":
       notes.append(
         f"{cut:,} of {len(rows.texts):,} {name} texts are longer than"
         f" {options.length} tokens and are cut (dataset.text.length)"
@@ -136,6 +149,11 @@ def _check(options: TextOptions) -> None:
   if options.length < 1:
     raise UserError(
       f"dataset.text.length is {options.length}: give tokens, say 64"
+    )
+  if options.rows not in (_ROWS if options.causal else _ROWS[:1]):
+    raise UserError(
+      f"dataset.text.rows is {options.rows!r}: it must be lines, or with"
+      " dataset.text.causal=True windows"
     )
   if options.judge not in _JUDGES:
     raise UserError(

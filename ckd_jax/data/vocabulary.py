@@ -153,6 +153,12 @@ class Vocabulary:
       )
     return self._known(text)
 
+  def names(self) -> tuple[str, ...]:
+    """What each id stands for; of a file its number."""
+    if self.kind == "file":
+      return tuple(map(str, range(self.size)))
+    return ("[padding]", "[unknown]", "[separator]", *self._content)
+
   def decode(self, ids: Iterable[int]) -> str:
     """The text of ids up to the first separator or padding after the start."""
     items = []

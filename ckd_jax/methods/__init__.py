@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 
 from ckd_jax.methods._seams import (
+  Adapter,
+  Ask,
   Batch,
+  Compose,
   Finish,
   Init,
   Loss,
@@ -24,12 +27,14 @@ from ckd_jax.methods._seams import (
   Model,
   ModelApply,
   ModelInit,
+  Network,
   OffsetTarget,
   Outputs,
   Prepare,
   Sample,
   Stage,
   Task,
+  TopK,
   as_they_are,
   no_offset,
   stateless,
@@ -37,7 +42,10 @@ from ckd_jax.methods._seams import (
 )
 
 __all__ = [
+  "Adapter",
+  "Ask",
   "Batch",
+  "Compose",
   "Finish",
   "Init",
   "Loss",
@@ -46,12 +54,14 @@ __all__ = [
   "Model",
   "ModelApply",
   "ModelInit",
+  "Network",
   "OffsetTarget",
   "Outputs",
   "Prepare",
   "Sample",
   "Stage",
   "Task",
+  "TopK",
   "as_they_are",
   "defaults",
   "get",
@@ -95,12 +105,20 @@ def defaults(name: str) -> dict[str, Any]:
   return {key: value.default for key, value in signature.parameters.items()}
 
 
-def working_with(fields: frozenset[str], inputs: str = "images") -> list[str]:
+def working_with(
+  fields: frozenset[str],
+  inputs: str = "images",
+  *,
+  answers: str = "rows",
+  top: bool = False,
+) -> list[str]:
   """Lists the methods that, at their defaults, need no more than this.
 
   Args:
     fields: of `Outputs`, that a teacher gives.
     inputs: kind of what is trained on, "images" or "texts".
+    answers: what a network gives, "rows" or "positions".
+    top: whether it gives the most probable answers alone.
   """
   made = {name: make(name) for name in names()}
   return [
@@ -109,6 +127,9 @@ def working_with(fields: frozenset[str], inputs: str = "images") -> list[str]:
     if method.needs <= fields
     and method.inputs in ("any", inputs)
     and (method.branches == "none" or "branches" in fields)
+    and method.answers in ("any", answers)
+    and (not top or method.takes_top or not method.needs)
+    and not method.live
   ]
 
 

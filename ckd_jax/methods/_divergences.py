@@ -4,9 +4,12 @@ Both networks are compared at every position of a text: positions that do not
 count are left out by `counted`. None of them has the factor T^2 of `kd`.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from ckd_jax.methods.kd import kd
 from ckd_jax.numerics import kl_divergence, to_matching_float32
 
 
@@ -116,6 +119,17 @@ def skew_reverse_kl(
   """
   student, teacher = to_matching_float32(student_logits, teacher_logits)
   return kl_divergence(student, _mixture(student, teacher, skew))
+
+
+def by_name(beta: float, skew: float) -> dict[str, Callable]:
+  """Name -> (student's logits, teacher's) -> one value for each position."""
+  return {
+    "jsd": lambda s, t: generalized_jsd(s, t, beta=beta),
+    "kd": lambda s, t: kd(s, t, temperature=1.0),
+    "reverse_kl": reverse_kl,
+    "skew_kl": lambda s, t: skew_kl(s, t, skew=skew),
+    "skew_reverse_kl": lambda s, t: skew_reverse_kl(s, t, skew=skew),
+  }
 
 
 def _mixture(first, second, share):

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ class Compare(Protocol):
     student: jax.Array,
     target: jax.Array,
     mix: str | float | jax.Array,
+    counted: jax.Array | None,
   ) -> jax.Array:
     """Returns a float32 scalar, the mean over groups.
 
@@ -28,6 +29,7 @@ class Compare(Protocol):
       student: [batch, group, classes], logits.
       target: [batch, group, classes], logits or one-hot labels.
       mix: how the sides of a group are mixed, as in `ckd`.
+      counted: bool[batch], what is compared; None is all of it.
     """
     ...
 
@@ -42,8 +44,8 @@ def compare_rows(
     positives: images on the first side; the rest of a row is the second.
   """
 
-  def compare(key, student, target, mix):
-    del key
+  def compare(key, student, target, mix, counted):
+    del key, counted
     sides = [
       side
       for x in (student, target)
@@ -66,7 +68,8 @@ def compare_drawn(
   """
   positives, _ = sides
 
-  def compare(key, student, target, mix):
+  def compare(key, student, target, mix, counted):
+    del counted
     student, target = student[:, 0], target[:, 0]
     index = sampling.distinct(key, count, sum(sides), len(student))
 
@@ -118,3 +121,35 @@ def fixed_groups(
     )
 
   return sample, init
+
+
+def with_mix(
+  compare: Compare, mix: str, beta: float
+) -> Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]:
+  """Fills in mix; for "lam", one number per batch from Beta(beta, beta)."""
+
+  def mixed(key, student, target, counted):
+    mix_key, group_key = jax.random.split(key)
+    how = sampling.beta(mix_key, beta) if mix == "lam" else mix
+    return compare(group_key, student, target, how, counted)
+
+  return mixed
+
+
+def examples_of(
+  labels: jax.Array, *arrays: jax.Array
+) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
+  """The examples of a batch: its rows, or all positions of its rows.
+
+  Args:
+    labels: int32[batch, group], or int32[batch, 1, length].
+    *arrays: [batch, group, classes], or [batch, 1, length, classes].
+
+  Returns:
+    The arrays as [examples, group, classes], and which examples count,
+    bool[examples]; None is all of them.
+  """
+  if labels.ndim < 3:
+    return arrays, None
+  flat = tuple(array.reshape(-1, 1, array.shape[-1]) for array in arrays)
+  return flat, labels.reshape(-1) >= 0

@@ -5,9 +5,24 @@ array of a `Batch`, and every array of the student's `Outputs` that a method's
 loss sees, begins with [batch, group].
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+
+
+class TopK(NamedTuple):
+  """The k most probable answers, in place of all logits.
+
+  Attributes:
+    ids: int32[..., k], different ones.
+    log_probs: float[..., k], natural logarithms, -inf for what is ruled out.
+    rest: float32[...], the probability of all others together.
+  """
+
+  ids: jax.Array
+  log_probs: jax.Array
+  rest: jax.Array
 
 
 class Outputs(NamedTuple):
@@ -15,7 +30,7 @@ class Outputs(NamedTuple):
 
   Attributes:
     logits: float[..., classes]; of a language model one vector for each
-      position, float[..., length, vocabulary].
+      position, float[..., length, vocabulary]. A table's may be a `TopK`.
     embedding: float[..., dim], pooled features before the classifier.
     maps: stage outputs, float[..., h, w, c] each, in RepDistiller's order.
     preactivations: the same maps before their ReLU.
@@ -80,6 +95,7 @@ class Batch(NamedTuple):
       inputs are not mixed.
     teachers: Outputs of [batch, group, ...], one for each teacher, under
       stop_gradient.
+    asked: rows about which `compose` asked the teacher, a number; None without.
   """
 
   index: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -87,6 +103,32 @@ class Batch(NamedTuple):
   labels: jax.Array
   weights: jax.Array | None = None
   teachers: tuple[Outputs, ...] = ()
+  asked: jax.Array | None = None
+
+
+class Network(Protocol):
+  """A network with its weights, in evaluation mode."""
+
+  def __call__(self, inputs: Any, /) -> Outputs:
+    """Returns Outputs of [n, ...].
+
+    Args:
+      inputs: a tree of [n, ...], as the student is shown them; a gradient may
+        flow to them, and none to the weights.
+    """
+    ...
+
+
+class Ask(NamedTuple):
+  """The networks of a step, for a method that makes its own inputs.
+
+  Attributes:
+    student: as it stands before the step.
+    teacher: a live one; where there is none yet, in a rehearsal, the student.
+  """
+
+  student: Network
+  teacher: Network
 
 
 class Sample(Protocol):
@@ -159,6 +201,37 @@ class Prepare(Protocol):
       batch: with inputs as they are shown, and the table's answers.
     """
     ...
+
+
+class Compose(Protocol):
+  """Makes a batch with the help of the networks: it writes texts, say."""
+
+  def __call__(self, key: jax.Array, batch: Batch, ask: Ask) -> Batch:
+    """Returns the batch that student, live teacher and loss see.
+
+    Args:
+      key: random key of this step.
+      batch: after `Prepare`, with the answers of a table if there is one.
+      ask: the networks.
+    """
+    ...
+
+
+class Adapter(NamedTuple):
+  """Parts of a live teacher that a method trains; its weights stay.
+
+  Their parameters are `adapter` beside the method's heads.
+
+  Attributes:
+    init: (key, weights) -> what is trained, a tree of arrays; of the weights,
+      the teacher's parameters, only the shapes count.
+    apply: (trained, weights) -> the weights with which the teacher answers.
+    rate: their learning rate over the student's.
+  """
+
+  init: Callable[[jax.Array, Any], Any]
+  apply: Callable[[Any, Any], Any]
+  rate: float = 1.0
 
 
 class OffsetTarget(Protocol):
@@ -241,7 +314,15 @@ class Method(NamedTuple):
       forward passes; () is one pass over everything.
     stages: training before the main part, in order.
     max_teachers: how many teachers the loss can use.
-    inputs: what it changes: "images", or "any" if it leaves inputs alone.
+    inputs: what it changes: "images", "texts", or "any" if it leaves inputs
+      alone.
+    live: whether the teacher has to answer inside the step.
+    answers: what it compares: "rows", one answer of each; "positions", one for
+      each token of a language model; or "any".
+    takes_top: whether the teacher's logits may be a `TopK`.
+    compose: makes the batch with the networks' help, after `prepare`.
+    adapter: what it trains of a live teacher, whose answers then carry a
+      gradient; None leaves the teacher as it is.
     branches: which branches of the student it compares: "none", "any", or
       "ensemble", of which the last is that of the others.
   """
@@ -256,6 +337,11 @@ class Method(NamedTuple):
   stages: tuple[Stage, ...] = ()
   max_teachers: int = 1
   inputs: str = "any"
+  live: bool = False
+  answers: str = "rows"
+  takes_top: bool = False
+  compose: Compose | None = None
+  adapter: Adapter | None = None
   branches: str = "none"
 
 

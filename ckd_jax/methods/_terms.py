@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Batch, Init, Method, Outputs, Stage, stateless
 from ckd_jax.methods._checks import at_least
+from ckd_jax.methods._groups import examples_of
 from ckd_jax.methods._sum import Terms, weighted_sum
 from ckd_jax.methods.ckd import ckd_all
 from ckd_jax.methods.kd import kd
-from ckd_jax.numerics import cross_entropy
+from ckd_jax.numerics import cross_entropy, mean_counted
 
 
 class Inputs(NamedTuple):
@@ -86,15 +86,19 @@ class Extra(NamedTuple):
     """
     terms: dict = {}
     if self.cross_entropy_weight:
-      value = jnp.mean(cross_entropy(student.logits, batch.labels))
+      value = cross_entropy(student.logits, batch.labels)
+      value = mean_counted(value, batch.labels)
       terms["cross_entropy"] = (self.cross_entropy_weight, value)
     if self.kd_weight:
-      value = jnp.mean(kd(student.logits, batch.teachers[0].logits))
+      value = kd(student.logits, batch.teachers[0].logits)
+      value = mean_counted(value, batch.labels)
       terms["kd"] = (self.kd_weight, value)
     if self.ckd_weight:
-      logits, answers = student.logits[:, 0], batch.teachers[0].logits[:, 0]
-      one_hot = jax.nn.one_hot(batch.labels[:, 0], logits.shape[-1])
-      value = ckd_all(logits, answers) + ckd_all(logits, one_hot)
+      one_hot = jax.nn.one_hot(batch.labels, student.logits.shape[-1])
+      arrays = student.logits, batch.teachers[0].logits, one_hot
+      (logits, answers, one_hot), counts = examples_of(batch.labels, *arrays)
+      value = ckd_all(logits[:, 0], answers[:, 0], counted=counts)
+      value = value + ckd_all(logits[:, 0], one_hot[:, 0], counted=counts)
       terms["ckd"] = (self.ckd_weight, value)
     return terms
 
@@ -106,10 +110,11 @@ def make_method(
   needs: Iterable[str] = (),
   init: Init = stateless,
   stages: tuple[Stage, ...] = (),
+  answers: str = "rows",
 ) -> Method:
-  """Builds a method whose loss is a weighted sum over a batch of images.
+  """Builds a method whose loss is a weighted sum over a batch of rows.
 
-  The batch is [batch, 1]: distinct images, compared as one set. The sum is
+  The batch is [batch, 1]: distinct rows, compared as one set. The sum is
   taken in the order in which the terms are given, the extra ones last.
 
   Args:
@@ -118,6 +123,7 @@ def make_method(
     needs: fields of `Outputs` beside "logits" that the teacher must provide.
     init: makes heads and memories.
     stages: training before the main part, in order.
+    answers: what the method's own terms compare, as in `Method`.
 
   Raises:
     ValueError: a weight of `extra` is negative or not finite.
@@ -137,4 +143,5 @@ def make_method(
     loss=loss,
     needs=frozenset({"logits", *needs}),
     stages=stages,
+    answers=answers,
   )

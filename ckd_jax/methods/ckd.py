@@ -12,17 +12,17 @@ import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, OffsetTarget, no_offset, stateless
+from ckd_jax.methods import _groups as groups
 from ckd_jax.methods import _offset as offsets
 from ckd_jax.methods._checks import above, at_least
-from ckd_jax.methods._groups import (
-  Compare,
-  compare_drawn,
-  compare_rows,
-  fixed_groups,
-)
 from ckd_jax.methods._sum import weighted_sum
 from ckd_jax.methods.kd import kd
-from ckd_jax.numerics import cross_entropy, kl_divergence, to_matching_float32
+from ckd_jax.numerics import (
+  cross_entropy,
+  kl_divergence,
+  mean_counted,
+  to_matching_float32,
+)
 
 
 def ckd(
@@ -90,6 +90,7 @@ def ckd_all(
   negatives: int = 1,
   mix: str | float = "difference",
   mean_weight: float = 0.0,
+  counted: jax.Array | None = None,
 ) -> jax.Array:
   """Computes the mean of `ckd` over every group of a batch, in closed form.
 
@@ -109,6 +110,7 @@ def ckd_all(
     negatives: n', images on the second side.
     mix: "difference", "mean" or a number, as in `ckd`.
     mean_weight: weight of the batch mean; for mix "difference" only.
+    counted: bool[n], the examples that are compared; None is all of them.
 
   Returns:
     float32 scalar, a mean over classes, computed at O(n * classes).
@@ -128,9 +130,15 @@ def ckd_all(
       f"a batch of {batch_size} holds no group of {positives} + {negatives}"
     )
   gap = student - teacher
-  mean = jnp.mean(gap, axis=0)
-  centred = gap - mean[None]
-  spread = jnp.sum(jnp.square(centred)) / (batch_size - 1)
+  if counted is None:
+    mean = jnp.mean(gap, axis=0)
+    centred = gap - mean[None]
+    spread = jnp.sum(jnp.square(centred)) / (batch_size - 1)
+  else:
+    batch_size = jnp.maximum(jnp.sum(counted), 2)
+    mean = jnp.sum(gap, axis=0, where=counted[:, None]) / batch_size
+    square = jnp.sum(jnp.square(gap - mean[None]), axis=1)
+    spread = jnp.sum(square, where=counted) / (batch_size - 1)
   mean_square = jnp.sum(jnp.square(mean))
   if isinstance(mix, str) and mix == "difference":
     total = (1 / positives + 1 / negatives) * (
@@ -212,36 +220,41 @@ def make(
     groups_per_batch=groups_per_batch,
     mean_weight=mean_weight,
   )
-  compare = _with_mix(compare, mix, beta)
+  compare = groups.with_mix(compare, mix, beta)
 
   def loss(params, state, student, batch, key, step):
     del params, step
     (teacher,) = batch.teachers
     one_hot = jax.nn.one_hot(batch.labels, student.logits.shape[-1])
+    (own, answers, one_hot), counted = groups.examples_of(
+      batch.labels, student.logits, teacher.logits, one_hot
+    )
     # The same key for both terms: one lam and one draw of groups per batch.
     terms = {
-      "teacher": (teacher_weight, compare(key, student.logits, teacher.logits)),
-      "label": (label_weight, compare(key, student.logits, one_hot)),
+      "teacher": (teacher_weight, compare(key, own, answers, counted)),
+      "label": (label_weight, compare(key, own, one_hot, counted)),
     }
     if cross_entropy_weight:
-      value = jnp.mean(cross_entropy(student.logits, batch.labels))
+      value = cross_entropy(student.logits, batch.labels)
+      value = mean_counted(value, batch.labels)
       terms["cross_entropy"] = (cross_entropy_weight, value)
     if kd_weight:
       value = kd(student.logits, teacher.logits, temperature=temperature)
-      terms["kd"] = (kd_weight, jnp.mean(value))
+      terms["kd"] = (kd_weight, mean_counted(value, batch.labels))
     value, metrics = weighted_sum(terms)
     return value, (state, metrics)
 
   is_fixed = estimator == "groups"
   sample, init = sampling.batches, stateless
   if is_fixed:
-    sample, init = fixed_groups(positives, negatives, max_groups)
+    sample, init = groups.fixed_groups(positives, negatives, max_groups)
   return Method(
     sample=sample,
     init=init,
     loss=loss,
     offset_target=_offset_target(hyper),
     passes=(positives, negatives) if is_fixed else (),
+    answers="any" if estimator == "all" else "rows",
   )
 
 
@@ -252,7 +265,7 @@ def _estimator(
   sides: tuple[int, int],
   groups_per_batch: int,
   mean_weight: float,
-) -> Compare:
+) -> groups.Compare:
   """Makes the comparison of one step's images.
 
   Args:
@@ -264,11 +277,11 @@ def _estimator(
   """
   positives, negatives = sides
   if name == "groups":
-    return compare_rows(one_group, positives)
+    return groups.compare_rows(one_group, positives)
   if name == "batch_groups":
-    return compare_drawn(one_group, sides, groups_per_batch)
+    return groups.compare_drawn(one_group, sides, groups_per_batch)
 
-  def compare_all(key, student, target, mix):
+  def compare_all(key, student, target, mix, counted):
     return ckd_all(
       student[:, 0],
       target[:, 0],
@@ -276,22 +289,10 @@ def _estimator(
       negatives=negatives,
       mix=mix,
       mean_weight=mean_weight,
+      counted=counted,
     )
 
   return compare_all
-
-
-def _with_mix(
-  compare: Compare, mix: str, beta: float
-) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-  """Fills in mix; for "lam", one number per batch from Beta(beta, beta)."""
-
-  def mixed(key, student, target):
-    mix_key, group_key = jax.random.split(key)
-    how = sampling.beta(mix_key, beta) if mix == "lam" else mix
-    return compare(group_key, student, target, how)
-
-  return mixed
 
 
 def _leaves_offset_free(hyper: dict) -> bool:

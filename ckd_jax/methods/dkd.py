@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._terms import Extra, Inputs, make_method
-from ckd_jax.numerics import kl_divergence, to_matching_float32
+from ckd_jax.numerics import kl_divergence, mean_counted, to_matching_float32
 
 
 def dkd(
@@ -119,6 +119,7 @@ def make(
       temperature=temperature,
     )
     now = weight * warmup(inputs.step, inputs.state["steps_per_epoch"])
-    return {"dkd": (now, jnp.mean(value))}
+    value = mean_counted(value[:, None], inputs.batch.labels)
+    return {"dkd": (now, value)}
 
-  return make_method(terms, extra, init=init)
+  return make_method(terms, extra, init=init, answers="any")

@@ -1,13 +1,18 @@
 """Knowledge distillation of softened probabilities (Hinton et al., 2015)."""
 
 import jax
-import jax.numpy as jnp
 
 from ckd_jax import sampling
 from ckd_jax.methods import Method, stateless
 from ckd_jax.methods._checks import above, at_least
 from ckd_jax.methods._sum import weighted_sum
-from ckd_jax.numerics import cross_entropy, kl_divergence, to_matching_float32
+from ckd_jax.methods._top import outcomes
+from ckd_jax.numerics import (
+  cross_entropy,
+  kl_divergence,
+  mean_counted,
+  to_matching_float32,
+)
 
 
 def kd(
@@ -63,16 +68,25 @@ def make(
   def loss(params, state, student, batch, key, step):
     del params, key, step
     (teacher,) = batch.teachers
-    label_term = jnp.mean(cross_entropy(student.logits, batch.labels))
-    teacher_term = jnp.mean(
-      kd(student.logits, teacher.logits, temperature=temperature)
+    label_term = cross_entropy(student.logits, batch.labels)
+    teacher_term = kd(
+      *outcomes(student.logits, teacher.logits), temperature=temperature
     )
     value, metrics = weighted_sum(
       {
-        "cross_entropy": (cross_entropy_weight, label_term),
-        "kd": (kd_weight, teacher_term),
+        "cross_entropy": (
+          cross_entropy_weight,
+          mean_counted(label_term, batch.labels),
+        ),
+        "kd": (kd_weight, mean_counted(teacher_term, batch.labels)),
       }
     )
     return value, (state, metrics)
 
-  return Method(sample=sampling.batches, init=stateless, loss=loss)
+  return Method(
+    sample=sampling.batches,
+    init=stateless,
+    loss=loss,
+    answers="any",
+    takes_top=True,
+  )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ckd_jax.methods import Method
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._terms import Extra, Inputs, make_method
-from ckd_jax.numerics import to_matching_float32
+from ckd_jax.numerics import mean_counted, to_matching_float32
 
 
 def logit_mse(
@@ -56,15 +56,13 @@ def make(
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
   def terms(inputs: Inputs):
-    one_hot = jax.nn.one_hot(
-      inputs.batch.labels, inputs.student.logits.shape[-1]
-    )
-    student = inputs.student.logits
-    to_teacher = jnp.mean(logit_mse(student, inputs.teacher.logits))
-    to_label = jnp.mean(logit_mse(student, one_hot))
+    student, labels = inputs.student.logits, inputs.batch.labels
+    one_hot = jax.nn.one_hot(labels, student.shape[-1])
+    to_teacher = logit_mse(student, inputs.teacher.logits)
+    to_label = logit_mse(student, one_hot)
     return {
-      "teacher": (teacher_weight, to_teacher),
-      "label": (label_weight, to_label),
+      "teacher": (teacher_weight, mean_counted(to_teacher, labels)),
+      "label": (label_weight, mean_counted(to_label, labels)),
     }
 
-  return make_method(terms, extra)
+  return make_method(terms, extra, answers="any")

@@ -11,10 +11,11 @@ from ckd_jax.run.plan import Plan, make_plan
 from ckd_jax.run.programs import (
   Programs,
   longest_launch,
+  make_own_step,
   make_programs,
-  placed_recipe,
 )
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse_early
+from ckd_jax.run.replay import replay
 from ckd_jax.run.together import prepare_all, train_faster, train_together
 from ckd_jax.run.train import run
 from ckd_jax.run.workdir import check_workdir, remove_empty
@@ -29,13 +30,14 @@ __all__ = [
   "header",
   "load_dataset",
   "longest_launch",
+  "make_own_step",
   "make_plan",
   "make_programs",
-  "placed_recipe",
   "prepare_all",
   "refusing",
   "rehearse_early",
   "remove_empty",
+  "replay",
   "run",
   "train_faster",
   "train_together",

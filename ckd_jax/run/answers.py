@@ -9,7 +9,7 @@ from etils import epath
 from ckd_jax import methods, table, teacher
 from ckd_jax.data import Dataset, ImageView, count, shown
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Outputs
+from ckd_jax.methods import Outputs, TopK
 from ckd_jax.models import cost
 from ckd_jax.run.plan import Plan
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse
@@ -31,7 +31,8 @@ class Collected(NamedTuple):
     calls: answers that this run learns from.
     paid: of these, answers that this run bought, now or before a kill.
     repeated: calls that it made a second time, not counted in `paid`.
-    failed: requests that failed in this process, retries included.
+    failed: attempts that brought no answer, images each; a service may bill
+      them.
     may_buy: calls that may still be made for this table; None where no teacher
       is asked.
     pruned_calls: answers of the pruned copy, which are free.
@@ -153,12 +154,13 @@ def _bought(
   """Asks the teacher, and its pruned copy, about the rows."""
   needs, ids = plan.method.needs, dataset.train.ids[rows]
   order = Order(
-    Subject(dataset.name, "train", dataset.train, dataset.class_names),
+    Subject(dataset.name, "train", dataset.train, dataset.answer_names),
     rows,
     needs,
     asking.view,
     asking.view_seed,
     asking.pad,
+    asking.top_k,
   )
   asked = all_asked[0]
   path = epath.Path(asking.table_path or workdir / "table")
@@ -173,6 +175,7 @@ def _bought(
       place,
       budget=len(rows),
       max_calls=asking.max_calls if one is asked else None,
+      max_attempts=asking.max_attempts if one is asked else None,
       part_size=asking.part_size,
       # The answers of a pruned copy are free.
       ledger=ledger if one is asked else None,
@@ -208,6 +211,7 @@ def _from_table(
     held, path = read_table(asking, "train", dataset, workdir)
   else:
     held, path = given_table(asking, dataset), None
+  _check_top(held, plan)
   fields = table.given(held.answers)
   if lacking := ", ".join(sorted(needs - fields)):
     work = ", ".join(methods.working_with(fields))
@@ -230,6 +234,20 @@ def _from_table(
     digest=table.digest(held.info),
     **tested,
   )
+
+
+def _check_top(held: Table, plan: Plan) -> None:
+  """Refuses the most probable tokens alone where all logits are needed."""
+  is_kept = isinstance(held.answers.values, TopK)
+  if is_kept and plan.method.needs and not plan.method.takes_top:
+    work = methods.working_with(
+      frozenset({"logits"}), "texts", answers="positions", top=True
+    )
+    raise UserError(
+      f"method {plan.about.method!r} needs all logits, the table holds some,"
+      f" top_k {held.answers.values.ids.shape[-1]}: these methods take them:"
+      f" {', '.join(work)}"
+    )
 
 
 def _open(asking: Asking, dataset: Dataset, needs, mesh, named) -> Teacher:
@@ -272,6 +290,7 @@ def _black_box(asking: Asking) -> Teacher:
     "back_off": asking.back_off,
     "concurrency": asking.concurrency,
     "requests_per_second": asking.requests_per_second,
+    "timeout": asking.timeout,
     "request_size": asking.request_size,
     "kind": asking.kind,
   }
@@ -296,9 +315,12 @@ def _view(info: dict[str, Any]) -> dict[str, Any]:
 
 def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:
   """Accuracy on the test set, and how many answers that took."""
+  rows = len(dataset.test.labels)
+  if isinstance(test.logits, TopK):  # nothing to judge
+    return {"test_outputs": test, "evaluation_calls": rows}
   figures = dataset.judge(test.logits, dataset.test)
   return {
     "test_outputs": test,
     "test_accuracy": next(iter(figures.values())),
-    "evaluation_calls": len(test.logits),
+    "evaluation_calls": rows,
   }

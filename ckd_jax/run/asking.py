@@ -31,7 +31,10 @@ def asking(config) -> Asking:
     concurrency=teacher.concurrency,
     requests_per_second=teacher.requests_per_second,
     request_size=teacher.request_size,
+    top_k=teacher.get("top_k", 0),
+    timeout=teacher.get("timeout", 0.0),
     max_calls=teacher.get("max_calls"),
+    max_attempts=teacher.get("max_attempts"),
     table_path=config.table.path,
     test_path=config.table.test_path,
   )

@@ -11,7 +11,9 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
+import sys
 from typing import Any
 
 import jax
@@ -21,7 +23,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from ckd_jax.errors import UserError
+from ckd_jax.errors import DAMAGED, UserError
 from ckd_jax.system import files, hosts, signals
 
 _MANIFEST = "manifest.json"
@@ -65,7 +67,7 @@ def save(
       if np.size(leaf)  # orbax refuses arrays without elements
     }
   )
-  folder = _folder(directory, step)
+  folder = step_folder(directory, step)
   primary = jax.process_index() == 0
   try:
     if primary:
@@ -97,8 +99,12 @@ def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
   log = logging.getLogger("absl")  # prints each of them, too
   level = log.level
   log.setLevel(logging.CRITICAL)
+  hook = sys.unraisablehook
+  # Stays after a failure: the errors of other writes come late, in threads.
+  sys.unraisablehook = lambda late: _is_of_closed_loop(late) or hook(late)
   try:
     ocp.save(folder / "arrays", arrays)
+    sys.unraisablehook = hook
   except OSError:
     raise
   except Exception as error:
@@ -112,6 +118,14 @@ def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
     raise OSError(known[0]) from error
   finally:
     log.setLevel(level)
+
+
+def _is_of_closed_loop(late) -> bool:
+  """Whether a write failed after orbax had raised the error of another one."""
+  text = "Event loop is closed"
+  return isinstance(late.exc_value, RuntimeError) and text in str(
+    late.exc_value
+  )
 
 
 def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
@@ -137,10 +151,11 @@ def restore(directory, like) -> tuple[int, Any, dict[str, Any]] | None:
     step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
   if step < 0:
     return None
-  folder = _folder(directory, step)
+  folder = step_folder(directory, step)
   manifest = _manifest(folder)
   wanted = _named(like)
   _check_same(folder, manifest["leaves"], wanted)
+  _check_stored(folder, wanted)
   arrays = ocp.load(folder / "arrays")
 
   def place(name, leaf):
@@ -195,7 +210,25 @@ def _check_same(folder, saved: dict[str, str], wanted: dict[str, Any]) -> None:
     )
 
 
-def _folder(directory, step: int) -> epath.Path:
+def _check_stored(folder, wanted: dict[str, Any]) -> None:
+  """Refuses stored arrays of other sizes, before memory is taken for them."""
+  found = ocp.metadata(folder / "arrays").metadata
+  stored = {name: _type(leaf) for name, leaf in found.items()}
+  expected = {
+    name: _type(
+      jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    )
+    for name, leaf in wanted.items()
+    if np.size(leaf)
+  }
+  if stored != expected:
+    raise UserError(
+      f"the checkpoint {folder} holds other arrays than its manifest says: it "
+      "was not written by ckd_jax; give another --workdir"
+    )
+
+
+def step_folder(directory, step: int) -> epath.Path:
   return epath.Path(directory).resolve() / f"{step:08d}"  # orbax wants it so
 
 
@@ -204,7 +237,12 @@ def _steps(directory) -> list[int]:
   directory = epath.Path(directory)
   if not directory.is_dir():
     return []
-  names = (path.name for path in directory.iterdir() if path.is_dir())
+  names = (
+    path.name
+    for path in directory.iterdir()
+    # What a link names was not written here, and is not removed from here.
+    if path.is_dir() and not os.path.islink(path)
+  )
   return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{8,}", name))
 
 
@@ -215,7 +253,7 @@ def latest(directory) -> int | None:
 
 
 def _finished(directory, step: int) -> bool:
-  return (_folder(directory, step) / _MANIFEST).exists()
+  return (step_folder(directory, step) / _MANIFEST).exists()
 
 
 def _prune(directory, step: int, keep: int) -> None:
@@ -224,19 +262,19 @@ def _prune(directory, step: int, keep: int) -> None:
   kept = [old for old in earlier if _finished(directory, old)][: keep - 1]
   for old in earlier:
     if old not in kept:
-      _remove(_folder(directory, old))
+      _remove(step_folder(directory, old))
 
 
 def _newest_valid(directory) -> int:
   """The newest step whose bytes are what was written, or -1."""
   for step in reversed(_steps(directory)):
-    folder = _folder(directory, step)
+    folder = step_folder(directory, step)
     if not _finished(directory, step):
       continue
     try:
       _check_files(folder, _manifest(folder))
       return step
-    except (OSError, ValueError) as error:
+    except (OSError, *DAMAGED) as error:
       corrupt = folder.with_name(f"{folder.name}.corrupt")
       if corrupt.exists():
         corrupt.rmtree()

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from ckd_jax import methods
 from ckd_jax.data import Dataset, Judge, Split, shown, take
 from ckd_jax.errors import UserError
+from ckd_jax.methods import TopK
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.feed import Feed, make_feed, student_inputs
 from ckd_jax.run.phase import Phase
@@ -44,6 +46,8 @@ class RunContext(NamedTuple):
     feed: (key, state of the method, step) -> the Examples of each step from
       there on, where inputs do not lie on the devices; else None.
     stages: training before the main part, in order.
+    begin: () -> the state before the first step, made anew: a launch takes over
+      the arrays of the one that it is given.
     examples: the table on the devices.
     key: the run's random key, the same for every step.
     state: before the first step.
@@ -65,6 +69,7 @@ class RunContext(NamedTuple):
   longest: int
   feed: Feed | None
   stages: tuple[Phase, ...]
+  begin: Callable[[], State]
   examples: Examples
   key: jax.Array
   state: State
@@ -133,9 +138,17 @@ def assemble(
   check_finite(plan, state, examples, index.shape)
   stages, state = make_phases(plan, mesh, answers.live, state, examples, key)
   scale = plan.learning_rate / programs.learning_rate
-  state = state._replace(level=np.float32(scale))
+
+  def scaled(state):
+    state = state._replace(level=np.float32(scale))
+    return hosts.put_global(state, replicated(mesh))
+
+  def begin():
+    state = programs.begin(init_key, examples)
+    return state if stages else scaled(state)
+
   target = None
-  if answers.live is None:
+  if answers.live is None and task.labels.ndim == 1:
     target = methods.mean_target(plan.method, task.labels, answers.teachers)
   splits = _splits(plan, dataset)
   feed = None
@@ -148,9 +161,10 @@ def assemble(
     longest=longest_launch(plan, streamed, mesh),
     feed=feed,
     stages=stages,
+    begin=begin,
     examples=examples,
     key=key,
-    state=hosts.put_global(state, replicated(mesh)),
+    state=scaled(state),
     inputs=_placed(plan, splits, mesh, streamed, like),
     splits=splits,
     judge=dataset.judge,
@@ -252,7 +266,10 @@ def check_finite(
   if not examples.teachers:
     return
   logits = examples.teachers[0].logits
-  finite = np.isfinite(np.asarray(logits[np.arange(len(logits))])).all(-1)
+  if isinstance(logits, TopK):  # what is not named has a probability, too
+    return
+  finite = np.isfinite(np.asarray(logits[np.arange(len(logits))]))
+  finite = finite.all(tuple(range(1, finite.ndim)))
   if finite.all():
     return
   rows = np.resize(np.flatnonzero(~finite), shape)

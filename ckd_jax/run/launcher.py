@@ -116,18 +116,28 @@ class Launcher:
     self._compiled: set[int] = set()
     self._feed: Iterator[Examples] | None = None
 
-  def run(self, state: State, step: int, stop: int) -> State:
+  def run(
+    self,
+    state: State,
+    step: int,
+    stop: int,
+    is_over: Callable[[], bool] = lambda: False,
+  ) -> tuple[State, int]:
     """Trains up to a step, and waits for it.
 
     Args:
       state: after `step` steps; donated.
       step: number of the steps done so far.
       stop: number of the steps to have done.
+      is_over: asked before each launch; true makes it the end.
+
+    Returns:
+      The state, and the number of the steps done.
     """
     run, pending, timed = self._run, None, 0
     if run.feed and not self._feed:
       self._feed = run.feed(run.key, state.method, step)
-    while step < stop:
+    while step < stop and not is_over():
       times = launch_length(stop - step, run.longest)
       compiles = times not in self._compiled
       if compiles and timed:  # what was measured so far is kept apart
@@ -149,7 +159,7 @@ class Launcher:
     jax.block_until_ready(state.step)
     self._timer.trained(timed)
     self._read(pending)
-    return state
+    return state, step
 
   def _read(self, pending) -> None:
     if pending is None:

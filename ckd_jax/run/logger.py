@@ -13,6 +13,7 @@ from etils import epath
 
 from ckd_jax import offset as offsets
 from ckd_jax.errors import UserError
+from ckd_jax.step import SKIPPED
 from ckd_jax.system import console, files
 
 
@@ -143,7 +144,17 @@ class Progress:
 
 
 class Diverged(UserError):
-  """The loss is not finite."""
+  """Numbers of training are not finite.
+
+  Args:
+    message: one line.
+    step: number of the step after which that was seen.
+    rollbacks: how often the run had gone back because of it.
+  """
+
+  def __init__(self, message: str, step: int = 0, rollbacks: int = 0):
+    super().__init__(message)
+    self.step, self.rollbacks = step, rollbacks
 
 
 class Display:
@@ -187,17 +198,15 @@ class Display:
 
     Args:
       step: number of the steps done so far.
-      metrics: scalars by name, `loss` among them.
+      metrics: scalars by name, `loss` among them, and `skipped` where a step
+        may be.
 
     Raises:
-      Diverged: the loss is not finite.
+      Diverged: the loss is not finite, and the step was not skipped.
     """
     values = {name: float(value) for name, value in metrics.items()}
-    if not math.isfinite(values["loss"]):
-      raise Diverged(
-        f"the loss is {values['loss']} at step {step}: lower "
-        "optimizer.learning_rate"
-      )
+    if not math.isfinite(values["loss"]) and SKIPPED not in values:
+      raise Diverged(f"the loss is {values['loss']} at step {step}", step)
     shown = {key: values[key] for key in self._telling}
     self._tell(step, values, shown)
 

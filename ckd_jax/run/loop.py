@@ -5,45 +5,22 @@ lie on the devices.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from etils import epath
 
-from ckd_jax.run import checkpoint, selection
+from ckd_jax.run import selection
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.launcher import Launched, Launcher, Timer
 from ckd_jax.run.logger import Display, Diverged
-from ckd_jax.run.record import Record
-from ckd_jax.run.stages import check_origin, run_stages
-from ckd_jax.step import State
-from ckd_jax.system import compile_cache, console, hosts
+from ckd_jax.run.standing import Standing, Trainable, reordered, save
+from ckd_jax.run.stopping import Stop
+from ckd_jax.step import SKIPPED, State, is_sound
+from ckd_jax.system import hosts
 
-
-class Standing(NamedTuple):
-  """Where a run stands.
-
-  Attributes:
-    step: number of the steps done so far.
-    state: student, method and optimizer after them.
-    best: the weights to report, by mode of `ckd_jax.offset`.
-    record: accuracies, plateau and times.
-  """
-
-  step: int
-  state: State
-  best: dict[str, selection.Snapshot]
-  record: Record
-
-
-class Trainable(Protocol):
-  """A run that is ready for its first step."""
-
-  @property
-  def workdir(self) -> epath.Path: ...
-
-  @property
-  def context(self) -> RunContext: ...
+_SKIPPED_IN_A_ROW = 100  # a run that skips so many steps learns nothing
+_is_sound = jax.jit(is_sound)
 
 
 class Lanes(NamedTuple):
@@ -85,34 +62,14 @@ def alone(contexts: list[RunContext], states: list[State]) -> Lanes:
   )
 
 
-def start_or_resume(run: Trainable) -> Standing:
-  """The beginning, or the newest checkpoint, after the method's stages."""
-  context = run.context
-  record = selection.start(context)
-  state = run_stages(context, run.workdir)
-  best = {mode: selection.snapshot(context, state) for mode in record.modes}
-  like = {"state": state, "best": best}
-  restored = checkpoint.restore(run.workdir / "checkpoints", like)
-  if restored is None:
-    return Standing(0, state, best, record)
-  step, trees, notes = restored
-  check_origin(context, notes, run.workdir)
-  console.say(f"resuming at step {step}")
-  record = Record.from_json({"origin": context.origin} | notes)
-  if record.devices not in ("", context.devices) and hosts.first():
-    console.note(
-      f"the run began on {record.devices} and goes on on {context.devices}: "
-      "sums are in another order, so its last digits may differ"
-    )
-  return Standing(step, trees["state"], trees["best"], record)
-
-
 class _Student:
   """One student of the loop; its record and best weights change in place."""
 
   def __init__(self, run: Trainable, standing: Standing, *, bar: bool):
-    self.run, self.context = run, run.context
+    self.run, self.context = run, reordered(run.context, standing.record)
     _, self.state, self.best, self.record = standing
+    self.skips = self.context.plan.bad_numbers == "skip"
+    self.in_a_row = 0
     self.intervals = self.context.plan.intervals
     self.display = Display(
       run.workdir / "metrics.jsonl",
@@ -128,6 +85,34 @@ class _Student:
     """Whether this step was the student's last one."""
     over = selection.is_over(self.record, self.context.plan.plateau)
     return over or step >= self.intervals.steps
+
+  def is_read(self, step: int) -> bool:
+    """Whether the metrics of this step are looked at."""
+    return self.skips or self.intervals.is_logged(step)
+
+  def show(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """Enters the metrics of a finished step.
+
+    Raises:
+      Diverged: they are not finite, or all of many steps were skipped.
+    """
+    if self.skips:
+      skipped = int(metrics[SKIPPED])
+      self.record.skipped += skipped
+      self.in_a_row = (self.in_a_row + 1) * skipped
+      metrics = {**metrics, SKIPPED: self.record.skipped}
+      if self.in_a_row == _SKIPPED_IN_A_ROW:
+        raise Diverged(
+          f"all of the last {self.in_a_row} steps were skipped at step {step}",
+          step,
+        )
+    if self.intervals.is_logged(step):
+      self.display.training(step, metrics)
+
+  def check(self, step: int, state: State) -> None:
+    """Raises Diverged where the student is not finite any more."""
+    if not _is_sound(state):
+      raise Diverged(f"a weight is not finite after step {step}", step)
 
   def evaluate(self, step: int, logits, take) -> State | None:
     """Validates; returns a new state where the learning rate falls.
@@ -155,10 +140,7 @@ class _Student:
 
   def save(self, step: int, state: State) -> None:
     """Writes a checkpoint, from which the same command resumes."""
-    trees = {"state": state, "best": self.best}
-    folder = self.run.workdir / "checkpoints"
-    checkpoint.save(folder, step, trees, self.record.to_json())
-    compile_cache.share()
+    save(self.run, Standing(step, state, self.best, self.record))
 
   def end(self, step: int, state: State) -> Standing:
     """Closes the display; returns where the student stands."""
@@ -173,6 +155,7 @@ Ended = Iterator[tuple[Trainable, Standing | Diverged]]
 def train(
   runs: Sequence[Trainable],
   standings: Sequence[Standing],
+  stop: Stop,
   arrange: Arrange = alone,
 ) -> Ended:
   """Trains runs that stand at one step, and yields each as it ends.
@@ -180,11 +163,12 @@ def train(
   Args:
     runs: ready for their next step.
     standings: one for each run, all of the same step.
+    stop: ends training with a checkpoint.
     arrange: lays students out on the devices; called again when many ended.
 
   Yields:
-    (run, where it stands at its end), or (run, Diverged) where the loss was not
-    a number any more.
+    (run, where it stands at its end), or (run, Diverged) where its numbers are
+    not finite any more.
   """
   step = standings[0].step
   students = [
@@ -203,10 +187,12 @@ def train(
       [student.context for student in students],
       [student.state for student in students],
     )
-    step = yield from _drive(lanes, students, step, timer)
+    step = yield from _drive(lanes, students, step, timer, stop)
 
 
-def _drive(lanes: Lanes, students: list[_Student], step: int, timer: Timer):
+def _drive(
+  lanes: Lanes, students: list[_Student], step: int, timer: Timer, stop: Stop
+):
   """Trains on these lanes while they hold; returns the step reached.
 
   A finished student is yielded and removed; its lane keeps running and is
@@ -215,40 +201,49 @@ def _drive(lanes: Lanes, students: list[_Student], step: int, timer: Timer):
   places = {student: place for place, student in enumerate(students)}
   diverged: dict[_Student, Diverged] = {}
 
+  def judge(student, method, *what):
+    try:
+      method(student, *what)
+    except Diverged as error:
+      error.rollbacks = student.record.rollbacks
+      diverged[student] = error
+
   def show(step, metrics):
     for student in students:
-      if student in diverged or not student.intervals.is_logged(step):
-        continue
-      own = lanes.metrics_of(metrics, places[student])
-      try:
-        student.display.training(step, own)
-      except Diverged as error:
-        diverged[student] = error
+      if student not in diverged and student.is_read(step):
+        own = lanes.metrics_of(metrics, places[student])
+        judge(student, _Student.show, step, own)
     if len(diverged) == len(students):
       raise next(iter(diverged.values()))
-
-  def is_logged(step):
-    return any(student.intervals.is_logged(step) for student in students)
 
   def leave(student):
     students.remove(student)
     timer.records = [other.record for other in students]
 
+  def is_read(step):
+    return any(student.is_read(step) for student in students)
+
   state = lanes.state
-  launcher = Launcher(lanes.launched, is_logged, show, timer)
+  launcher = Launcher(lanes.launched, is_read, show, timer)
   while lanes.holds(len(students)):
-    stop = min(student.intervals.stop(step) for student in students)
+    until = min(student.intervals.stop(step) for student in students)
     try:
-      state = launcher.run(state, step, stop)
+      state, step = launcher.run(state, step, until, stop.now)
     except Diverged:
-      pass  # all students did: the state is not used again
-    step = stop
+      step = until  # all students did: the state is not used again
+    for student in students:
+      if student not in diverged:
+        own = lanes.take(state, places[student])
+        judge(student, _Student.check, step, own)
     for student, error in diverged.items():
       leave(student)
       yield student.run, error
     diverged.clear()
-    state, ended = _look(lanes, students, places, step, state)
+    state, ended = _look(lanes, students, places, step, until, state)
     timer.evaluated()
+    if stop.agreed():
+      _leave_off(lanes, students, places, step, state)
+      stop.end()
     for student in ended:
       leave(student)
       own = lanes.take(state, places[student])
@@ -259,8 +254,22 @@ def _drive(lanes: Lanes, students: list[_Student], step: int, timer: Timer):
   return step
 
 
-def _look(
+def _leave_off(
   lanes: Lanes, students: list[_Student], places, step: int, state: State
+) -> None:
+  """Checkpoints every student, at whatever step that is."""
+  for student in students:
+    if not step or not student.intervals.is_saved(step):  # or just written
+      student.save(step, lanes.take(state, places[student]))
+
+
+def _look(
+  lanes: Lanes,
+  students: list[_Student],
+  places,
+  step: int,
+  until: int,
+  state: State,
 ) -> tuple[State, list[_Student]]:
   """Evaluates and checkpoints the students that are due.
 
@@ -268,7 +277,7 @@ def _look(
     The state, and the students that finished.
   """
   logits = None
-  for student in students:
+  for student in students if step == until else ():
     place = places[student]
     if student.intervals.is_eval_step(step):
       logits = logits or lanes.predict(state)

@@ -80,6 +80,8 @@ class Plan(NamedTuple):
     batch_norm: whose images its statistics are of, "global", those of the whole
       batch, or "device", those of each device.
     steps_per_launch: steps in one program; 0 chooses by the kind of device.
+    bad_numbers: what a loss or a gradient that is not finite does: "raise",
+      "rollback" or "skip".
     config: plain values, for config.json.
   """
 
@@ -98,6 +100,7 @@ class Plan(NamedTuple):
   placement: str
   batch_norm: str
   steps_per_launch: int
+  bad_numbers: str
   config: dict[str, Any]
 
   @property
@@ -145,6 +148,7 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     placement=config.dataset.placement,
     batch_norm=config.get("batch_norm", "global"),
     steps_per_launch=config.steps_per_launch,
+    bad_numbers=config.get("bad_numbers", "raise"),
     config=configuration.to_json(config),
   )
 

@@ -20,6 +20,7 @@ from ckd_jax.step import (
   State,
   Step,
   finish_stage,
+  guarded,
   init_state,
   make_batch_sharder,
   make_branches,
@@ -66,7 +67,7 @@ def make_programs(
     plan: gives the recipe and the learning rate.
     mesh: devices, with axes `students` and `data`.
     live: teachers that answer inside the step; None where the table does.
-    step: from `make_step`, for this plan.
+    step: from `make_own_step`, for this plan.
   """
   replicas = replicated(mesh)
   recipe = plan.recipe
@@ -85,6 +86,22 @@ def make_programs(
     ),
     learning_rate=plan.learning_rate,
   )
+
+
+def make_own_step(plan: Plan, mesh: Mesh, live: Live | None) -> Step:
+  """The step of a run on these devices, not yet jitted.
+
+  Args:
+    plan: gives the recipe, and what happens to numbers that are not finite.
+    mesh: devices, with axes `students` and `data`.
+    live: teachers that answer inside the step; None where the table does.
+  """
+  recipe, shard = placed_recipe(plan, mesh), make_batch_sharder(mesh)
+  return _careful(plan, make_step(recipe, live=live, shard=shard))
+
+
+def _careful(plan: Plan, step: Step) -> Step:
+  return guarded(step, advance=True) if plan.bad_numbers == "skip" else step
 
 
 def make_launch(step: Step, replicas: NamedSharding) -> Callable[[int], Step]:
@@ -171,7 +188,7 @@ def make_phases(
       trainable = {**trainable, "student": frozen}
     steps = stage.epochs * plan.recipe.task.steps_per_epoch
     step = make_step(recipe, trainable=trainable, **where)
-    launch = make_launch(step, replicated(mesh))
+    launch = make_launch(_careful(plan, step), replicated(mesh))
     made.append(Phase(stage, launch, steps, state))
     state = finish_stage(stage, state, plan.recipe.transform)
   return tuple(made), state

@@ -37,6 +37,9 @@ class Record:
     origin: digests of the images and the answers that the run began with.
     steps: number of training steps when the run ended.
     devices: number and kind of those on which it began; "" where not known.
+    skipped: steps whose update was not applied, their numbers not finite.
+    rollbacks: how often the run went back to a checkpoint because of such
+      numbers; each time it goes on with another order of rows.
   """
 
   modes: dict[str, Score]
@@ -50,6 +53,8 @@ class Record:
   origin: dict[str, str] = dataclasses.field(default_factory=dict)
   steps: int = 0
   devices: str = ""
+  skipped: int = 0
+  rollbacks: int = 0
 
   def to_json(self) -> dict[str, Any]:
     """Plain values, for the notes of a checkpoint."""

@@ -1,6 +1,7 @@
 """Traces the first step with shapes only, before any call is paid."""
 
 import contextlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,11 @@ from ckd_jax import methods, models
 from ckd_jax import offset as offsets
 from ckd_jax.data import View, count, shapes, shown, take
 from ckd_jax.errors import UserError
-from ckd_jax.methods import Model, Outputs
+from ckd_jax.methods import Model, Outputs, TopK
 from ckd_jax.run.plan import Plan
 from ckd_jax.step import Examples, finish_stage, init_state, make_step, staged
 from ckd_jax.student import check_holdable
+from ckd_jax.table import Form
 
 
 @contextlib.contextmanager
@@ -40,8 +42,8 @@ def rehearse_early(plan: Plan) -> None:
   _check_student(plan)
   if not plan.method.needs - {"logits"}:
     task = plan.recipe.task
-    logits = (task.num_examples, task.num_classes)
-    rehearse(plan, Outputs(jax.ShapeDtypeStruct(logits, jnp.float16)))
+    form = Form(task.num_classes, *task.labels.shape[1:])
+    rehearse(plan, logits_of(form._replace(top_k=plan.asking.top_k), plan))
   elif plan.teacher_training is not None:
     future = models.load(
       plan.teacher_training.student,
@@ -49,6 +51,21 @@ def rehearse_early(plan: Plan) -> None:
       **plan.recipe.view.options(),
     )
     rehearse(plan, answers_of(future, plan.recipe.view, count(plan.inputs)))
+
+
+def logits_of(form: Form, plan: Plan) -> Outputs:
+  """The shapes of answers that are logits alone.
+
+  Args:
+    form: of the answer about one row.
+    plan: whose training rows are answered.
+  """
+  shapes: Any = form.shapes(plan.recipe.task.num_examples)
+  if not form.top_k:
+    return Outputs(jax.ShapeDtypeStruct(shapes, jnp.float16))
+  kinds = TopK(jnp.int32, jnp.float32, jnp.float32)
+  kept: Any = TopK(*map(jax.ShapeDtypeStruct, shapes, kinds))
+  return Outputs(kept)
 
 
 def answers_of(model: Model, view: View, rows: int, weights=None) -> Outputs:
@@ -81,7 +98,10 @@ def _check_student(plan: Plan) -> None:
     if jax.tree.leaves(getattr(outputs, field))
   }
   if lacking := sorted(needs - given):
-    work = ", ".join(methods.working_with(frozenset(given), view.kind))
+    positions = "positions" if plan.recipe.task.labels.ndim > 1 else "rows"
+    work = ", ".join(
+      methods.working_with(frozenset(given), view.kind, answers=positions)
+    )
     raise UserError(
       f"student {plan.about.student} gives no {' and no '.join(lacking)}, "
       f"which method {plan.about.method!r} compares: choose another student, "
@@ -110,13 +130,27 @@ def _check_branches(plan: Plan, outputs: Outputs) -> None:
 
 def _check_kind(plan: Plan) -> None:
   """Refuses a method that changes pixels where there are none."""
-  kind = plan.recipe.view.kind
+  kind, about = plan.recipe.view.kind, plan.about
+  answers = "positions" if plan.recipe.task.labels.ndim > 1 else "rows"
+  logits = frozenset({"logits"})
+  work = methods.working_with(logits, kind, answers=answers)
   if plan.method.inputs not in ("any", kind):
-    work = ", ".join(methods.working_with(frozenset({"logits"}), kind))
     raise UserError(
-      f"method {plan.about.method!r} needs {plan.method.inputs}, and the inputs"
-      f" of {plan.about.dataset} are {kind}: these methods work with answers"
-      f" alone: {work}"
+      f"method {about.method!r} needs {plan.method.inputs}, and the inputs of"
+      f" {about.dataset} are {kind}: these methods work with answers alone:"
+      f" {', '.join(work)}"
+    )
+  if plan.method.answers not in ("any", answers):
+    wanted = {
+      "rows": "one answer about each row",
+      "positions": "one answer for each token (dataset.text.causal)",
+    }
+    if answers == "positions":
+      work = [*work, "ckd with hyper.estimator=all"]
+    raise UserError(
+      f"method {about.method!r} compares {wanted[plan.method.answers]}, and"
+      f" {about.dataset} has {wanted[answers]}: these methods work:"
+      f" {', '.join(work)}"
     )
 
 

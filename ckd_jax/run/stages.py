@@ -12,7 +12,8 @@ from ckd_jax.run.context import RunContext
 from ckd_jax.run.intervals import Intervals
 from ckd_jax.run.launcher import Launcher, Timer
 from ckd_jax.run.phase import Phase
-from ckd_jax.step import State, finish_stage
+from ckd_jax.run.stopping import Stop
+from ckd_jax.step import State, finish_stage, is_sound
 from ckd_jax.system import hosts
 
 
@@ -33,26 +34,40 @@ def check_origin(context: RunContext, notes: dict, workdir) -> None:
       )
 
 
-def run_stages(context: RunContext, workdir) -> State:
+def run_stages(context: RunContext, workdir, stop: Stop) -> State:
   """Runs or resumes every stage.
 
   Args:
     context: programs, arrays and stages of the run.
     workdir: folder of the run, where stages keep their checkpoints.
+    stop: ends a stage with a checkpoint.
 
   Returns:
     The state before the first step of the main part.
+
+  Raises:
+    Diverged: the numbers of a stage are not finite.
   """
   state = context.stages[0].begin if context.stages else context.state
+  if any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
+    state = context.begin()  # a run that goes back took it over before
   for number, phase in enumerate(context.stages):
-    state = _run_stage(context, workdir, number, phase, state)
+    try:
+      state = _run_stage(context, workdir, number, phase, state, stop)
+    except logger.Diverged as error:
+      raise logger.Diverged(f"stage {number + 1}: {error}") from error
     after = finish_stage(phase.stage, state, context.plan.recipe.transform)
     state = hosts.put_global(after, context.sharding)
   return state
 
 
 def _run_stage(
-  context: RunContext, workdir, number: int, phase: Phase, state: State
+  context: RunContext,
+  workdir,
+  number: int,
+  phase: Phase,
+  state: State,
+  stop: Stop,
 ) -> State:
   """The state after the last step of a stage."""
   folder = workdir / "checkpoints" / f"stage_{number}"
@@ -81,9 +96,12 @@ def _run_stage(
   # A stage's time is not in the record.
   launcher = Launcher(own, intervals.is_logged, show.training, Timer())
   while step < phase.steps:
-    stop = intervals.stop(step)
-    state = launcher.run(state, step, stop)
-    step = stop
+    until = intervals.stop(step)
+    state, step = launcher.run(state, step, until, stop.now)
+    if not is_sound(state):
+      raise logger.Diverged(f"a weight is not finite after step {step}")
     checkpoint.save(folder, step, {"state": state}, {"origin": context.origin})
+    if stop.agreed():
+      stop.end()
   show.finish()
   return state

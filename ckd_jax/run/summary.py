@@ -1,21 +1,21 @@
 """The header of a run, its result, and summary.json."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from ckd_jax import methods
 from ckd_jax import offset as offsets
 from ckd_jax import student as student_file
-from ckd_jax.data import Dataset, accuracy, shown
+from ckd_jax.data import Dataset, shown
 from ckd_jax.models import cost
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import RunContext
-from ckd_jax.run.loop import Standing
+from ckd_jax.run.measured import figures
 from ckd_jax.run.plan import About, Plan
 from ckd_jax.run.record import Record
-from ckd_jax.step import measures
+from ckd_jax.run.standing import Standing
 from ckd_jax.system import hosts
 
 Lines = list[tuple[str, Any]]  # (name, text), one line each
@@ -90,7 +90,7 @@ def _calls(answers: Collected) -> str:
     return "live, in every step"
   if answers.may_buy is None:
     return f"none: {answers.calls} answers of a table"
-  failed = f", {answers.failed} requests failed" if answers.failed else ""
+  failed = f", {answers.failed} failed" if answers.failed else ""
   return (
     f"{answers.paid} bought by this run, {answers.repeated} repeated{failed}; "
     f"{answers.may_buy} may still be bought"
@@ -164,9 +164,9 @@ def finish(
     "seed": about.seed,
     "budget": about.budget,
     "budget_seed": about.budget_seed,
-    **_cost_of(answers, record.steps * context.images_per_step),
-    "steps": record.steps,
-    **_figures(answers, context, record, params, model_state),
+    **_cost_of(answers, record.steps * context.images_per_step, ended),
+    **_steps(record),
+    **figures(answers, context, record, params, model_state),
     "train_seconds": round(record.train_seconds, 3),
     "evaluation_seconds": round(record.evaluation_seconds, 3),
     # CPU time of all cores: other programs change it less than wall time.
@@ -186,87 +186,31 @@ def finish(
   }
 
 
-def _figures(
-  answers: Collected, context: RunContext, record: Record, params, model_state
-) -> dict[str, Any]:
-  """How good the chosen student is; `metric` names the figure that chose it."""
-  teacher = answers.teachers[0] if answers.teachers else None
-  weights = params, model_state
-  train = _measured(context, "train", *weights, teacher)
-  test = _measured(context, "test", *weights, answers.test_outputs)
-  metric = next(iter(train.figures))
-  chosen = record.modes[context.plan.offset.mode]
-  fitted = context.target is not None
+def _steps(record: Record) -> dict[str, int]:
   return {
-    "metric": metric,
-    **{f"test_{name}": value for name, value in test.figures.items()},
-    f"test_{metric}": chosen.test,
-    f"val_{metric}": chosen.val,
-    f"last_test_{metric}": chosen.last_test,
-    "best_step": chosen.step,
-    "offset": record.to_json()["modes"] if fitted else None,
-    "test_top5_accuracy": test.classes.get("top5"),
-    "test_calibration_error": test.classes.get("calibration_error"),
-    "test_agreement": test.classes.get("agreement"),
-    f"train_{metric}": train.figures[metric],
-    "train_agreement": train.classes.get("agreement"),
-    f"teacher_test_{metric}": answers.test_accuracy,
-    **_branches(context, *weights),
+    "steps": record.steps,
+    "skipped_steps": record.skipped,
+    "rollbacks": record.rollbacks,
   }
 
 
-def _branches(context: RunContext, params, state) -> dict[str, Any]:
-  """The first test figure of every branch, and their mean."""
-  if context.plan.method.branches == "none" or "test" not in context.inputs:
-    return {}
-  inputs, rows = context.inputs["test"], context.splits["test"]
-  logits = context.programs.predict_branches(params, state, inputs)
-  judged = [context.judge(each, rows) for each in logits.swapaxes(0, 1)]
-  metric = next(iter(judged[0]))
-  found = [figures[metric] for figures in judged]
-  return {
-    f"branches_test_{metric}": found,
-    f"mean_branch_test_{metric}": sum(found) / len(found),
-  }
-
-
-def _cost_of(answers: Collected, images: int) -> dict[str, int]:
+def _cost_of(
+  answers: Collected, images: int, ended: Standing
+) -> dict[str, int]:
   """Calls by their kind; `images` are those of all training steps."""
   live = images * len(answers.live.weights) if answers.live else 0
+  memory = ended.state.method
+  if isinstance(memory, dict) and "asked" in memory:  # while texts were written
+    live += int(memory["asked"])
   return {
     "teacher_calls": answers.calls,
     "paid_calls": answers.paid,
     "repeated_calls": answers.repeated,
+    "failed_calls": answers.failed,
     "pruned_calls": answers.pruned_calls,
     "live_calls": live,
     "evaluation_calls": answers.evaluation_calls,
   }
-
-
-class _Measured(NamedTuple):
-  """What is measured of the chosen student on one split.
-
-  Attributes:
-    figures: of the data set's judge.
-    classes: `measures`, where every row is of one class.
-  """
-
-  figures: dict[str, float] = {}  # noqa: RUF012 (never changed)
-  classes: dict[str, float] = {}  # noqa: RUF012 (never changed)
-
-
-def _measured(
-  context: RunContext, split: str, params, state, teacher
-) -> _Measured:
-  """Measures a split; nothing where it has no rows."""
-  if split not in context.inputs:
-    return _Measured()
-  logits = context.programs.predict(params, state, context.inputs[split])
-  rows = context.splits[split]
-  classes = {}
-  if context.judge is accuracy:
-    classes = measures(logits, rows.labels, teacher)
-  return _Measured(context.judge(logits, rows), classes)
 
 
 def _export_best(
@@ -315,6 +259,7 @@ def result(summary: dict[str, Any]) -> Lines:
     ("agreement on training rows", _percent(summary["train_agreement"])),
     ("agreement on test rows", _percent(summary.get("test_agreement"))),
     ("teacher calls", summary["teacher_calls"]),
+    *_bad_numbers(summary),
     ("training", f"{summary['train_seconds']:.1f} s"),
     ("speed", f"{summary['images_per_second']:,.0f} images/s"),
     ("student", f"sha256 {summary['params_sha256']}"),
@@ -332,6 +277,15 @@ def result(summary: dict[str, Any]) -> Lines:
       )
     )
   return lines
+
+
+def _bad_numbers(summary: dict[str, Any]) -> Lines:
+  """What came of numbers that were not finite; nothing if all were."""
+  lines = [
+    ("steps skipped", summary.get("skipped_steps")),  # older runs have none
+    ("ways back", summary.get("rollbacks")),
+  ]
+  return [(name, count) for name, count in lines if count]
 
 
 def _figure(metric: str, value: float | None) -> str | None:

@@ -39,9 +39,13 @@ def given_table(asking: Asking, dataset: Dataset) -> Table:
       f"answers are a table of {held.info['dataset']}/{held.info['split']}, not"
       f" of these {dataset.name} images"
     )
-  classes, wanted = held.answers.values.shape[-1], dataset.num_classes
-  if classes != wanted:
-    raise UserError(f"answers have {classes} classes and the data {wanted}")
+  subject = Subject(dataset.name, "train", dataset.train, dataset.answer_names)
+  found, wanted = table.Form.of(held.info), subject.form()
+  if found.classes != wanted.classes:
+    raise UserError(
+      f"answers have {found.classes} classes and the data {wanted.classes}"
+    )
+  _check_positions(found, wanted, "answers")
   if held.kind == "logits" and table.looks_like_probs(held.answers.values):
     table.warn_of_probs("answers", "teacher.kind=probs")
   if len(held.ids) > 1 and table.are_constant(held.answers.values):
@@ -71,7 +75,7 @@ def read_table(
   if not path.exists():
     raise UserError(f"no table at {path}: check teacher.path and table.*")
   if not path.is_dir():
-    subject = Subject(dataset.name, split_name, split, dataset.class_names)
+    subject = Subject(dataset.name, split_name, split, dataset.answer_names)
     path = _imported(asking, path, subject, workdir)
   held = table.read(path)
   if held.info["fingerprint"] != split.fingerprint:
@@ -79,9 +83,24 @@ def read_table(
       f"{path} is a table of {held.info['dataset']}/"
       f"{held.info['split']}, not of these {dataset.name} images"
     )
-  if list(held.info["class_names"]) != list(dataset.class_names):
-    raise UserError(f"{path} has other classes than {dataset.name}")
+  subject = Subject(dataset.name, split_name, split, dataset.answer_names)
+  if list(held.info["class_names"]) != list(subject.class_names):
+    what = "classes" if dataset.class_names else "tokens (dataset.text)"
+    raise UserError(f"{path} has other {what} than {dataset.name}")
+  _check_positions(table.Form.of(held.info), subject.form(), str(path))
   return held, path
+
+
+def _check_positions(found: table.Form, wanted: table.Form, what: str) -> None:
+  if found.positions != wanted.positions:
+    counts = (
+      f"about {form.positions} tokens of each text"
+      if form.positions
+      else "about whole rows"
+      for form in (found, wanted)
+    )
+    ours, theirs = counts
+    raise UserError(f"{what}: answers {ours}, and the data want them {theirs}")
 
 
 def _imported(asking: Asking, file, subject: Subject, workdir) -> epath.Path:

@@ -44,13 +44,13 @@ def teacher_training(config, num_examples: int) -> TeacherTraining:
         del recipe.dataset[key]
   if "mean" in config.teacher:  # images
     recipe.student_view = "fresh"
+    recipe.optimizer.name = "sgd"
     recipe.dataset.mean = config.teacher.mean
     recipe.dataset.std = config.teacher.std
   for key in ("batch_size", "schedule", "steps"):
     recipe[key] = config.teacher[key]
   recipe.eval_every = config.teacher.steps
   recipe.optimizer.learning_rate = config.teacher.learning_rate
-  recipe.optimizer.name = "sgd"
   numbers = config.schedule_hyper.to_dict()
   used = optimizer.SCHEDULE_NUMBERS[config.teacher.schedule]
   recipe.schedule_hyper = ml_collections.ConfigDict(
@@ -60,6 +60,7 @@ def teacher_training(config, num_examples: int) -> TeacherTraining:
   # Reset keys that do not affect the teacher, so equal teachers have equal
   # configs.
   recipe.log_every, recipe.checkpoint_every = 50, 1000
+  recipe.bad_numbers = "raise"
   recipe.teacher = ml_collections.ConfigDict({"source": "none"})
   recipe.table = ml_collections.ConfigDict()
   return TeacherTraining(config.teacher.name, recipe)

@@ -18,10 +18,13 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ckd_jax.errors import UserError
-from ckd_jax.run import selection
+from ckd_jax.run import saved, selection
+from ckd_jax.run.bad_numbers import rollbacks_after
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.logger import Diverged
-from ckd_jax.run.loop import Lanes, Standing, start_or_resume, train
+from ckd_jax.run.loop import Lanes, train
+from ckd_jax.run.standing import Standing, start_or_resume
+from ckd_jax.run.stopping import Stop, stoppable
 from ckd_jax.run.train import Run, conclude, make_context, prepare
 from ckd_jax.run.workdir import check_workdir
 from ckd_jax.step import (
@@ -82,20 +85,45 @@ def train_together(runs: Sequence[Run]) -> Iterator[Results]:
     )
   with contextlib.ExitStack() as held:
     for run in runs:
-      held.enter_context(files.lock(run.workdir))
-    # A kill can leave them at different checkpoints.
-    by_step: dict[int, list[tuple[Run, Standing]]] = {}
-    for run in runs:
-      standing = start_or_resume(run)
-      by_step.setdefault(standing.step, []).append((run, standing))
-    for step in sorted(by_step):
-      group, standings = zip(*by_step[step], strict=True)
-      for run, ended in train(group, standings, vmapped):
-        if isinstance(ended, Diverged):
-          console.say(f"{run.workdir.name}: {ended}")
-          yield run.workdir, None
-        else:
-          yield run.workdir, conclude(run, ended)
+      held.enter_context(files.lock(run.workdir, wait=False))
+    todo: list[tuple[Run, int | None]] = [(run, None) for run in runs]
+    try:
+      with stoppable() as stop:
+        while todo:
+          yield from _trained(todo, stop)
+    except KeyboardInterrupt as stopped:
+      where = saved.where_it_stands(runs[0].workdir)
+      name = runs[0].workdir.name
+      raise KeyboardInterrupt(f"{name}, for one: {where}") from stopped
+
+
+def _trained(
+  todo: list[tuple[Run, int | None]], stop: Stop
+) -> Iterator[Results]:
+  """Trains runs from where they stand.
+
+  Args:
+    todo: (run, how often it has gone back); afterwards those that go back now.
+    stop: ends training with checkpoints.
+  """
+  # A kill can leave them at different checkpoints.
+  by_step: dict[int, list[tuple[Run, Standing]]] = {}
+  for run, rollbacks in todo:
+    standing = start_or_resume(run, stop, rollbacks)
+    by_step.setdefault(standing.step, []).append((run, standing))
+  todo.clear()
+  for step in sorted(by_step):
+    group, standings = zip(*by_step[step], strict=True)
+    for run, ended in train(group, standings, stop, vmapped):
+      if not isinstance(ended, Diverged):
+        # Not stopped on the way: the others would lose their last steps.
+        yield run.workdir, conclude(run, ended, Stop([]))
+        continue
+      try:
+        todo.append((run, rollbacks_after(run, ended)))
+      except Diverged as error:
+        console.say(f"{run.workdir.name}: {error}")
+        yield run.workdir, None
 
 
 def train_faster(configs: Mapping, in_turn: InTurn) -> Iterator[Results]:

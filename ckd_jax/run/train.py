@@ -9,17 +9,21 @@ from jax.sharding import Mesh
 from ckd_jax import config as configuration
 from ckd_jax.data import Dataset
 from ckd_jax.errors import UserError
-from ckd_jax.run import checkpoint, logger, selection, summary
+from ckd_jax.run import logger, saved, selection, summary
 from ckd_jax.run.answers import Collected, collect
+from ckd_jax.run.bad_numbers import rollbacks_after
 from ckd_jax.run.context import RunContext, assemble
 from ckd_jax.run.dataset import load_dataset
 from ckd_jax.run.given import NOTHING, Given
-from ckd_jax.run.loop import Standing, start_or_resume, train
+from ckd_jax.run.logger import Diverged
+from ckd_jax.run.loop import train
 from ckd_jax.run.plan import Plan, make_plan
-from ckd_jax.run.programs import make_programs, placed_recipe
+from ckd_jax.run.programs import make_own_step, make_programs
 from ckd_jax.run.rehearsal import rehearsed
+from ckd_jax.run.standing import Standing, save, start_or_resume
+from ckd_jax.run.stopping import Stop, stoppable
 from ckd_jax.run.workdir import check_workdir, claimed
-from ckd_jax.step import make_batch_sharder, make_mesh, make_step
+from ckd_jax.step import make_mesh
 from ckd_jax.system import console, files, hosts, sealed
 
 
@@ -49,6 +53,7 @@ def run(
   *,
   given: Given = NOTHING,
   flag_name: str = "--workdir",
+  wait: bool = False,
 ) -> dict[str, Any]:
   """Distils a student as `config` says; returns what summary.json holds.
 
@@ -60,6 +65,8 @@ def run(
     workdir: folder for everything that the run writes.
     given: objects of a Python program, in place of names in the config.
     flag_name: the setting that names the folder, for messages.
+    wait: whether to wait for another process that uses the folder, as runs do
+      that share a teacher.
 
   Raises:
     UserError: anything that the user can mend.
@@ -67,7 +74,7 @@ def run(
   workdir = epath.Path(workdir)
   check_workdir(workdir, config, flag_name)  # before any waiting
   hosts.assert_equal("values in its config", configuration.digest(config))
-  with claimed(workdir, flag_name):
+  with claimed(workdir, flag_name, wait=wait):
     finished = check_workdir(workdir, config, flag_name)
     if finished is not None:
       console.say(f"{workdir} is finished")
@@ -75,35 +82,38 @@ def run(
       return finished
     try:
       ready = prepare(config, workdir, given=given)
-      [(_, ended)] = train([ready], [start_or_resume(ready)])
-    except KeyboardInterrupt as stop:
-      where = str(stop) or where_it_stands(workdir)
-      raise KeyboardInterrupt(where) from stop
-    if isinstance(ended, logger.Diverged):
-      raise logger.Diverged(f"{ended}; {_what_is_saved(workdir)}")
-    return conclude(ready, ended)
+      with stoppable() as stop:
+        return conclude(ready, trained(ready, stop), stop)
+    except KeyboardInterrupt as stopped:
+      where = str(stopped) or saved.where_it_stands(workdir)
+      raise KeyboardInterrupt(where) from stopped
 
 
-def where_it_stands(workdir: epath.Path) -> str:
-  """What the same command will do after a Ctrl-C.
+def trained(run: Run, stop: Stop) -> Standing:
+  """Trains a run to its end, with the ways back that its config allows.
 
   Args:
-    workdir: folder of the run.
+    run: ready for its first step.
+    stop: ends training with a checkpoint.
+
+  Raises:
+    Diverged: its numbers are not finite.
   """
-  step = checkpoint.latest(workdir / "checkpoints")
-  if step is None:
-    return (
-      "there is no checkpoint yet: the same command trains from the beginning, "
-      "and asks nothing again"
-    )
-  return f"the same command resumes at step {step}"
-
-
-def _what_is_saved(workdir: epath.Path) -> str:
-  step = checkpoint.latest(workdir / "checkpoints")
-  if step is None:
-    return "no checkpoint was written before it"
-  return f"the checkpoint of step {step} is whole"
+  rollbacks = None
+  try:
+    while True:
+      try:
+        standing = start_or_resume(run, stop, rollbacks)
+        [(_, ended)] = train([run], [standing], stop)
+      except Diverged as error:  # in a stage
+        error.rollbacks = rollbacks or 0
+        ended = error
+      if not isinstance(ended, Diverged):
+        return ended
+      rollbacks = rollbacks_after(run, ended)
+  except Diverged as error:
+    kept = saved.what_is_saved(run.workdir)
+    raise Diverged(f"{error}; {kept}") from error
 
 
 def prepare(
@@ -158,11 +168,16 @@ def make_context(
     answers: the teacher's.
     mesh: devices, with axes `students` and `data`.
   """
-  shard = make_batch_sharder(mesh)
-  recipe = placed_recipe(plan, mesh)
-  step = make_step(recipe, live=answers.live, shard=shard)
+  step = make_own_step(plan, mesh, answers.live)
   programs = make_programs(plan, mesh, answers.live, step)
   return assemble(plan, dataset, answers, programs, mesh)
+
+
+def leave_off(run: Run, ended: Standing, stop: Stop) -> None:
+  """Stops after the last step, if any process was told to."""
+  if stop.agreed():
+    save(run, ended)
+    stop.end()
 
 
 def ask_teacher(
@@ -188,7 +203,7 @@ def ask_teacher(
         console.say(f"the teacher, {name}, was trained in {path}")
       else:
         console.say(f"the teacher, {name}, is trained in {path}")
-        run(config, path, flag_name="teacher.path")
+        run(config, path, flag_name="teacher.path", wait=True)
         console.say()
     except UserError as error:
       raise UserError(f"teacher {name}: {error}") from error
@@ -199,17 +214,21 @@ def ask_teacher(
   )
 
 
-def conclude(run: Run, ended: Standing) -> dict[str, Any]:
+def conclude(run: Run, ended: Standing, stop: Stop) -> dict[str, Any]:
   """Tests and exports the best student.
 
   Args:
     run: that was trained.
     ended: where it stands after its last step.
+    stop: ends it with a checkpoint before the test, or between it and the
+      export.
 
   Returns:
     The contents of summary.json.
   """
+  leave_off(run, ended, stop)
   selection.test(run.context, ended.state, ended.best, ended.record)
+  leave_off(run, ended, stop)
   results = summary.finish(
     run.plan, run.dataset, run.answers, run.context, ended, run.workdir
   )

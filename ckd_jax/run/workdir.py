@@ -67,7 +67,9 @@ def _object(path: epath.Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def claimed(workdir: epath.Path, flag_name: str) -> Iterator[None]:
+def claimed(
+  workdir: epath.Path, flag_name: str, *, wait: bool = False
+) -> Iterator[None]:
   """Locks the folder for this run, in the first process of several.
 
   A command that fails before it wrote anything leaves no folder behind.
@@ -75,6 +77,10 @@ def claimed(workdir: epath.Path, flag_name: str) -> Iterator[None]:
   Args:
     workdir: made if absent.
     flag_name: the setting that names the folder, for messages.
+    wait: whether to wait for another process that has locked it.
+
+  Raises:
+    UserError: the folder cannot be made, or another process has locked it.
   """
   new = [path for path in (workdir, *workdir.parents) if not path.exists()]
   with contextlib.ExitStack() as stack:
@@ -86,7 +92,7 @@ def claimed(workdir: epath.Path, flag_name: str) -> Iterator[None]:
           f"cannot use {workdir}: {error.strerror}: choose another {flag_name}"
         ) from error
       stack.callback(remove_empty, workdir, new)
-      stack.enter_context(files.lock(workdir))
+      stack.enter_context(files.lock(workdir, wait=wait))
     hosts.barrier()
     yield
 

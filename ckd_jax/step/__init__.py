@@ -17,6 +17,7 @@ from ckd_jax.step.evaluate import (
   percent,
   place,
 )
+from ckd_jax.step.guard import SKIPPED, guarded, is_finite, is_sound
 from ckd_jax.step.per_device import per_device
 from ckd_jax.step.rows import Rows, take_rows
 from ckd_jax.step.sharding import (
@@ -50,6 +51,7 @@ from ckd_jax.step.students import replace, shard_vmap, stack, take
 
 __all__ = [
   "KEEP_GRADIENT",
+  "SKIPPED",
   "Examples",
   "Forward",
   "Live",
@@ -64,8 +66,11 @@ __all__ = [
   "finish_stage",
   "forward",
   "gather",
+  "guarded",
   "host_device",
   "init_state",
+  "is_finite",
+  "is_sound",
   "make_batch_sharder",
   "make_branches",
   "make_forward",

@@ -59,6 +59,10 @@ def init_state(
   method_params, method_state = recipe.method.init(
     method_key, runtime_task(task, examples), student, teacher
   )
+  adapter = recipe.method.adapter
+  if adapter is not None and live is not None:
+    adapted = adapter.init(method_key, examples.live[0][0])
+    method_params = {**method_params, "adapter": adapted}
   params = {"student": params, "method": method_params}
   return State(
     step=jnp.zeros((), jnp.int32),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from ckd_jax.data import View
-from ckd_jax.methods import Batch, Method, Model, Outputs, Task
+from ckd_jax.methods import Adapter, Ask, Batch, Method, Model, Outputs, Task
 from ckd_jax.numerics import mean_counted
 from ckd_jax.step import optimizer
 from ckd_jax.step.state import Examples, Live, State, gather, runtime_task
@@ -116,11 +116,20 @@ def make_update(
   def update(state: State, batch: Batch, keys, weights=()):
     prepare_key, method_key, model_key = keys
     batch = method.prepare(prepare_key, batch)
-    if live is not None:
+    if method.compose is not None:
+      ask = _networks(recipe, state, live, weights)
+      batch = method.compose(prepare_key, batch, ask)
+      batch = jax.lax.stop_gradient(batch)
+    if live is not None and method.adapter is None:
       batch = batch._replace(teachers=_ask(live, weights, recipe, batch.inputs))
     batch = batch._replace(teachers=jax.lax.stop_gradient(batch.teachers))
 
     def objective(params):
+      seen = batch
+      if live is not None and method.adapter is not None:
+        adapted = _adapted(method.adapter, params["method"], weights)
+        answers = _ask(live, adapted, recipe, batch.inputs)
+        seen = batch._replace(teachers=answers)
       student, model_state = forward(
         model,
         params["student"],
@@ -130,7 +139,7 @@ def make_update(
         model_key,
       )
       value, (method_state, metrics) = method.loss(
-        params["method"], state.method, student, batch, method_key, state.step
+        params["method"], state.method, student, seen, method_key, state.step
       )
       hits = jnp.argmax(student.logits, axis=-1) == batch.labels
       hits = mean_counted(hits, batch.labels)
@@ -143,6 +152,8 @@ def make_update(
     direction, moments = recipe.transform.update(
       gradient, state.optimizer, state.params
     )
+    if live is not None and method.adapter is not None:
+      direction = _scaled(direction, method.adapter.rate)
     rate = state.level * recipe.schedule(state.step)
     params = optimizer.apply(state.params, direction, rate)
     if trainable is not None:
@@ -160,6 +171,37 @@ def make_update(
     return new_state, {**metrics, "learning_rate": rate}
 
   return update
+
+
+def _networks(
+  recipe: Recipe, state: State, live: Live | None, weights: tuple
+) -> Ask:
+  """The networks as they stand before a step."""
+  params, own = jax.lax.stop_gradient((state.params["student"], state.model))
+
+  def student(inputs):
+    return recipe.model.apply(params, own, inputs, train=False)[0]
+
+  def teacher(inputs):
+    assert live is not None
+    seen = live.view.renewed(inputs, recipe.view)
+    first, *_ = jax.lax.stop_gradient(weights)
+    return live.model.apply(*first, seen, train=False)[0]
+
+  return Ask(student, student if live is None else teacher)
+
+
+def _adapted(adapter: Adapter, params: Any, weights: tuple) -> tuple:
+  """The weights of the live teachers, the first with what is trained of it."""
+  (first, state), *others = jax.lax.stop_gradient(weights)
+  return (adapter.apply(params["adapter"], first), state), *others
+
+
+def _scaled(direction: Any, rate: float) -> Any:
+  """The direction, of an adapter shortened: Adam undoes a shorter gradient."""
+  method = direction["method"]
+  adapter = jax.tree.map(lambda x: rate * x, method["adapter"])
+  return {**direction, "method": {**method, "adapter": adapter}}
 
 
 def _ask(live: Live, weights: tuple, recipe: Recipe, inputs: Any):

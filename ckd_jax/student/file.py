@@ -23,6 +23,7 @@ from ckd_jax.errors import UserError
 from ckd_jax.system import files, sealed
 
 STUDENT = "student.safetensors"
+_DEEPEST = 100  # levels of a tree; JAX recurses into them
 
 _DTYPES = {
   "BOOL": np.bool_,
@@ -140,6 +141,8 @@ def _nest(tensors) -> dict[str, dict]:
   trees: dict[str, Any] = {"params": {}, "state": {}}
   for name, tensor in tensors:
     *parents, last = map(unquote, name.split("/"))
+    if len(parents) > _DEEPEST:
+      raise ValueError(f"it holds a tensor {len(parents)} levels deep")
     if not parents or parents[0] not in trees or tensor["dtype"] not in _DTYPES:
       raise ValueError(f"it holds {name!r} of type {tensor['dtype']}")
     tree = trees

@@ -61,7 +61,8 @@ class Student:
         channel. Of a student of texts a list of them, or one.
 
     Returns:
-      float32[n, classes], or [classes] for one.
+      float32[n, classes], or [classes] for one; of a language model float32[n,
+      length, vocabulary].
 
     Raises:
       UserError: it is of another type or size than in training.
@@ -69,13 +70,14 @@ class Student:
     inputs, lead = self.view.read(given)
     rows = range(0, count(inputs), _BATCH)
     parts = [self._part(take(inputs, slice(i, i + _BATCH))) for i in rows]
-    logits = np.concatenate(
-      [np.zeros((0, len(self.classes)), np.float32), *parts]
-    )
-    return logits.reshape(*lead, len(self.classes))
+    logits = np.concatenate([self._part(take(inputs, slice(0))), *parts])
+    return logits.reshape(*lead, *logits.shape[1:])
 
   def _part(self, inputs) -> np.ndarray:
     rows = count(inputs)
+    if not rows:  # nothing to run: the shape alone
+      shapes = jax.eval_shape(self._forward, self.params, self.state, inputs)
+      return np.zeros(shapes.shape, np.float32)
     size = min(_BATCH, 1 << (rows - 1).bit_length())  # few shapes to compile
 
     def pad(leaf):

@@ -1,4 +1,8 @@
-"""Writes files that survive a kill, and locks folders that runs share."""
+"""Writes files that survive a kill, and locks folders that runs share.
+
+Links in the place of a file are refused: a folder that came from elsewhere may
+point to any file of its reader.
+"""
 
 import contextlib
 import fcntl
@@ -44,7 +48,7 @@ def write(path: epath.PathLike, data: bytes) -> None:
       return
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-      with open(temporary, "wb") as file:
+      with open(temporary, "wb", opener=_no_link) as file:
         file.write(data)
         _sync(file)
       os.replace(temporary, path)
@@ -68,9 +72,17 @@ def append(path: epath.PathLike, line: str) -> None:
     before = path.read_text() if path.exists() else ""
     write(path, f"{before}{line}\n".encode())
     return
-  with _explained(path), open(path, "a", encoding="utf-8") as file:
+  with (
+    _explained(path),
+    open(path, "a", encoding="utf-8", opener=_no_link) as file,
+  ):
     file.write(f"{line}\n")
     _sync(file)
+
+
+def _no_link(path: str, flags: int) -> int:
+  """Opens a file, but none that a link names."""
+  return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def sync(path: epath.PathLike) -> None:
@@ -90,13 +102,17 @@ def _sync(file) -> None:
 
 
 @contextlib.contextmanager
-def lock(folder: epath.PathLike) -> Iterator[None]:
+def lock(folder: epath.PathLike, *, wait: bool = True) -> Iterator[None]:
   """Locks a folder until the block, or the process, ends.
 
   Buckets have no locks: let one run at a time ask a teacher there.
 
   Args:
     folder: made if absent.
+    wait: whether to wait for another process that has locked it.
+
+  Raises:
+    UserError: another process has, and is not waited for.
   """
   folder = epath.Path(folder)
   if not is_local(folder):
@@ -105,10 +121,15 @@ def lock(folder: epath.PathLike) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     with _explained(folder):
       folder.mkdir(parents=True, exist_ok=True)
-      file = stack.enter_context(open(folder / "lock", "w"))
+      file = stack.enter_context(open(folder / "lock", "w", opener=_no_link))
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError:
+      except BlockingIOError as error:
+        if not wait:
+          raise UserError(
+            f"another process is using {folder}: let it end, or stop it, or "
+            "choose another folder"
+          ) from error
         print(f"waiting: another run is using {folder}", file=sys.stderr)
         fcntl.flock(file, fcntl.LOCK_EX)
     yield

@@ -50,6 +50,8 @@ def join(argv: Sequence[str]) -> list[str]:
       rest.append(item)
   if not found:
     return rest
+  # Its handler of SIGTERM would replace ours, and only take a note.
+  jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(
       **_settings(found),
@@ -145,6 +147,17 @@ def barrier() -> None:
   """Waits until every process is here."""
   if many():
     multihost_utils.sync_global_devices("ckd_jax")
+
+
+def anywhere(here: bool) -> bool:
+  """Whether it holds in any process; all of them meet here.
+
+  Args:
+    here: whether it holds in this one.
+  """
+  if not many():
+    return here
+  return bool(np.any(multihost_utils.process_allgather(np.bool_(here))))
 
 
 def assert_equal(what: str, value: str) -> None:

@@ -18,9 +18,10 @@ def import_function(spec: str, what: str) -> Callable:
     UserError: the module cannot be imported, or has no such function.
   """
   module, colon, function = spec.partition(":")
-  if not (module and colon and function):
+  if not (module and colon and function) or "/" in spec:
     raise UserError(
-      f"{spec!r} does not name a function: write package.module:function"
+      f"{redacted.shown(repr(spec))} does not name a function: write"
+      " package.module:function"
     )
   try:
     namespace = vars(importlib.import_module(module))

@@ -1,23 +1,40 @@
 """What an error of a user's function says, short and without its secrets."""
 
+import os
 import re
 
 _LONGEST = 200  # characters
+_SHORTEST = 6  # characters of a secret in the environment
 
+_WORDS = (
+  "authorization|cookie|credential|key|passw(?:or)?d|secret|session|signature"
+  "|token"
+)
 # What looks like a secret, and what is shown in its place. An error of an HTTP
 # client repeats the address that it called, and at times its headers.
 _SECRETS = (
-  (r"(?<=://)[^/\s@]+@", ""),  # user:password@
+  (r"\b([a-z][a-z0-9+.-]*)://[^\s\"'<>]+", r"\1://..."),  # an address
+  (r"(?i)\b(url:? +)/[^\s\"'<>)]+", r"\1..."),
   (r"\?[^\s\"'<>)]+", "?..."),  # the query of an address
+  # All of a header: its value may be several words.
+  (
+    r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)"
+    r"([\"']?\s*[:=]\s*b?[\"']?)[^\"'}\]]+",
+    r"\1\2...",
+  ),
   (r"(?i)\b(bearer|basic)\s+[^\s\"',;)]+", r"\1 ..."),
   (
-    r"(?i)\b([\w-]*(?:authorization|credential|key|passw(?:or)?d|secret"
-    r"|signature|token)s?[\"']?\s*[:=]\s*[\"']?)(?!bearer|basic)[^\s\"',;)]+",
+    rf"(?i)\b([\w-]*(?:{_WORDS})s?(?: \w+)?[\"']?\s*[:=]\s*b?[\"']?)"
+    r"(?!bearer|basic|\.\.\.)[^\s\"',;)]+",
     r"\1...",
   ),
-  # Long words of letters and digits: keys of services have no other mark.
+  # Keys of services that begin in a way of their own.
+  (r"\b(?:[prs]k|hf|gh[a-z]|glpat|xox[a-z])[-_](?=[\w-]*\d)[\w-]{8,}", "..."),
+  (r"\b(?:AKIA|ASIA|AIza|ya29|eyJ)[\w.-]{8,}", "..."),
+  # Long words of letters and digits: other keys have no other mark.
   (r"\b(?=[\w+=-]*\d)(?=[\w+=-]*[A-Za-z])[\w+=-]{24,}", "..."),
 )
+_ADDRESS = re.compile(r"://([^/\s]*@|[^\s]*\?)")
 
 
 def told(error: BaseException) -> str:
@@ -25,9 +42,31 @@ def told(error: BaseException) -> str:
 
   `--debug`, and the traceback of a Python program, show it whole.
   """
-  text = " ".join(str(error).split())
-  for pattern, shown in _SECRETS:
-    text = re.sub(pattern, shown, text)
+  try:
+    text = str(error)
+  except Exception:  # it is the user's
+    text = "it has no text"
+  text = shown(text)
   if len(text) > _LONGEST:
     text = f"{text[:_LONGEST]}..."
   return f"{type(error).__name__}: {text}"
+
+
+def shown(text: str) -> str:
+  """A text on one line; what looks like a secret is left out.
+
+  So is the value of every environment variable with the name of one.
+  """
+  text = " ".join(text.split())
+  names = re.compile(_WORDS, re.IGNORECASE)
+  for name, value in os.environ.items():
+    if len(value) >= _SHORTEST and names.search(name):
+      text = text.replace(value, "...")
+  for pattern, instead in _SECRETS:
+    text = re.sub(pattern, instead, text)
+  return text
+
+
+def holds_secret(place: object) -> bool:
+  """Whether a path is an address with a user's name, or with a query."""
+  return isinstance(place, str) and bool(_ADDRESS.search(place))

@@ -7,6 +7,7 @@ parts `part-00000.npz`, ... hold ids and answers.
 from ckd_jax.table.answers import Answers, from_outputs, given, to_outputs
 from ckd_jax.table.check import check
 from ckd_jax.table.foreign import import_file
+from ckd_jax.table.form import Form, as_numbers
 from ckd_jax.table.info import Subject, new_info
 from ckd_jax.table.store import (
   append,
@@ -21,6 +22,7 @@ from ckd_jax.table.table import Table, read
 from ckd_jax.table.values import (
   KINDS,
   are_constant,
+  first_of,
   looks_like_probs,
   storage_dtype,
   validate,
@@ -31,14 +33,17 @@ from ckd_jax.table.values import (
 __all__ = [
   "KINDS",
   "Answers",
+  "Form",
   "Subject",
   "Table",
   "append",
   "are_constant",
+  "as_numbers",
   "check",
   "digest",
   "exists",
   "fields",
+  "first_of",
   "from_outputs",
   "given",
   "import_file",

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from ckd_jax import errors
-from ckd_jax.config import Parser
+from ckd_jax.config import Parser, from_flags
 from ckd_jax.errors import UserError
 from ckd_jax.table import KINDS, Subject, check, import_file, read_info
 
@@ -29,12 +29,17 @@ Makes a table from answers that another tool wrote: .npz, .npy, .parquet,
 .safetensors or .csv, never a pickle.
 
   ckd-jax table import answers.npz --dataset=cifar100 --out=table
+  ckd-jax table import answers.npz --config=configs/names.py --out=table
   ckd-jax table import probs.csv --kind=probs --dataset=npz \\
     --dataset_path=set.npz --out=table
 
 Arrays of the file, or columns:
   logits, SPLIT_logits, values
-                              [images, classes], answers of any --kind
+                              [images, classes], answers of any --kind;
+                              of a language model [texts, length, vocabulary]
+  top_ids, top_log_probs      [texts, length, k], the most probable tokens of a
+                              language model; top_rest [texts, length], the
+                              probability of all others, or what is left of 1
   ids, SPLIT_ids              names of the images, or the numbers in them;
                               without ids rows are in the data set's own order
   embedding, SPLIT_embedding  [images, dim], optional, for icd, rkd and the like
@@ -57,12 +62,16 @@ and digests; exits with 0 only if the table is fit for training.
 def _import(flags) -> None:
   if not flags.out:
     raise UserError("--out names no folder: set --out=DIR")
+  if bool(flags.dataset) == bool(flags.config):
+    raise UserError(
+      "name the data set: --dataset=NAME, or --config=FILE of the run"
+    )
   dataset = _dataset(flags.dataset, flags)
   subject = Subject(
-    flags.dataset,
+    dataset.name,
     flags.split,
     getattr(dataset, flags.split),
-    dataset.class_names,
+    dataset.answer_names,
   )
   info = import_file(
     flags.file,
@@ -121,6 +130,16 @@ def _print(facts: dict) -> None:
 def _dataset(name: str, flags):
   from ckd_jax import data
 
+  if flags.config:
+    config, _ = from_flags([f"--config={flags.config}"])
+    section = config.dataset
+    text = section.get("text")
+    return data.load(
+      section.name,
+      path=flags.dataset_path or section.path,
+      image_size=section.get("image_size"),
+      text=None if text is None else data.TextOptions(**text),
+    )
   # Tokens do not matter: answers are about the texts themselves.
   text = data.TextOptions() if name == "text" else None
   return data.load(
@@ -133,6 +152,11 @@ def _parser() -> Parser:
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
   data_flags = Parser(add_help=False)
   flag = data_flags.add_argument
+  flag(
+    "--config",
+    metavar="FILE",
+    help="whose data set it is; wanted where a language model's tokens count",
+  )
   flag("--dataset_path", metavar="PATH", help="dataset.path of the config")
   flag(
     "--image_size",
@@ -167,7 +191,7 @@ def _add_import(command: Parser) -> None:
   command.set_defaults(run=_import)
   flag = command.add_argument
   flag("file", metavar="FILE", help="the file of answers")
-  flag("--dataset", required=True, help="dataset.name of the config")
+  flag("--dataset", help="dataset.name of the config")
   flag(
     "--split",
     default="train",

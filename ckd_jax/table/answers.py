@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ckd_jax.methods import Outputs
+from ckd_jax.methods import Outputs, TopK
 
 _FLOOR = 1e-8  # of a probability, before its logarithm
 
@@ -15,13 +15,13 @@ class Answers(NamedTuple):
 
   Attributes:
     values: [rows, classes], of the table's kind: logits, log-probabilities or
-      probabilities.
+      probabilities; of a language model [rows, length, vocabulary], or a TopK.
     embedding: [rows, dim], where the teacher gives one.
     maps: of [rows, h, w, c].
     preactivations: of [rows, h, w, c].
   """
 
-  values: np.ndarray
+  values: Any
   embedding: np.ndarray | None = None
   maps: tuple = ()
   preactivations: tuple = ()
@@ -49,7 +49,7 @@ def to_outputs(answers: Answers, kind: str, fields: Iterable[str]) -> Outputs:
     fields: of `Outputs` to keep; the logits are always kept.
   """
   logits: Any = answers.values
-  if kind == "probs":
+  if kind == "probs" and not isinstance(logits, TopK):
     logits = np.log(np.maximum(logits.astype(np.float32), _FLOOR))
   kept = set(fields) - {"logits"}
   return Outputs(logits, **{field: getattr(answers, field) for field in kept})

@@ -6,10 +6,13 @@ import re
 from collections import Counter
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
+from ckd_jax.data import count, take
 from ckd_jax.errors import UserError
+from ckd_jax.methods import TopK
 from ckd_jax.system import console
 from ckd_jax.table import formats
 from ckd_jax.table.answers import Answers
@@ -66,20 +69,23 @@ def import_file(
     raise UserError(f"cannot read {name}: {error.strerror or error}") from error
   try:
     place, answers = _parse(data, name, subject, array, kind)
-    if dtype == "float16" and not fits_half(answers.values):
+    held = answers.values
+    is_whole = not isinstance(held, TopK)
+    if dtype == "float16" and is_whole and not fits_half(held):
       raise UserError("some |logit| > 65504: set --dtype=float32")
   except UserError as error:
     raise UserError(f"{name}: {error}") from error
-  if kind == "logits" and looks_like_probs(answers.values):
+  if kind == "logits" and looks_like_probs(held):
     warn_of_probs(name, "--kind=probs (teacher.kind=probs)")
-  if len(answers.values) > 1 and are_constant(answers.values):
+  if count(held) > 1 and are_constant(held):
     warn_of_constants(name)
   known = np.asarray(subject.split.ids, str)
   info = new_info(
     subject.facts(),
     teacher=teacher or _file_name(name, data),
     missing=np.delete(known, place).tolist(),
-    kind=kind,
+    kind=kind if is_whole else "log_probs",
+    **subject.form(0 if is_whole else held.ids.shape[-1]).facts(),
   )
   return append(out, info, known[place].tolist(), answers, dtype=dtype)
 
@@ -95,24 +101,43 @@ def _parse(
     subject.class_names,
     array,
     len(subject.split.ids),
+    subject.form().width,
   )
   ids, values, embedding, unused = found
-  if not len(values):
+  rows = count(values)
+  if not rows:
     raise UserError("there is no row of answers: export it again")
-  with np.errstate(over="ignore"):  # what overflows is refused as infinite
-    values = values.astype(np.float32)
-  validate(values, kind, len(subject.class_names))
-  if embedding is not None and len(embedding) != len(values):
-    raise UserError(
-      f"there are {len(embedding)} embeddings for {len(values)} answers"
-    )
+  values = _valid(values, kind, subject)
+  if embedding is not None and len(embedding) != rows:
+    raise UserError(f"there are {len(embedding)} embeddings for {rows} answers")
   if unused:
     console.note(f"{name}: not used: {', '.join(unused)}")
-  place = _places(ids, len(values), subject.split, subject.split_name)
+  place = _places(ids, rows, subject.split, subject.split_name)
   order = np.argsort(place)  # one layout, whatever the order of the file
   if embedding is not None:
     embedding = embedding[order]
-  return place[order], Answers(values[order], embedding)
+  return place[order], Answers(take(values, order), embedding)
+
+
+def _valid(values: Any, kind: str, subject: Subject) -> Any:
+  """The answers in float32, of the shape that this data set wants."""
+  if isinstance(values, TopK):
+    form = subject.form(values.ids.shape[-1])
+    if jax.tree.map(np.shape, values) != form.shapes(count(values)):
+      raise UserError(
+        f"the most probable tokens have shape {values.ids.shape}, not [texts,"
+        f" {', '.join(map(str, form.lead))}, k]"
+      )
+    form.check_kept(values)
+    return values
+  with np.errstate(over="ignore"):  # what overflows is refused as infinite
+    values = values.astype(np.float32)
+  form = subject.form()
+  validate(values, kind, form.classes)
+  if values.shape[1:-1] != form.lead:
+    wanted = ", ".join(map(str, (*form.lead, form.classes)))
+    raise UserError(f"answers have shape {values.shape}, not [rows, {wanted}]")
+  return values
 
 
 def _places(ids, count: int, split, split_name: str) -> np.ndarray:

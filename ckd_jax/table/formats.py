@@ -7,13 +7,16 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ckd_jax import errors
-from ckd_jax.data import read_members
+from ckd_jax.data import read_header, read_members
 from ckd_jax.errors import UserError
+from ckd_jax.methods import TopK
+from ckd_jax.table import parquet
+from ckd_jax.table.rows import rectangle
 
 _Columns = Mapping[str, np.ndarray]
 _VALUES = "values"  # answers of any kind
@@ -23,9 +26,10 @@ _WIDEST = 65_536  # numbers about one image, at most
 class _Unpacked(Mapping):
   """The arrays of an .npz, each unpacked only if the images can explain it."""
 
-  def __init__(self, data: bytes, arrays: _Columns, images: int | None):
-    self._arrays, self._images = arrays, images
+  def __init__(self, data: bytes, images: int | None):
     self._members = read_members(io.BytesIO(data))
+    self._arrays = np.load(io.BytesIO(data), allow_pickle=False)
+    self._images = images
 
   def __getitem__(self, key: str) -> np.ndarray:
     shape = self._members[key].shape
@@ -49,13 +53,14 @@ class Found(NamedTuple):
 
   Attributes:
     ids: str or int [rows]; None where the file has none.
-    values: float[rows, classes], the answers.
+    values: float[rows, classes], the answers; of a language model float[rows,
+      length, vocabulary], or a TopK.
     embedding: float32[rows, dim], the teacher's; None where the file has none.
     unused: names of further arrays that may belong to the same images.
   """
 
   ids: np.ndarray | None
-  values: np.ndarray
+  values: Any
   embedding: np.ndarray | None
   unused: list[str]
 
@@ -67,6 +72,7 @@ def read(
   class_names: Sequence[str],
   array: str | None = None,
   images: int | None = None,
+  width: int = 0,
 ) -> Found:
   """Finds ids, answers and embeddings in the bytes of a file.
 
@@ -81,6 +87,7 @@ def read(
     array: name of the answers, if it is another one.
     images: of the split: an array with more rows is not unpacked; None is no
       limit.
+    width: numbers that an answer about one image may have.
 
   Raises:
     UserError: the file is cut, empty, pickled, or not what its ending says;
@@ -98,9 +105,9 @@ def read(
       " arrays with numpy.savez"
     )
   try:
-    columns = _READERS[ending](data, class_names)
-    if ending == ".npz":
-      columns = _Unpacked(data, columns, images)
+    if images is not None:  # a wide answer counts as several images
+      images *= max(1, -(-width // _WIDEST))
+    columns = _READERS[ending](data, class_names, images)
     return _find(columns, split_name, array)
   except UserError:
     raise
@@ -122,6 +129,9 @@ def _find(columns: _Columns, split_name: str, array: str | None) -> Found:
     "values": [array] if array else ["logits", f"{split_name}_logits", _VALUES],
     "ids": [f"{split_name}_ids", "ids", "id"],
     "embedding": [f"{split_name}_embedding", "embedding"],
+    "top_ids": [f"{split_name}_top_ids", "top_ids"],
+    "top_log_probs": [f"{split_name}_top_log_probs", "top_log_probs"],
+    "top_rest": [f"{split_name}_top_rest", "top_rest"],
   }
   keys = {
     name: next((key for key in names if key in columns), None)
@@ -134,9 +144,14 @@ def _find(columns: _Columns, split_name: str, array: str | None) -> Found:
     if key not in keys.values()
     and (key.startswith(f"{split_name}_") or not key.startswith(others))
   ]
+  if keys["values"] is None and keys["top_ids"] and keys["top_log_probs"]:
+    kept = ("top_ids", "top_log_probs", "top_rest")
+    values = _kept([keys[key] and columns[keys[key]] for key in kept])
+  else:
+    values = _values(columns, keys["values"], wanted["values"])
   return Found(
     ids=_ids(columns, keys["ids"]),
-    values=_values(columns, keys["values"], wanted["values"]),
+    values=values,
     embedding=_embedding(columns, keys["embedding"]),
     unused=sorted(unused),
   )
@@ -155,11 +170,26 @@ def _values(
     values = values.astype(np.float32)
   if values.dtype.kind not in "fiu":
     raise UserError(f"{found!r} holds {values.dtype}, not numbers")
-  if values.ndim != 2:
+  if values.ndim not in (2, 3):
     raise UserError(
       f"{found!r} has shape {values.shape}, not [images, classes]"
     )
   return values
+
+
+def _kept(arrays: list[Any]) -> TopK:
+  """The most probable tokens; without the rest it is what is left of 1."""
+  ids, log_probs, rest = (
+    None if array is None else np.asarray(array) for array in arrays
+  )
+  numbers = [array for array in (log_probs, rest) if array is not None]
+  if ids.dtype.kind not in "iu" or any(x.dtype.kind != "f" for x in numbers):
+    raise UserError("top_ids are integers, top_log_probs and top_rest floats")
+  log_probs = log_probs.astype(np.float32)
+  if rest is None:
+    named = np.exp(log_probs.astype(np.float64)).sum(-1)
+    rest = np.maximum(1 - named, 0)
+  return TopK(ids.astype(np.int32), log_probs, rest.astype(np.float32))
 
 
 def _embedding(columns: _Columns, found: str | None) -> np.ndarray | None:
@@ -192,51 +222,34 @@ def _ids(columns: _Columns, found: str | None) -> np.ndarray | None:
   return ids
 
 
-def _npz(data: bytes, class_names) -> _Columns:
+def _npz(data: bytes, class_names, images) -> _Columns:
   del class_names
   if data[:4] != b"PK\x03\x04":
     raise ValueError("not an npz archive")
-  return np.load(io.BytesIO(data), allow_pickle=False)
+  return _Unpacked(data, images)
 
 
-def _npy(data: bytes, class_names) -> _Columns:
-  del class_names
+def _npy(data: bytes, class_names, images) -> _Columns:
+  del class_names, images
   if data[:6] != b"\x93NUMPY":
     raise ValueError("not an npy file")
+  read_header(io.BytesIO(data), len(data))  # it may lie
   return {_VALUES: np.load(io.BytesIO(data), allow_pickle=False)}
 
 
-def _safetensors(data: bytes, class_names) -> _Columns:
-  del class_names
+def _safetensors(data: bytes, class_names, images) -> _Columns:
+  del class_names, images
   import safetensors.numpy
 
   return safetensors.numpy.load(data)
 
 
-def _parquet(data: bytes, class_names) -> _Columns:
-  try:
-    import pyarrow as pa
-    import pyarrow.parquet
-  except ImportError as error:
-    raise UserError("parquet needs pyarrow: pip install pyarrow") from error
-  table = pyarrow.parquet.read_table(io.BytesIO(data))
-  columns = {}
-  for key in table.column_names:
-    column = table[key].combine_chunks()
-    if column.null_count:
-      raise UserError(f"column {key!r} has {column.null_count} empty rows")
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-      columns[key] = np.asarray(column.to_pylist(), str)
-    elif hasattr(column, "flatten") and column.type.num_fields == 1:
-      lengths = np.asarray([len(row) for row in column])
-      flat = column.flatten().to_numpy(zero_copy_only=False)
-      columns[key] = _rectangle(flat, lengths, key)
-    else:
-      columns[key] = column.to_numpy(zero_copy_only=False)
-  return _one_array(columns, class_names)
+def _parquet(data: bytes, class_names, images) -> _Columns:
+  return _one_array(parquet.read(data, images, _WIDEST), class_names)
 
 
-def _csv(data: bytes, class_names) -> _Columns:
+def _csv(data: bytes, class_names, images) -> _Columns:
+  del images
   try:
     text = data.decode("utf-8-sig")
   except UnicodeDecodeError as error:
@@ -262,7 +275,7 @@ def _csv(data: bytes, class_names) -> _Columns:
       rows = [json.loads(cell) for cell in cells]
       lengths = np.asarray([len(row) for row in rows])
       flat = np.asarray([value for row in rows for value in row])
-      columns[key] = _rectangle(flat, lengths, key)
+      columns[key] = rectangle(flat, lengths, key)
     else:
       bad = next((cell for cell in cells if not _is_number(cell)), None)
       if bad is not None:
@@ -283,14 +296,6 @@ def _numbered(count: int) -> list[str]:
   return [str(number) for number in range(count)]
 
 
-def _rectangle(flat, lengths, key) -> np.ndarray:
-  if len(set(lengths)) > 1:
-    raise UserError(
-      f"rows of {key!r} have from {lengths.min()} to {lengths.max()} numbers"
-    )
-  return flat.reshape(len(lengths), -1)
-
-
 def _one_array(columns: dict, class_names: Sequence[str]) -> _Columns:
   """Joins one column per class into `values`, in the data set's class order."""
   if any(column.ndim == 2 for column in columns.values()):
@@ -308,7 +313,7 @@ def _one_array(columns: dict, class_names: Sequence[str]) -> _Columns:
   return ids | {_VALUES: np.stack([columns[key] for key in keys], axis=1)}
 
 
-_READERS: dict[str, Callable[[bytes, Sequence[str]], _Columns]] = {
+_READERS: dict[str, Callable[[bytes, Sequence[str], Any], _Columns]] = {
   ".npz": _npz,
   ".npy": _npy,
   ".parquet": _parquet,

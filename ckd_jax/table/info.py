@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ckd_jax.data import Split
+from ckd_jax.table.form import Form
 
 
 class Subject(NamedTuple):
@@ -13,13 +14,19 @@ class Subject(NamedTuple):
     dataset: name of the data set.
     split_name: "train" or "test".
     split: its images, labels, ids and fingerprint, in canonical order.
-    class_names: in the data set's order.
+    class_names: in the data set's order; of a language model its vocabulary.
   """
 
   dataset: str
   split_name: str
   split: Split
   class_names: Sequence[str]
+
+  def form(self, top_k: int = 0) -> Form:
+    """What an answer looks like, with `top_k` tokens kept; 0 is all."""
+    labels = self.split.labels
+    positions = labels.shape[1] if labels.ndim > 1 else None
+    return Form(len(self.class_names), positions, top_k)
 
   def facts(self) -> dict[str, Any]:
     """The entries of table.json that identify these images."""
@@ -40,6 +47,8 @@ def new_info(
   view: str = "clean",
   view_seed: int | None = None,
   view_pad: int | None = None,
+  positions: int | None = None,
+  top_k: int | None = None,
 ) -> dict[str, Any]:
   """The `info` of a table without rows.
 
@@ -51,7 +60,10 @@ def new_info(
     view: "clean" or "augmented", what the teacher sees.
     view_seed: seed of the augmented view; None for the clean one.
     view_pad: pixels of black border of the augmented view, or None.
+    positions: of a language model, tokens of a row; else None.
+    top_k: how many of the most probable tokens are kept; None is all logits.
   """
+  form = {"positions": positions, "top_k": top_k}
   return {
     **about,
     "teacher": teacher,
@@ -59,6 +71,7 @@ def new_info(
     "view": view,
     "view_seed": view_seed,
     "view_pad": view_pad,
+    **{key: value for key, value in form.items() if value is not None},
     "dtype": None,
     "fields": [],
     "calls": 0,

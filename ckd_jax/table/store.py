@@ -17,8 +17,10 @@ from etils import epath
 
 from ckd_jax.data import Member, read_members
 from ckd_jax.errors import UserError
+from ckd_jax.methods import TopK
 from ckd_jax.system import files
 from ckd_jax.table.answers import Answers
+from ckd_jax.table.form import Form
 from ckd_jax.table.values import storage_dtype
 
 _TUPLES = ("maps", "preactivations")
@@ -40,6 +42,7 @@ _FACTS = {
   "missing": list,
   "parts": list,
 }
+_OPTIONAL = {"positions": int, "top_k": int}
 _PART = {"file": str, "sha256": str, "rows": int}
 
 Announce = Callable[[dict[str, Any]], None]
@@ -53,8 +56,12 @@ def digest(table: epath.PathLike | dict) -> str:
 
 
 def fields(info: dict[str, Any]) -> frozenset[str]:
-  """Fields of Outputs in a table: "maps_0" and "maps_1" are `maps`."""
-  return frozenset(field.split("_")[0] for field in info["fields"])
+  """Fields of Outputs in a table: "maps_0" and "maps_1" are `maps`.
+
+  The most probable tokens stand for the logits.
+  """
+  names = frozenset(field.split("_")[0] for field in info["fields"])
+  return names - {"top"} | {"logits"} if "top" in names else names
 
 
 def require(path: epath.PathLike, info: dict, **expected) -> None:
@@ -70,10 +77,10 @@ def require(path: epath.PathLike, info: dict, **expected) -> None:
   """
   for key, value in expected.items():
     value = list(map(str, value)) if key == "class_names" else value
-    if info[key] == value:
+    if info.get(key) == value:
       continue
     raise UserError(
-      f"the table {path} has {key} {_short(info[key])} and this run"
+      f"the table {path} has {key} {_short(info.get(key))} and this run"
       f" {_short(value)}: choose another table.path"
     )
 
@@ -115,7 +122,10 @@ def read_info(path: epath.PathLike) -> dict[str, Any]:
 
 def _require_facts(file, info: dict) -> None:
   """Refuses a table.json of another program, even with a right digest."""
-  wrong = _unlike(info, _FACTS) or [
+  wanted = _FACTS | {
+    key: _OPTIONAL[key] for key in _OPTIONAL.keys() & set(info)
+  }
+  wrong = _unlike(info, wanted) or [
     key for part in info["parts"] for key in _unlike(part, _PART)
   ]
   if wrong:
@@ -208,12 +218,19 @@ def _check_members(members: dict[str, Member], rows: int, info: dict) -> None:
   """Refuses a part with other arrays than table.json says, before unpacking."""
   if sorted(members) != sorted(["ids", *info["fields"]]):
     raise ValueError(f"it holds {', '.join(sorted(members)) or 'nothing'}")
+  kinds = {"ids": "U", "top_ids": "i"}
   for name, (shape, dtype) in members.items():
-    if shape[:1] != (rows,) or dtype.kind != ("U" if name == "ids" else "f"):
+    if shape[:1] != (rows,) or dtype.kind != kinds.get(name, "f"):
       raise ValueError(f"{name} is {dtype} of shape {shape} for {rows} rows")
-  classes = len(info["class_names"])
-  if members["logits"].shape != (rows, classes) or members["ids"].shape[1:]:
-    raise ValueError(f"logits are {members['logits'].shape[1:]}, not {classes}")
+  form = Form.of(info)
+  wanted = form.shapes(rows)
+  if form.top_k:
+    wanted = {f"top_{key}": shape for key, shape in wanted._asdict().items()}
+  else:
+    wanted = {"logits": wanted}
+  for name, shape in (*wanted.items(), ("ids", (rows,))):
+    if members[name].shape != shape:
+      raise ValueError(f"{name} are {members[name].shape[1:]}, not {shape[1:]}")
 
 
 def to_arrays(answers: Answers) -> dict[str, np.ndarray]:
@@ -222,7 +239,10 @@ def to_arrays(answers: Answers) -> dict[str, np.ndarray]:
   The file format calls the values `logits`, whatever their kind; table.json
   holds the kind.
   """
-  arrays = {"logits": answers.values}
+  values = answers.values
+  arrays = {"logits": values}
+  if isinstance(values, TopK):
+    arrays = {f"top_{key}": part for key, part in values._asdict().items()}
   if answers.embedding is not None:
     arrays["embedding"] = answers.embedding
   for field in _TUPLES:
@@ -240,7 +260,11 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Answers:
     )
     for field in _TUPLES
   }
-  return Answers(arrays["logits"], arrays.get("embedding"), **stages)
+  if "top_ids" in arrays:
+    values: Any = TopK(*(arrays[f"top_{field}"] for field in TopK._fields))
+  else:
+    values = arrays["logits"]
+  return Answers(values, arrays.get("embedding"), **stages)
 
 
 def append(
@@ -276,7 +300,10 @@ def append(
       f" answers {', '.join(sorted(arrays))}: choose another table.path"
     )
   stored: dict[str, Any] = {
-    key: array.astype(dtype or storage_dtype(array, info["kind"]))
+    # What is kept of the most probable tokens is small, and stays as it is.
+    key: array
+    if key.startswith("top_")
+    else array.astype(dtype or storage_dtype(array, info["kind"]))
     for key, array in arrays.items()
   }
   data = io.BytesIO()
@@ -287,7 +314,8 @@ def append(
   part = {"file": name, "sha256": sha256, "rows": len(ids)}
   if announce is not None:
     announce(part)
-  dtypes = {stored["logits"].dtype.name, info["dtype"] or "float16"}
+  values = stored.get("logits", stored.get("top_log_probs"))
+  dtypes = {values.dtype.name, info["dtype"] or "float16"}
   answered = set(map(str, ids))
   return write_info(
     path,

@@ -61,7 +61,8 @@ class Table(NamedTuple):
     """Makes a table of arrays.
 
     Args:
-      values: float[rows, classes], the answers.
+      values: float[rows, classes], the answers; of a language model
+        float[rows, length, vocabulary].
       ids: str[rows], ids of the images; default: train_0, train_1, ...
       kind: of the values, "logits", "log_probs" or "probs".
       embedding: float[rows, dim], the teacher's embeddings, if known.
@@ -72,13 +73,13 @@ class Table(NamedTuple):
       UserError: the values are not of this kind, or shapes do not match.
     """
     values = np.asarray(values)
-    if values.ndim != 2 or values.dtype.kind not in "fiu":
+    if values.ndim not in (2, 3) or values.dtype.kind not in "fiu":
       raise UserError(
         f"answers are {values.dtype} of shape {values.shape}, not numbers "
-        "[images, classes]"
+        "[images, classes] or [texts, length, vocabulary]"
       )
     values = _half_or_single(values)
-    names = range(values.shape[1]) if class_names is None else class_names
+    names = range(values.shape[-1]) if class_names is None else class_names
     validate(values.astype(np.float32), kind, len(names))
     if ids is None:
       ids = [f"train_{row}" for row in range(len(values))]
@@ -101,6 +102,7 @@ class Table(NamedTuple):
       teacher=teacher,
       missing=[],
       kind=kind,
+      positions=values.shape[1] if values.ndim > 2 else None,
     )
     return cls(np.asarray(ids, str), Answers(values, embedding), info)
 
@@ -141,7 +143,11 @@ class Table(NamedTuple):
       )
     index = np.asarray([position[str(name)] for name in ids], np.int64)
     found = jax.tree.map(lambda array: array[index], self.answers)
-    bad = (np.isnan(found.values) | (found.values == np.inf)).any(-1)
+    numbers = jax.tree.leaves(found.values)
+    bad = np.zeros(len(ids), bool)
+    for array in numbers:  # one, or those of a TopK
+      wrong = np.isnan(array) | (array == np.inf)
+      bad |= wrong.any(tuple(range(1, array.ndim)))
     if bad.any():
       raise UserError(
         f"{bad.sum()} of {len(ids)} answers hold NaN or +inf, that of"

@@ -1,9 +1,12 @@
 """Kinds of answers, their valid ranges, and the precision to store them in."""
 
+from typing import Any
+
 import numpy as np
 
 from ckd_jax import errors
 from ckd_jax.errors import UserError
+from ckd_jax.methods import TopK
 from ckd_jax.system import console
 
 KINDS = ("logits", "log_probs", "probs")
@@ -59,55 +62,67 @@ def warn_of_constants(name: str) -> None:
   )
 
 
-def are_constant(values: np.ndarray, first: np.ndarray | None = None) -> bool:
-  """Whether float[rows, classes] are all alike, or the same for every class.
+def first_of(values: Any) -> Any:
+  """The first answer, with which others are compared."""
+  if not isinstance(values, TopK):
+    return values[0]
+  return np.concatenate([values.log_probs[0], values.rest[0][..., None]], -1)
+
+
+def are_constant(values: Any, first: np.ndarray | None = None) -> bool:
+  """Whether answers are all alike, or the same for every class.
 
   Args:
-    values: the answers.
-    first: float[classes], with which they are compared; None is the first row.
+    values: float[rows, ..., classes], or a TopK.
+    first: of one row, with which they are compared; None is the first row.
   """
+  if isinstance(values, TopK):
+    values = np.concatenate([values.log_probs, values.rest[..., None]], -1)
   values = np.asarray(values)
   if not values.size:
     return False
   wanted = values[:1] if first is None else first[None]
-  return bool((values == wanted).all() or (values == values[:, :1]).all())
+  return bool((values == wanted).all() or (values == values[..., :1]).all())
 
 
-def looks_like_probs(values: np.ndarray) -> bool:
-  """Whether float[rows, classes] may be probabilities: sums of 1, none below 0.
+def looks_like_probs(values: Any) -> bool:
+  """Whether float[rows, ..., classes] may be probabilities, which sum to 1.
 
   Logits that look like this deserve a warning.
   """
+  if isinstance(values, TopK):
+    return False
   values = np.asarray(values, np.float64)
   if not values.size or not np.isfinite(values).all():
     return False
-  return values.min() >= 0 and np.abs(values.sum(1) - 1).max() < 1e-2
+  return values.min() >= 0 and np.abs(values.sum(-1) - 1).max() < 1e-2
 
 
 def validate(values: np.ndarray, kind: str, num_classes: int) -> None:
   """Refuses answers that are not of their kind.
 
   Args:
-    values: float[rows, classes].
+    values: float[rows, ..., classes].
     kind: "logits", "log_probs" or "probs".
-    num_classes: number of classes of the data set.
+    num_classes: number of classes of the data set, or of its vocabulary.
 
   Raises:
     UserError: what is wrong, without the name of the source.
   """
   if kind not in KINDS:
     raise UserError(f"unknown kind {kind!r}: {errors.nearest(kind, KINDS)}")
-  if values.shape[1] != num_classes:
+  if values.shape[-1] != num_classes:
     raise UserError(
-      f"there are {values.shape[1]} classes and the data set has {num_classes}"
+      f"there are {values.shape[-1]} classes and the data set has {num_classes}"
     )
+  apart = tuple(range(1, values.ndim))
   low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
-  bad = np.flatnonzero((np.isnan(values) | (values == np.inf)).any(1))
+  bad = np.flatnonzero((np.isnan(values) | (values == np.inf)).any(apart))
   if len(bad):
     raise UserError(
       f"{len(bad)} of {len(values)} rows hold NaN or +inf, row {bad[0]} first"
     )
-  empty = np.flatnonzero((values == -np.inf).all(1))
+  empty = np.flatnonzero((values == -np.inf).all(-1).any(apart[:-1]))
   if len(empty):
     raise UserError(
       f"{len(empty)} of {len(values)} rows rule every class out, row"
@@ -122,7 +137,7 @@ def validate(values: np.ndarray, kind: str, num_classes: int) -> None:
       f" {high:.4g}]: choose another kind"
     )
   probs = values if kind == "probs" else np.exp(values.astype(np.float64))
-  sums = probs.sum(1, dtype=np.float64)
+  sums = probs.sum(-1, dtype=np.float64).reshape(-1)
   if len(sums) and np.abs(sums - 1).max() > 1e-2:
     raise UserError(
       f"the {kind} of one image must sum to 1, and one row's probabilities sum"

@@ -4,9 +4,10 @@
 `build` asks it about the images of an `Order` that a table does not hold yet.
 """
 
-from ckd_jax.teacher.ask import Bought, build, require
+from ckd_jax.teacher.ask import Bought, build
 from ckd_jax.teacher.asking import Asking
 from ckd_jax.teacher.black_box import from_callable, from_function
+from ckd_jax.teacher.checked import require
 from ckd_jax.teacher.ledger import Ledger
 from ckd_jax.teacher.networks import from_model, from_run, from_torch, pruned
 from ckd_jax.teacher.order import BudgetExceeded, CallBudget, Order

@@ -1,23 +1,21 @@
 """Asks a teacher once per image: journals, counts, refuses call budget + 1."""
 
 import functools
-import threading
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 from etils import epath
 
 from ckd_jax import methods, table
 from ckd_jax.errors import UserError
-from ckd_jax.system import console, files, redacted
-from ckd_jax.table import Answers, Table
+from ckd_jax.system import console, files
+from ckd_jax.table import Table
+from ckd_jax.teacher.asker import Asker
 from ckd_jax.teacher.journal import Journal
 from ckd_jax.teacher.ledger import Ledger
-from ckd_jax.teacher.order import CallBudget, Order
-from ckd_jax.teacher.pool import send_all
+from ckd_jax.teacher.order import CallBudget, Limits, Order
 from ckd_jax.teacher.progress import AskingProgress
 from ckd_jax.teacher.teacher import Teacher
+from ckd_jax.teacher.twins import Twins
 
 
 class Bought(NamedTuple):
@@ -27,7 +25,8 @@ class Bought(NamedTuple):
     table: with these answers, and perhaps others.
     paid: answers that the owner of the ledger bought, now or before.
     repeated: calls that it made a second time, not counted in `paid`.
-    failed: requests that failed in this build.
+    failed: attempts that brought no answer, images each, before these were
+      bought; a service may bill them.
     may_buy: calls that may still be made for this table.
   """
 
@@ -45,6 +44,7 @@ def build(
   *,
   budget: int,
   max_calls: int | None = None,
+  max_attempts: int | None = None,
   part_size: int = 512,
   ledger: Ledger | None = None,
 ) -> Bought:
@@ -60,6 +60,8 @@ def build(
     budget: how many of the ordered images may be asked about.
     max_calls: calls that the table may ever cost, repeated ones included; None
       lets answers that cannot be used count against the budget, too.
+    max_attempts: images that may ever be sent for the table, failed requests
+      included; None is no limit.
     part_size: images per file; at most one local part is asked about again.
     ledger: counts what the run paid; None counts this build alone.
 
@@ -70,7 +72,7 @@ def build(
       failed, or its answers are unusable.
   """
   order.check()
-  if teacher.request_size is not None and order.needs - {"logits"}:
+  if teacher.manner is not None and order.needs - {"logits"}:
     work = ", ".join(methods.working_with(frozenset({"logits"})))
     raise UserError(
       f"{teacher.name} is a black box and gives logits only, not"
@@ -78,22 +80,22 @@ def build(
       f" logits only: {work}"
     )
   path, ledger = epath.Path(table_path), ledger or Ledger()
-  found, failed = _existing(path, teacher, order), 0
+  found = _existing(path, teacher, order)
   if found is None or not set(order.ids) <= set(found.ids):
     if teacher.ask is None:
       raise UserError(
         f"the table {path} lacks some of the {len(order.rows)} images, and"
         " there is no teacher to ask"
       )
+    allowed = _Allowed(budget, max_calls, max_attempts)
     with files.lock(path):
-      failed = _fill(path, teacher, order, budget, max_calls, part_size, ledger)
+      _fill(path, teacher, order, allowed, part_size, ledger)
     found = table.read(path)
   if max_calls is None:
     may_buy = budget - len(set(order.ids) & set(found.ids))
   else:
     may_buy = max_calls - found.info["calls"] - found.info["repeated_calls"]
-  paid, repeated = ledger.paid(found.info["parts"])
-  return Bought(found, paid, repeated, failed, max(may_buy, 0))
+  return Bought(found, *ledger.paid(found.info["parts"]), max(may_buy, 0))
 
 
 def _existing(path, teacher: Teacher, order: Order) -> Table | None:
@@ -115,47 +117,38 @@ def _existing(path, teacher: Teacher, order: Order) -> Table | None:
   return table.read(path)
 
 
+class _Allowed(NamedTuple):
+  """The limits of `build`."""
+
+  budget: int
+  max_calls: int | None
+  max_attempts: int | None
+
+
 def _fill(
   path: epath.Path,
   teacher: Teacher,
   order: Order,
-  budget: int,
-  max_calls: int | None,
+  allowed: _Allowed,
   part_size: int,
   ledger: Ledger,
-) -> int:
-  """Asks while holding the table's lock; returns the requests that failed."""
+) -> None:
+  """Asks while holding the table's lock."""
   found = _existing(path, teacher, order)
-  info = table.read_info(path) if table.exists(path) else None
   held = set(found.ids) if found else set()
+  missing = [name for name in order.ids if name not in held]
+  info = _promised(path, teacher, order, missing)
   # Every part of a table holds the same fields.
   needs = table.fields(info) if found else order.needs
-  missing = [name for name in order.ids if name not in held]
-  before = info or table.new_info(
-    order.subject.facts(),
-    missing=[],
-    **order.manner(teacher.name, teacher.kind),
-  )
-  promised = list(dict.fromkeys([*before["missing"], *missing]))
-  if promised != before["missing"] or info is None:
-    # Written before the first request, so no other teacher fills this folder.
-    info = table.write_info(path, before | {"missing": promised})
   journal = Journal(path / "journal.jsonl")
   kept = sum(name in journal.answers for name in missing)
   there = len(order.rows) - len(missing) + kept
-  if max_calls is None:
-    wasted = sum(journal.refused[name] for name in order.ids)
-    budgets = [CallBudget(budget, there + wasted, wasted=wasted)]
-  else:
-    sent = info["calls"] + info["repeated_calls"] + journal.asked.total()
-    budgets = [
-      CallBudget(budget, there),
-      CallBudget(max_calls, sent, "teacher.max_calls"),
-    ]
   progress = AskingProgress(teacher, len(missing), kept)
   if len(missing) > kept:
     _say_what_is_asked(teacher, journal, missing, there)
-  asker = _Asker(teacher, order, needs, journal, budgets, progress)
+  limits = _limits(allowed, order, journal, info, there)
+  twins = _twins(teacher, order, journal, found)
+  asker = Asker(teacher, order, needs, journal, limits, progress, twins)
   for start in range(0, len(missing), part_size):
     part = missing[start : start + part_size]
     try:
@@ -167,11 +160,71 @@ def _fill(
       "calls": info["calls"] + len(part),
       "repeated_calls": info["repeated_calls"] + repeated,
     }
-    announce = functools.partial(ledger.enter, repeated=repeated)
+    announce = functools.partial(
+      ledger.enter,
+      repeated=repeated,
+      failed=sum(journal.failed[name] for name in part),
+    )
     info = table.append(path, info | counts, part, answers, announce=announce)
     journal.settle(part)
   progress.finish()
-  return progress.failed
+  twins.finish()
+
+
+def _promised(
+  path: epath.Path, teacher: Teacher, order: Order, missing: list[str]
+) -> dict[str, Any]:
+  """The contents of table.json, which promises the missing answers, too."""
+  info = table.read_info(path) if table.exists(path) else None
+  before = info or table.new_info(
+    order.subject.facts(),
+    missing=[],
+    **order.manner(teacher.name, teacher.kind),
+  )
+  promised = list(dict.fromkeys([*before["missing"], *missing]))
+  if info is None or promised != before["missing"]:
+    # Written before the first request, so no other teacher fills this folder.
+    info = table.write_info(path, before | {"missing": promised})
+  return info
+
+
+def _limits(
+  allowed: _Allowed, order: Order, journal: Journal, info: dict, there: int
+) -> Limits:
+  """What may be spent, less what was; `there` answers are not asked again."""
+  sent = info["calls"] + info["repeated_calls"] + journal.asked.total()
+  if allowed.max_calls is None:
+    wasted = sum(journal.refused[name] for name in order.ids)
+    calls = [CallBudget(allowed.budget, there + wasted, wasted=wasted)]
+  else:
+    calls = [
+      CallBudget(allowed.budget, there),
+      CallBudget(allowed.max_calls, sent, "teacher.max_calls"),
+    ]
+  if allowed.max_attempts is None:
+    return Limits(calls)
+  sent += journal.failed.total()
+  attempts = CallBudget(allowed.max_attempts, sent, "teacher.max_attempts")
+  return Limits(calls, [attempts])
+
+
+def _twins(
+  teacher: Teacher, order: Order, journal: Journal, found: Table | None
+) -> Twins:
+  """Compares with the answers that are there already, of a black box."""
+  twins = Twins(teacher.name)
+  if teacher.manner is None:
+    return twins
+  rows = dict(zip(order.ids, map(int, order.rows), strict=True))
+  known = (
+    dict(zip(found.ids, found.answers.values, strict=True)) if found else {}
+  )
+  known |= journal.answers
+  ids = [name for name in order.ids if name in known]
+  if ids:
+    questions = order.questions([rows[name] for name in ids])
+    twins.look(ids, questions, [known[name] for name in ids])
+  return twins
 
 
 def _say_what_is_asked(
@@ -185,144 +238,4 @@ def _say_what_is_asked(
     console.say(
       f"{again} of them were asked about before, and no usable answer was kept:"
       " they may cost a second time"
-    )
-
-
-class _Asker:
-  """Asks for the answers of one part after the other.
-
-  Args:
-    teacher: the one that is asked.
-    order: the images, and the view of them.
-    needs: fields of `Outputs` that the answers must have.
-    journal: records requests and answers until a part is durable.
-    budgets: each of them can refuse a request.
-    progress: counts answers and failures.
-  """
-
-  def __init__(
-    self,
-    teacher: Teacher,
-    order: Order,
-    needs: frozenset[str],
-    journal: Journal,
-    budgets: list[CallBudget],
-    progress: AskingProgress,
-  ):
-    self._teacher, self._order, self._needs = teacher, order, needs
-    self._journal, self._budgets = journal, budgets
-    self._progress = progress
-    self._rows = dict(zip(order.ids, map(int, order.rows), strict=True))
-    self._guard = threading.Lock()
-    self._is_black_box = teacher.request_size is not None
-    self._is_over = False
-
-  def answers(self, ids: list[str]) -> Answers:
-    """The answers about these images, including those in the journal."""
-    if not self._is_black_box:
-      answers = self._send(ids)
-      self._progress.answered(answers.values, self._journal.repeated(ids))
-      return answers
-    journal = self._journal
-    unasked = [name for name in ids if name not in journal.answers]
-    size = self._teacher.request_size
-    requests = [unasked[i : i + size] for i in range(0, len(unasked), size)]
-    at_once = min(self._teacher.concurrency, len(requests))
-    try:
-      send_all(self._send, requests, at_once, self._progress.stopping)
-    except BaseException:
-      with self._guard:
-        self._is_over = True  # what is left behind may write no more
-      self._progress.finish()
-      raise
-    return Answers(np.stack([journal.answers[name] for name in ids]))
-
-  def _send(self, request: list[str]) -> Answers:
-    journal = self._journal
-    rows = [self._rows[name] for name in request]
-    if self._is_black_box:
-      asked = self._order.questions(rows)
-    else:
-      asked = self._order.inputs(rows)
-    with self._guard:
-      for budget in self._budgets:  # all of them, before any is spent
-        budget.check(len(request))
-      for budget in self._budgets:
-        budget.spend(len(request))
-      journal.ask(request)
-    try:
-      answers = self._teacher.ask(asked, needs=self._needs)
-    except Exception:
-      with self._guard:
-        if not self._is_over:
-          journal.fail(request)
-      raise
-    classes = len(self._order.subject.class_names)
-    try:
-      answers = _checked(
-        answers, len(request), classes, self._needs, self._teacher
-      )
-    except UserError:
-      with self._guard:
-        if self._is_black_box and not self._is_over:
-          journal.refuse(request)
-      raise
-    if self._is_black_box:
-      with self._guard:
-        if self._is_over:
-          return answers
-        journal.answer(request, answers.values)
-        repeated = journal.repeated(request)
-      self._progress.answered(answers.values, repeated)
-    return answers
-
-
-def _checked(
-  answers: Answers,
-  count: int,
-  num_classes: int,
-  needs: frozenset[str],
-  teacher: Teacher,
-) -> Answers:
-  """Refuses answers that no student can use."""
-  try:
-    values = np.asarray(answers.values)
-    if values.dtype.kind == "c":
-      raise TypeError("complex ones have no order")
-    values = values.astype(np.float32)
-  except (TypeError, ValueError) as error:
-    raise UserError(
-      f"the teacher {teacher.name} did not answer with numbers:"
-      f" {redacted.told(error)}"
-    ) from error
-  if values.shape != (count, num_classes):
-    raise UserError(
-      f"the teacher {teacher.name} answered with shape {values.shape}, not"
-      f" ({count}, {num_classes}): one row per image, one column per class"
-    )
-  require(teacher.name, table.given(answers), needs)
-  try:
-    table.validate(values, teacher.kind, num_classes)
-  except UserError as error:
-    raise UserError(f"the teacher {teacher.name}: {error}") from error
-  stored = {field: getattr(answers, field) for field in needs - {"logits"}}
-  return Answers(values, **stored)
-
-
-def require(name: str, given: Iterable[str], needs: Iterable[str]) -> None:
-  """Refuses a teacher that lacks a field.
-
-  Args:
-    name: identifies the teacher in the message.
-    given: fields of `Outputs` that it fills.
-    needs: fields that a method compares.
-
-  Raises:
-    UserError: lists the methods that need no other fields.
-  """
-  if lacking := sorted(set(needs) - set(given)):
-    work = ", ".join(methods.working_with(frozenset(given)))
-    raise UserError(
-      f"the teacher {name} gives no {' and no '.join(lacking)}: choose another"
-      f" teacher, or a method that works without: {work}"
     )

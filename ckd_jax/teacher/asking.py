@@ -30,7 +30,12 @@ class Asking(NamedTuple):
     concurrency: requests in flight at once, at most.
     requests_per_second: upper limit; 0 is none.
     request_size: images per request.
+    top_k: how many of the most probable tokens of a language model are kept; 0
+      is all logits.
+    timeout: seconds after which a request has failed; 0 is no limit.
     max_calls: calls that the table may ever cost; None is no limit.
+    max_attempts: images that may ever be sent for the table, failed requests
+      included; None is no limit.
     table_path: folder of the answers; None is one in the run's folder.
     test_path: folder of a table about the test images; None is none.
     given: answers or a function of a Python program, in place of `path`:
@@ -55,7 +60,10 @@ class Asking(NamedTuple):
   concurrency: int = 1
   requests_per_second: float = 0.0
   request_size: int = 1
+  top_k: int = 0
+  timeout: float = 0.0
   max_calls: int | None = None
+  max_attempts: int | None = None
   table_path: str | None = None
   test_path: str | None = None
   given: np.ndarray | Table | AnswerFunction | None = None

@@ -28,6 +28,8 @@ class Journal:
   Attributes:
     asked: id -> how often a request for it was sent without failing.
     answers: id -> float32[classes], durable here and not yet in a part.
+    failed: id -> how often a request for it failed; kept for good, since a
+      service may bill them.
     refused: id -> how often its answer could not be used; kept for good, since
       each of them was a call.
   """
@@ -36,6 +38,7 @@ class Journal:
     self.path = epath.Path(path)
     self.asked: collections.Counter[str] = collections.Counter()
     self.answers: dict[str, np.ndarray] = {}
+    self.failed: collections.Counter[str] = collections.Counter()
     self.refused: collections.Counter[str] = collections.Counter()
     if self.path.exists():
       for number, line in enumerate(_whole_lines(self.path.read_bytes()), 1):
@@ -88,6 +91,7 @@ class Journal:
       self.asked.subtract(event["fail"])
       if min(self.asked.values(), default=0) < 0:
         raise ValueError("more failed than was asked")
+      self.failed.update(event["fail"])
     elif "refuse" in event:
       self.refused.update(event["refuse"])
     else:
@@ -98,7 +102,10 @@ class Journal:
       self.answers.update(zip(event["answer"], values, strict=True))
 
   def _rewrite(self) -> None:
-    events = [{"ask": list(self.asked.elements())}]
+    failed = list(self.failed.elements())
+    events = [{"ask": [*self.asked.elements(), *failed]}]
+    if failed:
+      events.append({"fail": failed})
     if self.refused:
       events.append({"refuse": list(self.refused.elements())})
     events += [_answer([key], row) for key, row in self.answers.items()]

@@ -2,12 +2,26 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from ckd_jax.errors import DAMAGED, UserError
 from ckd_jax.system import files
+
+
+class Paid(NamedTuple):
+  """What a run paid for.
+
+  Attributes:
+    calls: answers that it bought.
+    repeated: calls that it made a second time, not counted in `calls`.
+    failed: attempts that brought no answer, images each.
+  """
+
+  calls: int
+  repeated: int
+  failed: int
 
 
 class Ledger:
@@ -32,7 +46,11 @@ class Ledger:
     try:
       parts = json.loads(path.read_text())["parts"]
       self._parts = {
-        str(sha256): {key: int(part[key]) for key in ("rows", "repeated")}
+        str(sha256): {
+          "rows": int(part["rows"]),
+          "repeated": int(part["repeated"]),
+          "failed": int(part.get("failed", 0)),  # not in older files
+        }
         for sha256, part in parts.items()
       }
     except DAMAGED as error:
@@ -52,34 +70,33 @@ class Ledger:
     if self._parts or not info["parts"]:
       return
     for part in info["parts"]:
-      self._parts[part["sha256"]] = {"rows": part["rows"], "repeated": 0}
+      self._parts[part["sha256"]] = _entry(part["rows"])
     first = info["parts"][0]["sha256"]
     self._parts[first]["repeated"] = info["repeated_calls"]
 
-  def enter(self, part: dict[str, Any], repeated: int) -> None:
+  def enter(self, part: dict[str, Any], repeated: int, failed: int = 0) -> None:
     """Enters a part whose rows this run paid for.
 
     Args:
       part: `sha256` and `rows`, as in table.json.
       repeated: calls about its rows that were made a second time.
+      failed: attempts about its rows that brought no answer.
     """
-    self._parts[part["sha256"]] = {"rows": part["rows"], "repeated": repeated}
+    self._parts[part["sha256"]] = _entry(part["rows"], repeated, failed)
     if self._path is not None:
       text = json.dumps({"parts": self._parts}, indent=1) + "\n"
       files.write(self._path, text.encode())
 
-  def paid(self, parts: Iterable[dict[str, Any]]) -> tuple[int, int]:
-    """Counts (calls, repeated calls) that this run paid for these parts.
+  def paid(self, parts: Iterable[dict[str, Any]]) -> Paid:
+    """Counts what this run paid for these parts.
 
     Args:
       parts: of table.json, each with its `sha256`.
     """
-    own = [
-      self._parts[part["sha256"]]
-      for part in parts
-      if part["sha256"] in self._parts
-    ]
-    return (
-      sum(part["rows"] for part in own),
-      sum(part["repeated"] for part in own),
-    )
+    known = [self._parts.get(part["sha256"], _entry(0)) for part in parts]
+    keys = ("rows", "repeated", "failed")
+    return Paid(*(sum(part[key] for part in known) for key in keys))
+
+
+def _entry(rows: int, repeated: int = 0, failed: int = 0) -> dict[str, int]:
+  return {"rows": rows, "repeated": repeated, "failed": failed}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ckd_jax.data import take
 from ckd_jax.errors import UserError, nearest
-from ckd_jax.table import Subject
+from ckd_jax.table import Form, Subject
 from ckd_jax.teacher.views import VIEWS, augmented
 
 
@@ -19,6 +19,7 @@ class Order(NamedTuple):
     view: of images: "clean", or "augmented", one crop and flip of each.
     view_seed: seed of the augmented view.
     pad: pixels of black border of the augmented view.
+    top_k: how many of the most probable tokens are kept; 0 is all logits.
   """
 
   subject: Subject
@@ -27,11 +28,17 @@ class Order(NamedTuple):
   view: str = "clean"
   view_seed: int = 0
   pad: int = 4
+  top_k: int = 0
 
   @property
   def ids(self) -> list[str]:
     """Ids of the rows, in the order of asking."""
     return [str(self.subject.split.ids[row]) for row in self.rows]
+
+  @property
+  def form(self) -> Form:
+    """What an answer about one row looks like."""
+    return self.subject.form(self.top_k)
 
   def facts(self, teacher: str, kind: str) -> dict[str, Any]:
     """Entries that table.json must have for its answers to be these.
@@ -50,7 +57,8 @@ class Order(NamedTuple):
     augment = self.view == "augmented"
     return {
       "teacher": teacher,
-      "kind": kind,
+      **self.form.facts(),
+      "kind": "log_probs" if self.top_k else kind,
       "view": self.view,
       "view_seed": int(self.view_seed) if augment else None,
       "view_pad": int(self.pad) if augment else None,
@@ -74,6 +82,11 @@ class Order(NamedTuple):
 
   def check(self) -> None:
     """Raises UserError for an unknown view."""
+    if self.top_k > self.form.classes:
+      raise UserError(
+        f"teacher.top_k is {self.top_k}, and the vocabulary has"
+        f" {self.form.classes} tokens: 0 keeps all logits"
+      )
     if self.view not in VIEWS:
       raise UserError(
         f"unknown view {self.view!r}: {nearest(self.view, VIEWS)}"
@@ -121,3 +134,30 @@ class CallBudget:
   def spend(self, calls: int) -> None:
     """Counts calls that `check` allowed."""
     self.spent += calls
+
+
+class Limits(NamedTuple):
+  """What may be spent on a table.
+
+  Attributes:
+    calls: each of them is asked before an image is asked about.
+    attempts: each of them is asked before every single sending.
+  """
+
+  calls: Sequence[CallBudget]
+  attempts: Sequence[CallBudget] = ()
+
+  def allow(self, calls: int) -> None:
+    """Takes calls from every budget, or raises before any is taken."""
+    _take(self.calls, calls)
+
+  def send(self, attempts: int) -> None:
+    """Takes attempts, or raises BudgetExceeded."""
+    _take(self.attempts, attempts)
+
+
+def _take(budgets: Sequence[CallBudget], count: int) -> None:
+  for budget in budgets:  # all of them, before any is spent
+    budget.check(count)
+  for budget in budgets:
+    budget.spend(count)

@@ -1,6 +1,5 @@
 """A named source of answers."""
 
-import threading
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from ckd_jax.data import View
 from ckd_jax.methods import Model
 from ckd_jax.table import Answers
+from ckd_jax.teacher.manner import Manner
 
 
 class Ask(Protocol):
@@ -28,20 +28,11 @@ class AnswerFunction(Protocol):
   """Answers as a user's function gives them."""
 
   def __call__(self, asked: Any, /) -> np.ndarray:
-    """Returns float[n, classes] for uint8[n, h, w, c], or for n texts."""
+    """Returns float[n, classes] for uint8[n, h, w, c], or for n texts.
+
+    A row of a list may be None; see `from_function`.
+    """
     ...
-
-
-class Failures:
-  """Counts failed requests, retries included."""
-
-  def __init__(self) -> None:
-    self.count = 0
-    self._guard = threading.Lock()
-
-  def add(self) -> None:
-    with self._guard:
-      self.count += 1
 
 
 class Network(NamedTuple):
@@ -71,15 +62,11 @@ class Teacher(NamedTuple):
     ask: answers a request; None for a table that is only read.
     network: a local teacher's weights, for use in the step.
     kind: of its answers, "logits", "log_probs" or "probs".
-    request_size: rows per request; None is a whole part of the table.
-    concurrency: requests in flight at once, at most.
-    failures: counts failed requests; None where none can fail.
+    manner: how a black box is asked; None is a whole part of the table at once.
   """
 
   name: str
   ask: Ask | None
   network: Network | None = None
   kind: str = "logits"
-  request_size: int | None = None
-  concurrency: int = 1
-  failures: Failures | None = None
+  manner: Manner | None = None

@@ -18,9 +18,10 @@ def read(*argv, arg=""):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("method", methods.names())
 def test_every_config_takes_every_method(path, method):
-  config, _ = configuration.from_flags(
-    [f"--config={path}:method={method}", "--config.teacher.path=x"]
-  )
+  flags = [f"--config={path}:method={method}", "--config.teacher.path=x"]
+  if methods.make(method).live:
+    flags.append("--config.teacher.live=true")
+  config, _ = configuration.from_flags(flags)
   assert config.method == method
   assert set(config.hyper) == set(methods.defaults(method))
 
@@ -140,3 +141,19 @@ def test_every_key_refuses_what_is_of_another_type(key):
     parent[last] = object
     with pytest.raises(UserError, match=rf"{key}"):
       configuration.check(config)
+
+
+@pytest.mark.parametrize(
+  ("key", "text"),
+  [
+    ("teacher.path", "https://host/v1/ask?key=S3CRET"),
+    ("dataset.path", "s3://me:S3CRET@bucket/set"),
+    ("table.path", "gs://bucket/table?token=S3CRET"),
+    ("label", "https://me:S3CRET@host"),
+  ],
+)
+def test_a_key_in_an_address_never_reaches_a_config(key, text):
+  with pytest.raises(UserError, match=f"{key} holds the user name or") as told:
+    read(f"--config.{key}={text}")
+  assert "S3CRET" not in str(told.value)
+  read(f"--config.{key}={text.split('?')[0].replace('me:S3CRET@', '')}")

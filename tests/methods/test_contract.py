@@ -106,7 +106,8 @@ def test_the_gradient_reaches_every_head_and_no_teacher(case):
     name = jax.tree_util.keystr(path)
     trained = name not in UNTRAINED.get(case.name, ())
     assert bool(jnp.any(leaf != 0)) == trained, path
-  assert not any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(teachers))
+  if case.method.adapter is None:  # else the teacher learns, too
+    assert not any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(teachers))
 
 
 @pytest.mark.slow  # compiles another loss for every case

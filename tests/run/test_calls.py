@@ -2,6 +2,10 @@
 
 import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from ckd_jax import table
 from ckd_jax.errors import UserError
 from ckd_jax.run import Given, logger, train
 from tests.helpers import runs
+from tests.helpers.paths import ROOT
 from tests.helpers.runs import LINEAR, QUICK, oracle, questions, read, run
 
 CALLABLE = (
@@ -48,10 +53,35 @@ def test_max_calls_stops_a_run_that_goes_on_when_it_is_raised(tmp_path):
   assert len(questions) == 90
 
 
-def test_a_bad_max_calls_is_one_line(tmp_path):
-  for value in ("0", "-3"):
-    with pytest.raises(UserError, match="max_calls"):
-      read(*CALLABLE, f"--config.teacher.max_calls={value}", arg=ARG)
+def test_failed_attempts_stay_in_the_summary(tmp_path, monkeypatch):
+  """Those of an earlier start, too, and they are limited over all starts."""
+
+  def fails(images):
+    questions.extend(image.tobytes() for image in images)
+    if len(questions) % 4 == 0:
+      raise OSError("busy")
+    return np.ones((len(images), 10)) * images[0, 3, 3]
+
+  retry = ("--config.teacher.back_off=0.0", "--config.teacher.timeout=60.0")
+  limit = "--config.teacher.max_attempts="
+  with monkeypatch.context() as patch:
+    patch.setattr(runs, "oracle", fails)
+    with pytest.raises(UserError, match=r"teacher.max_attempts is 50: raise"):
+      run(tmp_path / "run", *CALLABLE, *retry, f"{limit}50", arg=ARG)
+    assert len(questions) == 50
+    summary = run(tmp_path / "run", *CALLABLE, *retry, f"{limit}200", arg=ARG)
+  assert (summary["paid_calls"], summary["repeated_calls"]) == (80, 0)
+  assert len(questions) == 80 + summary["failed_calls"] == 106
+  again = run(tmp_path / "run", *CALLABLE, *retry, f"{limit}200", arg=ARG)
+  assert again["failed_calls"] == 26
+
+
+@pytest.mark.parametrize(
+  "flag", ["max_calls=0", "max_calls=-3", "max_attempts=0", "timeout=-1.0"]
+)
+def test_a_bad_limit_is_one_line(flag):
+  with pytest.raises(UserError, match=f"teacher.{flag.split('=')[0]}"):
+    read(*CALLABLE, f"--config.teacher.{flag}", arg=ARG)
 
 
 def interrupted(workdir, monkeypatch, after: int):
@@ -92,6 +122,42 @@ def test_paid_calls_survive_ctrl_c(tmp_path, monkeypatch):
   shared = f"--config.table.path={tmp_path / 'table'}"
   other = run(tmp_path / "other", *CALLABLE, shared, "--config.seed=3", arg=ARG)
   assert (other["paid_calls"], other["repeated_calls"]) == (0, 0)
+
+
+KILLED = """
+import os, signal, sys
+from tests.helpers import runs
+from tests.run import test_calls
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+after, asked = int(sys.argv[2]), open(sys.argv[1] + "-asked", "a")
+def oracle(images, oracle=runs.oracle):
+  print(len(images), file=asked, flush=True)
+  answers = oracle(images)
+  if len(runs.questions) == after:
+    kill()
+  return answers
+runs.oracle = oracle
+if after == 0:
+  test_calls.logger.Logger.log = lambda *args, **metrics: kill()
+test_calls.run(sys.argv[1], *test_calls.CALLABLE, arg=test_calls.ARG)
+"""
+
+
+@pytest.mark.slow
+def test_what_was_paid_before_a_kill_stays_in_the_summary(tmp_path):
+  """In two parts, and while training; the callable counts in a file."""
+  workdir = tmp_path / "run"
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  for after in (10, 45, 0):
+    command = [sys.executable, "-c", KILLED, str(workdir), str(after)]
+    done = subprocess.run(command, env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+  asked = len((tmp_path / "run-asked").read_text().splitlines())
+  assert asked == 82  # one was under way at each kill
+  summary = run(workdir, *CALLABLE, arg=ARG)
+  assert not questions
+  assert summary["paid_calls"] + summary["repeated_calls"] == asked
+  assert summary["paid_calls"] == summary["teacher_calls"] == 80
 
 
 def test_a_run_begun_before_there_were_ledgers_knows_what_it_paid(tmp_path):

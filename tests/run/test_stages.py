@@ -14,6 +14,7 @@ from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import assemble
 from ckd_jax.run.plan import make_plan
 from ckd_jax.run.programs import make_programs
+from ckd_jax.run.stopping import stoppable
 from ckd_jax.step import make_mesh, make_step
 
 pytestmark = pytest.mark.slow
@@ -41,6 +42,11 @@ def gated(num_classes: int) -> Model:
     return Outputs(logits, maps=(first, second, third)), state
 
   return Model(init, apply)
+
+
+def whole_stages(context, folder):
+  with stoppable() as stop:
+    return stages.run_stages(context, folder, stop)
 
 
 def prepare(name, student="cnn"):
@@ -74,7 +80,7 @@ def same(a, b) -> bool:
 def test_the_trunk_moves_and_the_classifier_does_not(tmp_path):
   context = prepare("ab")
   before = jax.device_get(context.state)
-  after = jax.device_get(stages.run_stages(context, epath.Path(tmp_path)))
+  after = jax.device_get(whole_stages(context, epath.Path(tmp_path)))
   student = after.params["student"]
   assert same(before.params["student"]["fc"], student["fc"])
   assert not same(before.params["student"]["conv1"], student["conv1"])
@@ -89,7 +95,7 @@ def test_what_is_reached_later_only_moves_too(tmp_path):
   """No gradient gets through a gate at zero, in the first step."""
   context = prepare("fsp", "tests.run.test_stages:gated")
   before = jax.device_get(context.stages[0].begin.params["student"])
-  after = stages.run_stages(context, epath.Path(tmp_path)).params["student"]
+  after = whole_stages(context, epath.Path(tmp_path)).params["student"]
   for name in ("first", "second", "gate", "branch"):
     assert not same(before[name], after[name]), name
   assert same(before["fc"], after["fc"])
@@ -98,7 +104,7 @@ def test_what_is_reached_later_only_moves_too(tmp_path):
 def test_the_student_waits_while_the_paraphraser_learns(tmp_path):
   context = prepare("ft")
   before = jax.device_get((context.state, context.stages[0].begin))
-  after = jax.device_get(stages.run_stages(context, epath.Path(tmp_path)))
+  after = jax.device_get(whole_stages(context, epath.Path(tmp_path)))
   assert same(before[0].params["student"], after.params["student"])
   assert same(before[0].model, after.model)
   # Its place is now in the state: no gradient, no decay.
@@ -109,7 +115,7 @@ def test_the_student_waits_while_the_paraphraser_learns(tmp_path):
 
 @pytest.mark.parametrize("name", ["ab", "ft"])
 def test_an_interrupted_stage_ends_the_same(name, tmp_path, monkeypatch):
-  whole = stages.run_stages(prepare(name), epath.Path(tmp_path / "whole"))
+  whole = whole_stages(prepare(name), epath.Path(tmp_path / "whole"))
   training = logger.Display.training
 
   def stop(display, step, metrics):
@@ -119,8 +125,8 @@ def test_an_interrupted_stage_ends_the_same(name, tmp_path, monkeypatch):
 
   with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
     patched.setattr(logger.Display, "training", stop)
-    stages.run_stages(prepare(name), epath.Path(tmp_path / "cut"))
-  again = stages.run_stages(prepare(name), epath.Path(tmp_path / "cut"))
+    whole_stages(prepare(name), epath.Path(tmp_path / "cut"))
+  again = whole_stages(prepare(name), epath.Path(tmp_path / "cut"))
   assert same(jax.device_get(whole), jax.device_get(again))
   lines = logger.read_metrics(tmp_path / "cut" / "metrics_stage_0.jsonl")
   assert [line["step"] for line in lines] == list(range(1, 9))

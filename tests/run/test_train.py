@@ -245,13 +245,27 @@ def test_a_damaged_record_is_one_line(name, content, tmp_path):
     run(tmp_path, LINEAR, arg=QUICK + "method=supervised,teacher.source=none")
 
 
-def test_one_run_directory_is_used_by_one_process(paid, tmp_path, capfd):
-  """The second one waits, and shows what the first has made."""
+def test_one_run_directory_is_used_by_one_process(paid, tmp_path):
+  """The second one stops with a line, and changes nothing."""
   flags, arg = from_table(paid, LINEAR)
+  with files.lock(tmp_path):
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"another process is using .*let it"):
+      run(tmp_path, *flags, arg=arg)
+    assert contents(tmp_path) == before
+  assert run(tmp_path, *flags, arg=arg)["steps"] == 20
+
+
+@pytest.mark.slow
+def test_runs_that_train_one_teacher_take_turns(tmp_path):
+  """The second one waits, and uses what the first has made."""
+  flags = (LINEAR, LINEAR_TEACHER, "--config.teacher.steps=20")
+  flags += (f"--config.teacher.path={tmp_path / 'teacher'}",)
+  arg = QUICK + "method=kd,teacher.source=train"
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    with files.lock(tmp_path):
-      second = pool.submit(run, tmp_path, *flags, arg=arg)
+    with files.lock(tmp_path / "teacher"):
+      second = pool.submit(run, tmp_path / "run", *flags, arg=arg)
       with pytest.raises(concurrent.futures.TimeoutError):
-        second.result(timeout=2)
-      assert not (tmp_path / "config.json").exists()
+        second.result(timeout=5)
+      assert not (tmp_path / "teacher" / "config.json").exists()
     assert second.result()["steps"] == 20

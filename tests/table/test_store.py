@@ -171,7 +171,9 @@ def _maps(rows):
 
 
 def test_commands(tmp_path, split, values, monkeypatch, capsys):
-  dataset = type("D", (), {"train": split, "class_names": NAMES})
+  dataset = type(
+    "D", (), {"name": "pets", "train": split, "answer_names": NAMES}
+  )
   monkeypatch.setattr(command, "_dataset", lambda name, flags: dataset)
   np.savez(tmp_path / "in.npz", logits=values[:5], ids=np.arange(5))
   out = str(tmp_path / "out")

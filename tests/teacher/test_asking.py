@@ -10,6 +10,7 @@ import pytest
 from ckd_jax import table, teacher
 from ckd_jax.errors import UserError
 from ckd_jax.table import Answers
+from ckd_jax.teacher import asker, pace
 from tests.helpers.asking import Counting, answers, build
 
 
@@ -100,28 +101,28 @@ def test_a_dead_callable_loses_nothing(tmp_path, split, black_box):
   assert (box.calls, paid, repeated) == (9, 12, 0)
 
 
-def test_back_off_and_rate(monkeypatch, black_box, split):
+def test_back_off_and_rate(tmp_path, monkeypatch, black_box, split):
   now, naps = [0.0], []
 
-  def sleep(seconds):
-    naps.append(seconds)
+  def sleep(seconds, ending):
+    naps.append(round(seconds, 6))
     now[0] += seconds
 
-  monkeypatch.setattr(time, "sleep", sleep)
-  monkeypatch.setattr(time, "monotonic", lambda: now[0])
+  monkeypatch.setattr(asker, "pause", sleep)
+  monkeypatch.setattr(pace, "pause", sleep)
+  monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
 
   def broken(images):
     raise OSError("x")
 
   asked = black_box(broken, retries=3, back_off=2.0)
-  with pytest.raises(UserError):
-    asked.ask(split.inputs[:1])
-  assert naps == [2.0, 4.0, 8.0]
+  with pytest.raises(UserError, match=r"failed 4 times \(OSError: x\)"):
+    build(asked, split, range(1), tmp_path / "t")
+  assert [nap for nap in naps if nap] == [2.0, 4.0, 8.0]
   naps.clear()
   asked = black_box(answers, requests_per_second=4)
-  for _ in range(5):
-    asked.ask(split.inputs[:1])
-  np.testing.assert_allclose(naps, [0, 0.25, 0.25, 0.25, 0.25])
+  build(asked, split, range(5), tmp_path / "u")
+  assert naps == [0, 0.25, 0.25, 0.25, 0.25]
 
 
 BAD_ANSWERS = {
@@ -131,7 +132,10 @@ BAD_ANSWERS = {
   "words": (lambda x: [["a"] * 4], "not answer with numbers"),
   "ragged": (lambda x: [[1, 2], [3]], "not answer with numbers"),
   "none": (lambda x: None, "shape|numbers"),
-  "complex": (lambda x: answers(x) + 1j, "not answer with numbers: .*complex"),
+  "complex": (
+    lambda x: answers(x) + 1j,
+    "not answer with numbers.*complex",
+  ),
 }
 
 

@@ -295,3 +295,22 @@ def test_a_line_that_no_build_wrote_is_refused_by_its_number(tmp_path, line):
   file.write_text(f"{file.read_text()}{line}\n")
   with pytest.raises(UserError, match=r"line 2 of .*jsonl is damaged"):
     Journal(file)
+
+
+def test_failed_attempts_are_never_forgotten(tmp_path):
+  """However often the journal is opened, and after its answers moved on."""
+  file = tmp_path / "journal.jsonl"
+  journal = Journal(file)
+  for _ in range(3):
+    journal.ask(["a", "b"])
+    journal.fail(["a", "b"])
+  journal.ask(["a"])
+  journal.answer(["a"], np.ones((1, 4)))
+  for _ in range(3):
+    journal = Journal(file)
+    assert journal.failed == {"a": 3, "b": 3}
+    assert journal.asked["a"] == 1 and journal.repeated(["a", "b"]) == 0
+  journal.settle(["a"])
+  for _ in range(2):
+    journal = Journal(file)
+    assert journal.failed == {"a": 3, "b": 3} and not +journal.asked
