@@ -118,7 +118,7 @@ def _set_teacher(config: ConfigDict) -> None:
   config.teacher.view = "augmented"
   # Ask a local teacher inside every step, on the student's own view; such calls
   # are reported as live_calls and not limited.
-  config.teacher.live = False
+  config.teacher.live = configuration.live(config.method)
   # A second teacher for r2kd: a copy of a local one without this share of the
   # smallest weights of every layer; 0.1 as published, 0.0 for other methods.
   config.teacher.pruned = configuration.pruned(config.method)
