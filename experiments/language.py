@@ -24,7 +24,7 @@ import study
 
 RESULTS = study.HERE / "results" / "language.jsonl"
 FIELDS = ("dataset", "label", "seed")
-STEPS = {"arithmetic": 800, "names": 400}
+STEPS = {"arithmetic": 800, "names": 200}
 
 _OWN = {"method": "on_policy"}
 ARMS = {

@@ -6,7 +6,7 @@ import numpy as np
 from ckd_jax import models, student, table, teacher
 from ckd_jax.data import shown
 from ckd_jax.methods import Model, Outputs
-from ckd_jax.run import Plan, answers_of
+from ckd_jax.run import Plan, answers_of, logits_of
 from ckd_jax.step import Live
 
 _STORED = np.float16  # a table's default
@@ -35,6 +35,8 @@ def expected(plan: Plan) -> tuple[tuple[Outputs, ...], Live | None]:
     weights = jax.eval_shape(network.init, jax.random.key(0), shown(view))
     live = Live(network, (weights,) * count, view)
     return (), live
+  if asking.top_k:
+    return (logits_of(plan),), None
   if network is not None:
     told = answers_of(network, plan.recipe.view, 1)
   else:
@@ -74,6 +76,4 @@ def _told(plan: Plan) -> Outputs:
     held = table.read(path)
     fields = table.given(held.answers)
     return table.to_outputs(held.answers, held.kind, fields)
-  task = plan.recipe.task
-  shape = (task.num_examples, task.num_classes)
-  return Outputs(jax.ShapeDtypeStruct(shape, _STORED))
+  return logits_of(plan)

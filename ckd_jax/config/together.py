@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ckd_jax import methods, models
+from ckd_jax.config.positions import of_positions
 from ckd_jax.config.rules import (
   SOURCES,
   check_choice,
@@ -68,7 +69,7 @@ def _conflicts(config, method) -> Iterator[str]:
       " teacher.live=True"
     )
   if is_text(config):
-    yield from _of_positions(config, method)
+    yield from of_positions(config, method)
   if config.teacher.pruned and method.max_teachers < 2:
     yield (
       f"method {config.method!r} has one teacher: teacher.pruned makes a second"
@@ -82,28 +83,6 @@ def _conflicts(config, method) -> Iterator[str]:
   if config.teacher.live and source in ("callable", "table"):
     yield (
       f"teacher.live needs a local teacher: {source!r} cannot answer in a step"
-    )
-
-
-def _of_positions(config, method) -> Iterator[str]:
-  """What a language model, or the most probable tokens alone, exclude."""
-  causal, top = config.dataset.text.causal, config.teacher.top_k
-  if causal and config.hyper.get("offset") == FIT:
-    yield (
-      "hyper.offset='fit' fits one offset for every class, and a language model"
-      " has none: set hyper.offset=none"
-    )
-  if top and not causal:
-    yield "teacher.top_k is for language models: set teacher.top_k=0"
-  if top and method.needs and not method.takes_top:
-    work = ", ".join(
-      methods.working_with(
-        frozenset({"logits"}), "texts", answers="positions", top=True
-      )
-    )
-    yield (
-      f"method {config.method!r} needs all logits, and teacher.top_k={top}"
-      f" keeps some: set teacher.top_k=0, or a method that takes them: {work}"
     )
 
 

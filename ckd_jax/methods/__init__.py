@@ -14,27 +14,29 @@ from typing import Any
 
 import numpy as np
 
+from ckd_jax.methods._networks import (
+  Ask,
+  Mixed,
+  Model,
+  ModelApply,
+  ModelInit,
+  Network,
+  Outputs,
+  TopK,
+)
 from ckd_jax.methods._seams import (
   Adapter,
-  Ask,
   Batch,
   Compose,
   Finish,
   Init,
   Loss,
   Method,
-  Mixed,
-  Model,
-  ModelApply,
-  ModelInit,
-  Network,
   OffsetTarget,
-  Outputs,
   Prepare,
   Sample,
   Stage,
   Task,
-  TopK,
   as_they_are,
   no_offset,
   stateless,

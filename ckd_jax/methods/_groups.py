@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -125,10 +125,16 @@ def fixed_groups(
 
 def with_mix(
   compare: Compare, mix: str, beta: float
-) -> Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]:
-  """Fills in mix; for "lam", one number per batch from Beta(beta, beta)."""
+) -> Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]:
+  """Fills in mix; for "lam", one number per batch from Beta(beta, beta).
 
-  def mixed(key, student, target, counted):
+  Returns:
+    (key, labels, student, target) -> the mean over groups; arrays of a batch,
+    whose examples are compared.
+  """
+
+  def mixed(key, labels, student, target):
+    (student, target), counted = examples_of(labels, student, target)
     mix_key, group_key = jax.random.split(key)
     how = sampling.beta(mix_key, beta) if mix == "lam" else mix
     return compare(group_key, student, target, how, counted)

@@ -226,21 +226,17 @@ def make(
     del params, step
     (teacher,) = batch.teachers
     one_hot = jax.nn.one_hot(batch.labels, student.logits.shape[-1])
-    (own, answers, one_hot), counted = groups.examples_of(
-      batch.labels, student.logits, teacher.logits, one_hot
-    )
     # The same key for both terms: one lam and one draw of groups per batch.
-    terms = {
-      "teacher": (teacher_weight, compare(key, own, answers, counted)),
-      "label": (label_weight, compare(key, own, one_hot, counted)),
-    }
+    both = functools.partial(compare, key, batch.labels, student.logits)
+    mean = functools.partial(mean_counted, labels=batch.labels)
+    terms: dict = {"teacher": (teacher_weight, both(teacher.logits))}
+    terms["label"] = (label_weight, both(one_hot))
     if cross_entropy_weight:
-      value = cross_entropy(student.logits, batch.labels)
-      value = mean_counted(value, batch.labels)
+      value = mean(cross_entropy(student.logits, batch.labels))
       terms["cross_entropy"] = (cross_entropy_weight, value)
     if kd_weight:
       value = kd(student.logits, teacher.logits, temperature=temperature)
-      terms["kd"] = (kd_weight, mean_counted(value, batch.labels))
+      terms["kd"] = (kd_weight, mean(value))
     value, metrics = weighted_sum(terms)
     return value, (state, metrics)
 

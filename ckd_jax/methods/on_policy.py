@@ -1,5 +1,8 @@
 """Language models that learn from texts that they wrote themselves."""
 
+import functools
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -61,91 +64,128 @@ def make(
   Raises:
     ValueError: a value outside its range.
   """
-  losses = by_name(beta, skew)
-  for name, value, known in (
-    ("source", source, _SOURCES),
-    ("objective", objective, tuple(losses)),
-  ):
-    if value not in known:
-      raise ValueError(f"{name} must be one of {known}, not {value!r}")
-  share(source_share=source_share, beta=beta, skew=skew, accept_p=accept_p)
-  above(0, temperature=temperature, teacher_temperature=teacher_temperature)
-  above(0, top_p=top_p)
-  at_least(1, draft=draft)
-  at_least(0, top_k=top_k)
-
-  def accepts(logits, tokens):
-    if not accept_p:
-      return texts.in_top(logits, tokens, top_k)
-    nucleus = texts.in_nucleus(logits, accept_p)
-    return jnp.take_along_axis(nucleus, tokens[..., None], axis=-1)[..., 0]
-
-  def written(key, pages, ask: Ask):
-    pens = (
-      texts.Pen(key, temperature, top_p),
-      texts.Pen(key, teacher_temperature, top_p),
-    )
-    if source == "student":
-      return texts.write(pages, ask.student, pens[0], texts.STUDENT)
-    if source == "teacher":
-      return texts.write(pages, ask.teacher, pens[1], texts.TEACHER)
-    return texts.speculate(
-      pages, ask, pens, accepts, draft=draft, fresh_draw=fresh_draw
-    )
-
-  def compose(key, batch: Batch, ask: Ask) -> Batch:
-    coin_key, key = jax.random.split(key)
-    shape = batch.inputs.shape
-    tokens, labels = (
-      x.reshape(-1, shape[-1]) for x in (batch.inputs, batch.labels)
-    )
-
-    def by_networks():
-      pages = written(key, texts.opened(tokens, labels), ask)
-      told = texts.closed(pages, labels)
-      if not train_first_token:
-        first = jnp.argmax(labels >= 0, axis=1)[:, None]
-        is_first = jnp.arange(shape[-1])[None] == first
-        told = told[0], jnp.where(is_first, -1, told[1])
-      return (*told, pages.asked)
-
-    def by_data():
-      return tokens, labels, jnp.int32(0)
-
-    if source == "data":
-      made = by_data()
-    elif source_share == 1:
-      made = by_networks()
-    else:
-      coin = jax.random.bernoulli(coin_key, source_share)
-      made = jax.lax.cond(coin, by_networks, by_data)
-    inputs, labels, asked = made
-    return batch._replace(
-      inputs=inputs.reshape(shape), labels=labels.reshape(shape), asked=asked
-    )
-
-  def init(key, task, student, teacher):
-    del key, task, student, teacher
-    return {}, {"asked": jnp.int32(0)}
-
-  def loss(params, state, student, batch, key, step):
-    del params, key, step
-    (teacher,) = batch.teachers
-    value = losses[objective](student.logits, teacher.logits)
-    counted = jnp.mean(jnp.sum(batch.labels >= 0, axis=-1, dtype=jnp.float32))
-    value, metrics = weighted_sum(
-      {objective: (1.0, mean_counted(value, batch.labels))}
-    )
-    asked = jnp.int32(0) if batch.asked is None else batch.asked
-    metrics |= {"tokens_per_text": counted, "asked": asked.astype(jnp.float32)}
-    return value, ({"asked": state["asked"] + asked}, metrics)
-
+  how = _How(**locals())
+  _check(how)
+  loss = by_name(beta, skew)[objective]
   return Method(
     sample=sampling.batches,
-    init=init,
-    loss=loss,
+    init=_init,
+    loss=functools.partial(_loss, objective, loss),
     inputs="texts",
     live=True,
     answers="positions",
-    compose=compose,
+    compose=functools.partial(_compose, how),
   )
+
+
+class _How(NamedTuple):
+  """The hyper-parameters of `make`, by name."""
+
+  source: str
+  source_share: float
+  objective: str
+  beta: float
+  skew: float
+  temperature: float
+  teacher_temperature: float
+  top_p: float
+  draft: int
+  top_k: int
+  accept_p: float
+  fresh_draw: bool
+  train_first_token: bool
+
+
+def _check(how: _How) -> None:
+  choices = {"source": _SOURCES, "objective": tuple(by_name(0.5, 0.5))}
+  for name, known in choices.items():
+    if (value := getattr(how, name)) not in known:
+      raise ValueError(f"{name} must be one of {known}, not {value!r}")
+  shares = ("source_share", "beta", "skew", "accept_p")
+  share(**{name: getattr(how, name) for name in shares})
+  positive = ("temperature", "teacher_temperature", "top_p")
+  above(0, **{name: getattr(how, name) for name in positive})
+  at_least(1, draft=how.draft)
+  at_least(0, top_k=how.top_k)
+
+
+def _compose(how: _How, key: jax.Array, batch: Batch, ask: Ask) -> Batch:
+  """`Method.compose`: continues what each row gives."""
+  coin_key, key = jax.random.split(key)
+  shape = batch.inputs.shape
+  tokens, labels = (
+    x.reshape(-1, shape[-1]) for x in (batch.inputs, batch.labels)
+  )
+
+  def by_networks():
+    pages = _written(how, key, texts.opened(tokens, labels), ask)
+    told, following = texts.closed(pages, labels)
+    if not how.train_first_token:
+      first = jnp.argmax(labels >= 0, axis=1)[:, None]
+      is_first = jnp.arange(shape[-1])[None] == first
+      following = jnp.where(is_first, -1, following)
+    return told, following, pages.asked
+
+  def by_data():
+    return tokens, labels, jnp.int32(0)
+
+  if how.source == "data":
+    made = by_data()
+  elif how.source_share == 1:
+    made = by_networks()
+  else:
+    coin = jax.random.bernoulli(coin_key, how.source_share)
+    made = jax.lax.cond(coin, by_networks, by_data)
+  inputs, following, asked = made
+  return batch._replace(
+    inputs=inputs.reshape(shape), labels=following.reshape(shape), asked=asked
+  )
+
+
+def _written(how: _How, key, pages: texts.Pages, ask: Ask) -> texts.Pages:
+  """The rows, written to their ends by whom `source` names."""
+  of_student = texts.Pen(key, how.temperature, how.top_p)
+  of_teacher = texts.Pen(key, how.teacher_temperature, how.top_p)
+  if how.source == "student":
+    return texts.write(pages, ask.student, of_student, texts.STUDENT)
+  if how.source == "teacher":
+    return texts.write(pages, ask.teacher, of_teacher, texts.TEACHER)
+  return texts.speculate(
+    pages,
+    ask,
+    (of_student, of_teacher),
+    functools.partial(_accepts, how),
+    draft=how.draft,
+    fresh_draw=how.fresh_draw,
+  )
+
+
+def _accepts(how: _How, logits: jax.Array, tokens: jax.Array) -> jax.Array:
+  """Whether the teacher's logits [..., vocabulary] accept int32[...]."""
+  if not how.accept_p:
+    return texts.in_top(logits, tokens, how.top_k)
+  nucleus = texts.in_nucleus(logits, how.accept_p)
+  return jnp.take_along_axis(nucleus, tokens[..., None], axis=-1)[..., 0]
+
+
+def _init(key, task, student, teacher):
+  """`Method.init`: what is counted is the state."""
+  del key, task, student, teacher
+  return {}, {"asked": jnp.int32(0)}
+
+
+def _loss(name, compare, params, state, student, batch, key, step):
+  """`Method.loss`: the divergence `compare` over counted positions."""
+  del params, key, step
+  (teacher,) = batch.teachers
+  value = compare(student.logits, teacher.logits)
+  value, metrics = weighted_sum(
+    {name: (1.0, mean_counted(value, batch.labels))}
+  )
+  asked = jnp.int32(0) if batch.asked is None else batch.asked
+  count = jnp.sum(batch.labels >= 0, axis=-1, dtype=jnp.float32)
+  metrics |= {
+    "tokens_per_text": jnp.mean(count),
+    "asked": asked.astype(jnp.float32),
+  }
+  return value, ({"asked": state["asked"] + asked}, metrics)

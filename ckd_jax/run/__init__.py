@@ -14,7 +14,12 @@ from ckd_jax.run.programs import (
   make_own_step,
   make_programs,
 )
-from ckd_jax.run.rehearsal import answers_of, refusing, rehearse_early
+from ckd_jax.run.rehearsal import (
+  answers_of,
+  logits_of,
+  refusing,
+  rehearse_early,
+)
 from ckd_jax.run.replay import replay
 from ckd_jax.run.together import prepare_all, train_faster, train_together
 from ckd_jax.run.train import run
@@ -29,6 +34,7 @@ __all__ = [
   "check_workdir",
   "header",
   "load_dataset",
+  "logits_of",
   "longest_launch",
   "make_own_step",
   "make_plan",

@@ -41,9 +41,7 @@ def rehearse_early(plan: Plan) -> None:
   """Traces the first step as far as it does not depend on the teacher."""
   _check_student(plan)
   if not plan.method.needs - {"logits"}:
-    task = plan.recipe.task
-    form = Form(task.num_classes, *task.labels.shape[1:])
-    rehearse(plan, logits_of(form._replace(top_k=plan.asking.top_k), plan))
+    rehearse(plan, logits_of(plan))
   elif plan.teacher_training is not None:
     future = models.load(
       plan.teacher_training.student,
@@ -53,14 +51,12 @@ def rehearse_early(plan: Plan) -> None:
     rehearse(plan, answers_of(future, plan.recipe.view, count(plan.inputs)))
 
 
-def logits_of(form: Form, plan: Plan) -> Outputs:
-  """The shapes of answers that are logits alone.
-
-  Args:
-    form: of the answer about one row.
-    plan: whose training rows are answered.
-  """
-  shapes: Any = form.shapes(plan.recipe.task.num_examples)
+def logits_of(plan: Plan) -> Outputs:
+  """The shapes of a plan's answers where they are logits alone."""
+  task = plan.recipe.task
+  form = Form(task.num_classes, *task.labels.shape[1:])
+  form = form._replace(top_k=plan.asking.top_k)
+  shapes: Any = form.shapes(task.num_examples)
   if not form.top_k:
     return Outputs(jax.ShapeDtypeStruct(shapes, jnp.float16))
   kinds = TopK(jnp.int32, jnp.float32, jnp.float32)

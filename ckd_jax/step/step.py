@@ -125,11 +125,7 @@ def make_update(
     batch = batch._replace(teachers=jax.lax.stop_gradient(batch.teachers))
 
     def objective(params):
-      seen = batch
-      if live is not None and method.adapter is not None:
-        adapted = _adapted(method.adapter, params["method"], weights)
-        answers = _ask(live, adapted, recipe, batch.inputs)
-        seen = batch._replace(teachers=answers)
+      seen = _answered_online(live, weights, recipe, batch, params["method"])
       student, model_state = forward(
         model,
         params["student"],
@@ -152,8 +148,7 @@ def make_update(
     direction, moments = recipe.transform.update(
       gradient, state.optimizer, state.params
     )
-    if live is not None and method.adapter is not None:
-      direction = _scaled(direction, method.adapter.rate)
+    direction = _scaled(direction, method.adapter)
     rate = state.level * recipe.schedule(state.step)
     params = optimizer.apply(state.params, direction, rate)
     if trainable is not None:
@@ -191,17 +186,26 @@ def _networks(
   return Ask(student, student if live is None else teacher)
 
 
-def _adapted(adapter: Adapter, params: Any, weights: tuple) -> tuple:
-  """The weights of the live teachers, the first with what is trained of it."""
+def _answered_online(
+  live: Live | None, weights: tuple, recipe: Recipe, batch: Batch, params: Any
+) -> Batch:
+  """The batch with answers of a teacher that is trained; or as it is."""
+  adapter = recipe.method.adapter
+  if live is None or adapter is None:
+    return batch
   (first, state), *others = jax.lax.stop_gradient(weights)
-  return (adapter.apply(params["adapter"], first), state), *others
+  adapted = (adapter.apply(params["adapter"], first), state), *others
+  answers = _ask(live, adapted, recipe, batch.inputs)
+  return batch._replace(teachers=answers)
 
 
-def _scaled(direction: Any, rate: float) -> Any:
+def _scaled(direction: Any, adapter: Adapter | None) -> Any:
   """The direction, of an adapter shortened: Adam undoes a shorter gradient."""
   method = direction["method"]
-  adapter = jax.tree.map(lambda x: rate * x, method["adapter"])
-  return {**direction, "method": {**method, "adapter": adapter}}
+  if adapter is None or "adapter" not in method:
+    return direction
+  moves = jax.tree.map(lambda x: adapter.rate * x, method["adapter"])
+  return {**direction, "method": {**method, "adapter": moves}}
 
 
 def _ask(live: Live, weights: tuple, recipe: Recipe, inputs: Any):

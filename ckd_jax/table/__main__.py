@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ckd_jax import errors
 from ckd_jax.config import Parser, from_flags
@@ -131,7 +132,7 @@ def _dataset(name: str, flags):
   from ckd_jax import data
 
   if flags.config:
-    config, _ = from_flags([f"--config={flags.config}"])
+    config: Any = from_flags([f"--config={flags.config}"])[0]
     section = config.dataset
     text = section.get("text")
     return data.load(

@@ -48,9 +48,10 @@ def to_outputs(answers: Answers, kind: str, fields: Iterable[str]) -> Outputs:
       log-probabilities are unchanged.
     fields: of `Outputs` to keep; the logits are always kept.
   """
-  logits: Any = answers.values
-  if kind == "probs" and not isinstance(logits, TopK):
-    logits = np.log(np.maximum(logits.astype(np.float32), _FLOOR))
+  values = answers.values
+  if kind == "probs" and not isinstance(values, TopK):
+    values = np.log(np.maximum(values.astype(np.float32), _FLOOR))
+  logits: Any = values
   kept = set(fields) - {"logits"}
   return Outputs(logits, **{field: getattr(answers, field) for field in kept})
 

@@ -85,7 +85,7 @@ def import_file(
     teacher=teacher or _file_name(name, data),
     missing=np.delete(known, place).tolist(),
     kind=kind if is_whole else "log_probs",
-    **subject.form(0 if is_whole else held.ids.shape[-1]).facts(),
+    form=subject.form(0 if is_whole else held.ids.shape[-1]),
   )
   return append(out, info, known[place].tolist(), answers, dtype=dtype)
 

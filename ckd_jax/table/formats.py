@@ -146,7 +146,8 @@ def _find(columns: _Columns, split_name: str, array: str | None) -> Found:
   ]
   if keys["values"] is None and keys["top_ids"] and keys["top_log_probs"]:
     kept = ("top_ids", "top_log_probs", "top_rest")
-    values = _kept([keys[key] and columns[keys[key]] for key in kept])
+    found: list[Any] = [keys[key] for key in kept]
+    values = _kept([key and columns[key] for key in found])
   else:
     values = _values(columns, keys["values"], wanted["values"])
   return Found(
@@ -179,10 +180,9 @@ def _values(
 
 def _kept(arrays: list[Any]) -> TopK:
   """The most probable tokens; without the rest it is what is left of 1."""
-  ids, log_probs, rest = (
-    None if array is None else np.asarray(array) for array in arrays
-  )
-  numbers = [array for array in (log_probs, rest) if array is not None]
+  ids, log_probs = map(np.asarray, arrays[:2])
+  rest = None if arrays[2] is None else np.asarray(arrays[2])
+  numbers = [log_probs, *([] if rest is None else [rest])]
   if ids.dtype.kind not in "iu" or any(x.dtype.kind != "f" for x in numbers):
     raise UserError("top_ids are integers, top_log_probs and top_rest floats")
   log_probs = log_probs.astype(np.float32)

@@ -47,8 +47,7 @@ def new_info(
   view: str = "clean",
   view_seed: int | None = None,
   view_pad: int | None = None,
-  positions: int | None = None,
-  top_k: int | None = None,
+  form: Form | None = None,
 ) -> dict[str, Any]:
   """The `info` of a table without rows.
 
@@ -60,10 +59,9 @@ def new_info(
     view: "clean" or "augmented", what the teacher sees.
     view_seed: seed of the augmented view; None for the clean one.
     view_pad: pixels of black border of the augmented view, or None.
-    positions: of a language model, tokens of a row; else None.
-    top_k: how many of the most probable tokens are kept; None is all logits.
+    form: of an answer; None is logits, one row of them.
   """
-  form = {"positions": positions, "top_k": top_k}
+  facts = {} if form is None else form.facts()
   return {
     **about,
     "teacher": teacher,
@@ -71,7 +69,7 @@ def new_info(
     "view": view,
     "view_seed": view_seed,
     "view_pad": view_pad,
-    **{key: value for key, value in form.items() if value is not None},
+    **{key: value for key, value in facts.items() if value is not None},
     "dtype": None,
     "fields": [],
     "calls": 0,

@@ -314,7 +314,7 @@ def append(
   part = {"file": name, "sha256": sha256, "rows": len(ids)}
   if announce is not None:
     announce(part)
-  values = stored.get("logits", stored.get("top_log_probs"))
+  values = stored["top_log_probs" if "top_ids" in stored else "logits"]
   dtypes = {values.dtype.name, info["dtype"] or "float16"}
   answered = set(map(str, ids))
   return write_info(

@@ -9,6 +9,7 @@ from etils import epath
 
 from ckd_jax.errors import UserError
 from ckd_jax.table.answers import Answers
+from ckd_jax.table.form import Form
 from ckd_jax.table.info import new_info
 from ckd_jax.table.store import append, exists, read_answers
 from ckd_jax.table.values import validate
@@ -102,7 +103,7 @@ class Table(NamedTuple):
       teacher=teacher,
       missing=[],
       kind=kind,
-      positions=values.shape[1] if values.ndim > 2 else None,
+      form=Form(len(names), *values.shape[1:-1]),
     )
     return cls(np.asarray(ids, str), Answers(values, embedding), info)
 
@@ -151,7 +152,7 @@ class Table(NamedTuple):
     if bad.any():
       raise UserError(
         f"{bad.sum()} of {len(ids)} answers hold NaN or +inf, that of"
-        f" {ids[bad.argmax()]} among them: see `table check`"
+        f" {ids[int(bad.argmax())]} among them: see `table check`"
       )
     return found
 

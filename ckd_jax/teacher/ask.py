@@ -179,6 +179,7 @@ def _promised(
   before = info or table.new_info(
     order.subject.facts(),
     missing=[],
+    form=order.form,
     **order.manner(teacher.name, teacher.kind),
   )
   promised = list(dict.fromkeys([*before["missing"], *missing]))

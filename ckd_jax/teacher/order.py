@@ -49,6 +49,7 @@ class Order(NamedTuple):
     """
     return {
       **self.subject.facts(),
+      **self.form.facts(),
       **self.manner(teacher, kind),
     }
 
@@ -57,7 +58,6 @@ class Order(NamedTuple):
     augment = self.view == "augmented"
     return {
       "teacher": teacher,
-      **self.form.facts(),
       "kind": "log_probs" if self.top_k else kind,
       "view": self.view,
       "view_seed": int(self.view_seed) if augment else None,

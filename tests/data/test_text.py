@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from ckd_jax import data
 from ckd_jax.data import text_files
 from ckd_jax.data.text import TextOptions, read
 from ckd_jax.errors import UserError
@@ -245,3 +246,47 @@ def test_real_sets(shared, name, rows, classes):
   assert (len(found.train.labels), len(found.test.labels)) == rows
   assert len(found.class_names) == classes
   assert found.train.inputs.max() == found.view.vocabulary.size - 1
+
+
+def test_windows_of_a_running_text(tmp_path):
+  text = "abcd\nefgh\tij kl\nmn" * 3
+  (tmp_path / "input.txt").write_text(text)
+  options = TextOptions("characters", length=5, causal=True, rows="windows")
+  found = read(str(tmp_path / "input.txt"), options)
+  whole = text.replace("\t", " ")
+  end = int(0.9 * len(text))
+  for part, wanted in ((found.train, whole[:end]), (found.test, whole[end:])):
+    assert "".join(part.questions) == wanted
+    assert all(len(window) <= 5 for window in part.questions)
+  assert found.notes == ()  # the end of a window is no end of a text
+  decode = found.view.vocabulary.decode
+  for row, window in enumerate(found.train.questions[:3]):
+    assert decode([2, *found.train.labels[row]]) == window
+    assert decode(found.train.inputs[row]) == window[:-1]
+  words = read(str(tmp_path / "input.txt"), options._replace(tokens="words"))
+  assert words.train.questions[0] == "abcd efgh ij kl mnabcd"
+  with pytest.raises(UserError, match=r"dataset\.text\.rows is 'windows'"):
+    read(str(tmp_path / "input.txt"), options._replace(causal=False))
+
+
+@pytest.mark.parametrize("name", ["names", "arithmetic"])
+def test_texts_that_need_no_files(name):
+  options = TextOptions("characters", length=16, causal=True)
+  found = data.load(name, text=options)
+  train, test = set(found.train.questions), set(found.test.questions)
+  assert not train & test and len(train) > 6000 and len(test) > 900
+  assert found.num_classes == len(found.answer_names) < 40
+  assert found.notes == () and found.class_names == ()
+  if name == "arithmetic":
+    pairs = [
+      {tuple(sorted(text.split("=")[0].split("+"))) for text in part}
+      for part in (train, test)
+    ]
+    assert not pairs[0] & pairs[1]
+    for text in (*train, *test):
+      given, told = text.split("\t")
+      assert eval(given.removesuffix("=")) == int(told)
+  with pytest.raises(UserError, match="is for language models"):
+    data.load(name, text=options._replace(causal=False))
+  with pytest.raises(UserError, match=f"begin with configs/{name}.py"):
+    data.load(name)

@@ -331,15 +331,11 @@ def test_the_second_image_is_moved_by_the_live_teacher(case):
 
 def test_without_base_samples_the_term_is_nothing():
   student = Outputs(jnp.zeros((3, 2, 4)).at[..., 1].set(1.0))
-  batch = Batch(
-    np.zeros((3, 2), np.int32),
-    None,
-    np.zeros((3, 2), np.int32),
-    teachers=(student,),
-  )
-  method = methods.make("bss")
+  zeros = np.zeros((3, 2), np.int32)
+  batch = Batch(zeros, None, zeros, teachers=(student,))
+  loss = jax.jit(methods.make("bss").loss)
   memory = {"steps_per_epoch": 1, "asked": 0}
-  _, (_, metrics) = jax.jit(method.loss)({}, memory, student, batch, None, 0)
+  _, (_, metrics) = loss({}, memory, student, batch, None, 0)
   assert metrics["base_samples"] == metrics["bss_attacked"] == 0
 
 

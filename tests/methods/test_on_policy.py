@@ -94,7 +94,6 @@ def test_what_is_written_is_the_teachers_choice_or_among_its_first(data):
   tokens, labels = data
   written, told, asked = by_both(tokens, labels, 2)
   logits = texts.possible(ASK.teacher(written).logits)
-  places = jnp.broadcast_to(jnp.arange(1, LENGTH + 1), (LENGTH,))
   accepted = corrected = 0
   for row in range(ROWS):
     own = PEN.draw  # what the teacher would have drawn, by row and place
@@ -109,7 +108,6 @@ def test_what_is_written_is_the_teachers_choice_or_among_its_first(data):
       corrected += not is_top
       assert is_top or int(drawn[row]) == token
   assert accepted and corrected and 0 < int(asked)
-  assert places.shape == (LENGTH,)
 
 
 def test_turns_of_a_draft_are_fewer_than_tokens(data):

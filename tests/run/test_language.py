@@ -87,7 +87,7 @@ def test_the_student_alone(paid, tmp_path):
     (f"method=dkd,teacher.top_k=2,{FULL}", "that takes them: kd"),
     (f"teacher.top_k=7,{FULL}", "the vocabulary has 6 tokens"),
     (f"teacher.top_k=2,{FULL}table.path=PAID/full", "has top_k None and this"),
-    (f"{FULL}table.path=PAID/two", "has teacher 'callable:tests.helpers.lang"),
+    (f"{FULL}table.path=PAID/two", "has top_k 2 and this run None"),
     (f"teacher.top_k=1,{TWO}table.path=PAID/two", "has top_k 2 and this run 1"),
     (f"{TWO}", r"answered with shape"),
     ("teacher.source=table,teacher.path=PAID/two,method=dkd", "top_k 2"),

@@ -32,7 +32,12 @@ CASES = {
     images=256,
     rows=100_000,
   ),
-  **{f"{method} alone": _part(method) for method in methods.names()},
+  # A live teacher's answers are no part of a table.
+  **{
+    f"{method} alone": _part(method)
+    for method in methods.names()
+    if not methods.make(method).live
+  },
   **{
     f"{method} alone, stage {number}": _part(method, f"stage {number}")
     for method in methods.names()
@@ -46,10 +51,10 @@ CASES = {
   ),
 }
 # The own part of every method is seen above; of one with a memory, one with
-# maps and the plainest the whole step, too.
+# maps, one that asks a live teacher and the plainest the whole step, too.
 WHOLE = {
   f"{method}, whole": Case(method=method, images=128, rows=_ROWS)
-  for method in ("crd", "fitnet", "kd")
+  for method in ("bss", "crd", "fitnet", "kd")
 }
 CASES |= WHOLE
 SLOW = {"icd on 8 chips", "wrn_16_2 on 8 chips", *WHOLE}
