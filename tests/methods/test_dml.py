@@ -9,9 +9,17 @@ from ckd_jax import methods, models
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Batch, Outputs
 from ckd_jax.models import cohort, member
+from ckd_jax.student import load
 from tests.helpers.arrays import draw
 from tests.helpers.recorded import near, recorded
-from tests.helpers.runs import LINEAR, QUICK, interrupt_after, linear, run
+from tests.helpers.runs import (
+  LINEAR,
+  LINEAR_TEACHER,
+  QUICK,
+  interrupt_after,
+  linear,
+  run,
+)
 
 PEERS = f"--config.peers={('tests.helpers.runs:linear',) * 2}"
 ARG = QUICK + "method=dml,teacher.source=none"
@@ -123,3 +131,22 @@ def test_without_what_others_say_the_student_is_alone(tmp_path):
 def test_a_cohort_that_cannot_be_is_refused(flags, arg, words, tmp_path):
   with pytest.raises(UserError, match=words):
     run(tmp_path, LINEAR, *flags, arg=QUICK + "teacher.source=none," + arg)
+
+
+@pytest.mark.slow  # two runs, and other programs for other devices
+@pytest.mark.parametrize("method", ["bss", "dml"])
+def test_a_run_on_four_devices_is_that_on_one(method, tmp_path, monkeypatch):
+  flags = (PEERS,) if method == "dml" else ("--config.teacher.steps=20",)
+  flags += LINEAR, LINEAR_TEACHER
+  arg = f"{QUICK}method={method}"
+  four = run(tmp_path / "four", *flags, arg=arg)
+  alone = jax.devices()[:1]
+  monkeypatch.setattr(jax, "devices", lambda *args: alone)
+  if method == "bss":  # its teacher would be trained with other last digits
+    flags += (f"--config.teacher.path={tmp_path / 'four/teacher'}",)
+  one = run(tmp_path / "one", *flags, arg=arg)
+  assert [told["devices"][0] for told in (four, one)] == ["4", "1"]
+  trees = [
+    load(tmp_path / name / "student.safetensors")[0] for name in ("four", "one")
+  ]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), *trees)
