@@ -51,10 +51,10 @@ CASES = {
   ),
 }
 # The own part of every method is seen above; of one with a memory, one with
-# maps, one that asks a live teacher and the plainest the whole step, too.
+# maps and the plainest the whole step, too.
 WHOLE = {
   f"{method}, whole": Case(method=method, images=128, rows=_ROWS)
-  for method in ("bss", "crd", "fitnet", "kd")
+  for method in ("crd", "fitnet", "kd")
 }
 CASES |= WHOLE
 SLOW = {"icd on 8 chips", "wrn_16_2 on 8 chips", *WHOLE}
