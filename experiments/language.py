@@ -30,6 +30,8 @@ _OWN = {"method": "on_policy"}
 ARMS = {
   "supervised": {"method": "supervised"},
   "kd": {"method": "kd"},
+  "kd, no labels": {"method": "kd", "hyper.cross_entropy_weight": 0.0},
+  "live, the data": _OWN | {"hyper.source": "data"},
   "on-policy": _OWN | {"hyper.source": "student"},
   "skd": _OWN | {"hyper.source": "skd", "hyper.top_k": 3},
   "okd": {"method": "okd"},

@@ -260,3 +260,12 @@ def test_objectives_are_means_over_counted_positions(data, hyper, same):
 def test_ranges(hyper, message):
   with pytest.raises(ValueError, match=message):
     methods.make("on_policy", **hyper)
+
+
+def test_equal_rows_are_written_apart():
+  draw = jax.jit(lambda logits, places: PEN.draw(logits, places, texts.STUDENT))
+  found = draw(jnp.zeros((40, WORDS)), jnp.full(40, 3))
+  assert len(set(np.asarray(found))) > 3
+  assert not np.array_equal(
+    found, draw(jnp.zeros((40, WORDS)), jnp.full(40, 4))
+  )
