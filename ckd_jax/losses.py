@@ -51,6 +51,7 @@ from ckd_jax.methods.pkt import pkt
 from ckd_jax.methods.r2kd import r2kd_rank, r2kd_value
 from ckd_jax.methods.rkd import rkd, rkd_angle, rkd_distance
 from ckd_jax.methods.rrd import enqueue, rrd
+from ckd_jax.methods.rtk import rtk, rtk_attention
 from ckd_jax.methods.sp import similarity_preserving
 from ckd_jax.methods.vid import vid
 from ckd_jax.numerics import counted
@@ -103,6 +104,8 @@ __all__ = [
   "rkd_angle",
   "rkd_distance",
   "rrd",
+  "rtk",
+  "rtk_attention",
   "similarity_preserving",
   "skew_kl",
   "skew_reverse_kl",

@@ -90,6 +90,11 @@ CASES = {
     (6, 3, 3, 4),
     lambda s, t: losses.afd_attention([s], [t], heads()),
   ),
+  "rtk": ((6, 3, 3, 4), lambda s, t: losses.rtk([s], [t], heads(), keep=1)),
+  "rtk_attention": (
+    (6, 3, 3, 4),
+    lambda s, t: losses.rtk_attention([s], [t], heads(), keep=1),
+  ),
   "counted": ((6, 5), lambda s, t: losses.counted(s, t.astype(int))),
   "crd": ((6, 5), of_crd),
   "rrd": ((6, 5), of_rrd),

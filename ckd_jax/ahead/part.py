@@ -101,4 +101,6 @@ def _shown(plan: Plan, given: Arguments) -> tuple[Any, Outputs]:
   )
   # Of what is not compared the gradient would be zeros, written out.
   read = {"logits", *plan.method.needs}
+  if plan.method.branches != "none":
+    read.add("branches")
   return inputs, Outputs(**{field: getattr(outputs, field) for field in read})

@@ -9,7 +9,8 @@ from ckd_jax.config.files import get_config, packaged
 from ckd_jax.config.flags import from_flags
 from ckd_jax.config.help import Parser, epilog, keys
 from ckd_jax.config.method import hyper, live, pruned, student_view
-from ckd_jax.config.rules import SOURCES, check
+from ckd_jax.config.rules import SOURCES
+from ckd_jax.config.together import check
 from ckd_jax.config.values import (
   differences,
   digest,

@@ -8,7 +8,8 @@ from typing import Any
 import ml_collections
 
 from ckd_jax import configs
-from ckd_jax.config.rules import check, check_complete
+from ckd_jax.config.rules import check_complete
+from ckd_jax.config.together import check
 from ckd_jax.config.values import fill_optional, flatten, set_value
 from ckd_jax.errors import UserError
 

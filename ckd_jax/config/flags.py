@@ -8,7 +8,7 @@ from ml_collections import config_flags
 
 from ckd_jax import methods
 from ckd_jax.config.files import find, load_file
-from ckd_jax.config.rules import check
+from ckd_jax.config.together import check
 from ckd_jax.config.values import digest, flatten
 from ckd_jax.errors import UserError, nearest
 

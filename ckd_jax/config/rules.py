@@ -1,12 +1,9 @@
-"""The rule of every key of a config, and which values exclude each other."""
+"""The rule of every key of a config."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from ckd_jax import augment, methods, models
-from ckd_jax.config import retrieval
-from ckd_jax.config.positions import of_positions
 from ckd_jax.config.rule import (
   AMOUNT,
   COUNT,
@@ -21,11 +18,12 @@ from ckd_jax.config.rule import (
   SWITCH,
   TEXT,
   Rule,
+  number,
   numbers,
   whole,
 )
+from ckd_jax.data import corruption
 from ckd_jax.errors import UserError, nearest
-from ckd_jax.offset import FIT
 from ckd_jax.step import optimizer
 from ckd_jax.system import redacted
 
@@ -46,18 +44,35 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   "dataset.image_size": Rule(
     lambda value: value is None or COUNT.fits(value), "a size in pixels"
   ),
+  "dataset.imbalance.largest": whole(0),
+  "dataset.imbalance.smallest": whole(0),
+  "dataset.imbalance.exponent": number(
+    lambda x: 0 < x <= 50, "a number above 0, up to 50"
+  ),
+  "dataset.label_noise.rate": number(
+    lambda x: 0 <= x <= 1, "a number in [0, 1]"
+  ),
+  "dataset.label_noise.kind": corruption.KINDS,
+  "dataset.label_noise.seed": SEED,
   "dataset.mean": MEAN,
   "dataset.std": STD,
   "augment": augment.CHOICES,
   "augment_padding": whole(0),
   "student_view": ("fresh", "table"),
   "student": models.names,
+  "peers": Rule(
+    lambda value: (
+      isinstance(value, tuple | list) and all(isinstance(x, str) for x in value)
+    ),
+    "a tuple of names of networks",
+  ),
   "method": methods.names,
   "teacher.source": SOURCES,
   "teacher.name": TEXT,
   "teacher.path": PATH,
   "teacher.view": ("augmented", "clean"),
   "teacher.live": SWITCH,
+  "teacher.sees": ("clean", "same"),
   "teacher.pruned": SHARE,
   "teacher.mean": MEAN,
   "teacher.std": STD,
@@ -146,10 +161,18 @@ _OF_RETRIEVAL: dict[str, Any] = {
 OPTIONAL = {
   "bad_numbers": "raise",
   "batch_norm": "global",
+  "dataset.imbalance.exponent": 1.0,
+  "dataset.imbalance.largest": 0,
+  "dataset.imbalance.smallest": 0,
+  "dataset.label_noise.kind": "uniform",
+  "dataset.label_noise.rate": 0.0,
+  "dataset.label_noise.seed": 0,
   "optimizer.clip_norm": 0.0,
   "optimizer.name": "sgd",
+  "peers": (),
   "teacher.max_attempts": None,  # of a whole number
   "teacher.max_calls": None,
+  "teacher.sees": "same",
   "teacher.timeout": 0.0,
 }
 
@@ -225,107 +248,20 @@ def check_values(config) -> None:
     if isinstance(rule, Rule):
       if not rule.fits(found):
         raise UserError(f"{key} is {found!r}: it must be {rule.words}")
-    elif not _is_own_code(key, found):
-      _check_choice(key, found, rule)
+    elif not is_own_code(key, found):
+      check_choice(key, found, rule)
   for key, found in config.hyper.items():
     if isinstance(found, float) and not math.isfinite(found):
       raise UserError(f"hyper.{key} is {found}: it must be finite")
 
 
-def _is_own_code(key: str, found) -> bool:
+def is_own_code(key: str, found) -> bool:
   """Whether a network is given as `package.module:function`."""
   return key in ("student", "teacher.name") and ":" in str(found)
 
 
-def _check_choice(key: str, found: Any, choices: Any) -> None:
+def check_choice(key: str, found: Any, choices: Any) -> None:
+  """Refuses a name that is not in `choices`, or in what they return."""
   choices = choices() if callable(choices) else choices
   if found not in choices:
     raise UserError(f"unknown {key} {found!r}: {nearest(str(found), choices)}")
-
-
-def check_together(config, method: methods.Method) -> None:
-  """Refuses values that exclude each other.
-
-  Args:
-    config: a ConfigDict whose values are all in range.
-    method: built from the config's method and hyper.
-  """
-  for conflict in _conflicts(config, method):
-    raise UserError(conflict)
-  if config.teacher.source in ("torch", "train"):
-    key, name = "teacher.name", config.teacher.name
-    if not _is_own_code(key, name):
-      _check_choice(key, name, models.names)
-
-
-def _conflicts(config, method) -> Iterator[str]:
-  source = config.teacher.source
-  if is_retrieval(config):
-    yield from retrieval.conflicts(config)
-  held_out = int(config.budget * config.val_fraction)
-  if config.schedule == "plateau" and not held_out:
-    kind = "texts" if "text" in config.dataset else "images"
-    yield (
-      "schedule 'plateau' watches the validation accuracy, and there are no"
-      f" validation {kind}: raise val_fraction or the budget"
-    )
-  if method.needs and source == "none":
-    others = ", ".join(name for name in SOURCES if name != "none")
-    yield (
-      f"method {config.method!r} needs a teacher: set teacher.source to one of"
-      f" {others}"
-    )
-  with_data = source == "table" and is_retrieval(config)
-  if source in ("callable", "checkpoint", "table", "torch") and (
-    not config.teacher.path and not with_data
-  ):
-    yield f"teacher.source {source!r} needs teacher.path"
-  if source == "table" and config.table.path:
-    yield (
-      "table.path keeps the answers of a teacher that is asked, and"
-      " teacher.source 'table' asks none: set teacher.path alone"
-    )
-  if config.teacher.live and config.hyper.get("offset") == FIT:
-    yield (
-      "hyper.offset='fit' needs the answers of a table: a live teacher's are"
-      " not kept, set hyper.offset=none"
-    )
-  if method.live and not config.teacher.live:
-    other = ", or hyper.target=mixed_answers for those of a table"
-    yield (
-      f"method {config.method!r} asks a teacher in every step: set"
-      f" teacher.live=True{other if 'target' in config.hyper else ''}"
-    )
-  if is_text(config):
-    yield from of_positions(config, method)
-  if config.teacher.pruned and method.max_teachers < 2:
-    yield (
-      f"method {config.method!r} has one teacher: teacher.pruned makes a second"
-      " one for r2kd, set teacher.pruned=0.0"
-    )
-  if config.teacher.pruned and source not in ("checkpoint", "torch", "train"):
-    yield (
-      "teacher.pruned copies a local teacher without its smallest weights:"
-      f" {source!r} has no weights here, set teacher.pruned=0.0"
-    )
-  if config.teacher.live and source in ("callable", "table"):
-    yield (
-      f"teacher.live needs a local teacher: {source!r} cannot answer in a step"
-    )
-
-
-def check(config: Any) -> None:
-  """Refuses a config that can never run, before anything is loaded or paid.
-
-  Args:
-    config: a complete ConfigDict.
-
-  Raises:
-    UserError: a value is out of range, or two exclude each other.
-  """
-  check_values(config)
-  try:
-    method = methods.make(config.method, **config.hyper)
-  except (TypeError, ValueError) as error:
-    raise UserError(f"method {config.method}: {error}") from error
-  check_together(config, method)

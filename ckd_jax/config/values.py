@@ -73,10 +73,20 @@ def fill_optional(config: Any) -> None:
   """Adds the optional keys that a config leaves out, at their defaults."""
   for key, default in rules.optional(config).items():
     parent, _, last = key.rpartition(".")
+    _make_section(config, parent)
     section = rules.value(config, parent)
     if last not in section:
       with section.unlocked():
         section[last] = placeholder(int) if default is None else default
+
+
+def _make_section(config: Any, key: str) -> None:
+  """Adds an empty section where it is missing; the one around it is there."""
+  around, _, last = key.rpartition(".")
+  section = rules.value(config, around)
+  if last and last not in section:
+    with section.unlocked():
+      section[last] = ml_collections.ConfigDict()
 
 
 def set_value(config: Any, key: str, value: Any) -> None:
@@ -110,14 +120,23 @@ def to_json(config: Any) -> dict:
   """
   plain = json.loads(json.dumps(config.to_dict()))
   for key, default in rules.optional(plain).items():
-    parent, _, last = key.rpartition(".")
-    section = plain
-    for part in filter(None, parent.split(".")):
-      section = section.get(part, {})
     default = list(default) if isinstance(default, tuple) else default
-    if section.get(last, default) == default:
-      section.pop(last, None)
+    _leave_out(plain, key.split("."), default)
   return plain
+
+
+def _leave_out(section: dict, path: list[str], default: Any) -> None:
+  """Removes a value that is the default, and sections that it leaves empty."""
+  first, *rest = path
+  if not rest:
+    if section.get(first, default) == default:
+      section.pop(first, None)
+  elif first in section:
+    inner = section[first]
+    was_empty = not inner
+    _leave_out(inner, rest, default)
+    if not inner and not was_empty:
+      del section[first]
 
 
 def digest(config: Any) -> str:

@@ -67,6 +67,13 @@ def _set_dataset(config: ConfigDict) -> None:
   # images of each step ahead of it. auto: stream what half of a device's memory
   # does not hold.
   config.dataset.placement = "auto"
+  # May be left out, for training labels that are wrong on purpose:
+  # config.dataset.label_noise.rate of them drawn anew, by .kind = uniform (any
+  # class), symmetric (any other) or pairflip (the next), and .seed.
+  # For unequal classes: config.dataset.imbalance.largest rows of the first one,
+  # .smallest of the last, and between them by .exponent. Rows are left out
+  # first; the budget is chosen last. Answers and the test set stay as they are.
+  #
   # Of each channel, in units of pixel / 255.
   config.dataset.mean = (0.5071, 0.4867, 0.4408)
   config.dataset.std = (0.2675, 0.2565, 0.2761)
@@ -81,6 +88,8 @@ def _set_student(config: ConfigDict, method: str) -> None:
   """The network that is trained, and the loss."""
   # A name of ckd_jax.models.names(), or package.module:function: called with
   # the number of classes, it returns a ckd_jax.methods.Model.
+  # May be left out: config.peers, names of networks that are trained together
+  # with the student by dml, ("resnet20", "wrn_16_2").
   config.student = "resnet32"
   # A file of ckd_jax/methods/; choose it as --config=...:method=NAME.
   config.method = method
@@ -109,14 +118,16 @@ def _set_teacher(config: ConfigDict) -> None:
   config.teacher.view = "augmented"
   # Ask a local teacher inside every step, on the student's own view; such calls
   # are reported as live_calls and not limited.
-  config.teacher.live = False
+  config.teacher.live = configuration.live(config.method)
   # A second teacher for r2kd: a copy of a local one without this share of the
   # smallest weights of every layer; 0.1 as published, 0.0 for other methods.
   config.teacher.pruned = configuration.pruned(config.method)
   # The teacher's own normalisation (torch; a trained one uses it too).
   config.teacher.mean = (0.5071, 0.4867, 0.4408)
   config.teacher.std = (0.2675, 0.2565, 0.2761)
-  # The recipe of source=train.
+  # The recipe of source=train. May be left out: config.teacher.sees = same, the
+  # training set as the students have it, or clean, without the noise and the
+  # imbalance of dataset.
   config.teacher.steps = 187_500  # 240 epochs of 50,000 images in batches of 64
   config.teacher.batch_size = 64
   config.teacher.learning_rate = 0.05

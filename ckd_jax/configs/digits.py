@@ -70,7 +70,7 @@ def _set_teacher(config: ConfigDict) -> None:
   config.teacher.name = "cnn_wide"
   config.teacher.path = placeholder(str)
   config.teacher.view = "clean"
-  config.teacher.live = False
+  config.teacher.live = configuration.live(config.method)
   config.teacher.pruned = configuration.pruned(config.method)
   config.teacher.mean = (0.305,)
   config.teacher.std = (0.376,)

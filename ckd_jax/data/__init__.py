@@ -31,6 +31,7 @@ from ckd_jax.data.lazy import Lazy, memory
 from ckd_jax.data.members import Member, read_header, read_members
 from ckd_jax.data.retrieval import RetrievalOptions, Vectors
 from ckd_jax.data.split import Parts, Split, make_split, numerals
+from ckd_jax.data.spoiled import Imbalance, LabelNoise, spoil
 from ckd_jax.data.text import TextOptions, read_texts
 from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.view import View, shown
@@ -41,7 +42,9 @@ __all__ = [
   "BUILTIN",
   "Dataset",
   "ImageView",
+  "Imbalance",
   "Judge",
+  "LabelNoise",
   "Lazy",
   "Member",
   "RetrievalOptions",
@@ -65,6 +68,7 @@ __all__ = [
   "shapes",
   "shown",
   "size",
+  "spoil",
   "subset",
   "take",
   "view_of",
@@ -85,6 +89,7 @@ class Dataset(NamedTuple):
     index: where classes are documents, their vectors; then an answer is a
       vector, too. None: answers are logits.
     vectors: answers that came with the data.
+    whole: the training split before it was spoiled; None where it was not.
   """
 
   name: str
@@ -96,6 +101,7 @@ class Dataset(NamedTuple):
   notes: tuple[str, ...] = ()
   index: Index | None = None
   vectors: Vectors | None = None
+  whole: Split | None = None
 
   @property
   def anchors(self) -> np.ndarray | None:

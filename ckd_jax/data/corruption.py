@@ -161,14 +161,12 @@ def noisy_labels(
   return np.where(is_drawn, drawn, labels).astype(labels.dtype)
 
 
-_KINDS = ("uniform", "symmetric", "pairflip")
+KINDS = ("uniform", "symmetric", "pairflip")
 
 
 def _check(num_classes: int, rate: float, kind: str) -> None:
-  if kind not in _KINDS:
-    raise UserError(
-      f"unknown noise {kind!r}: choose one of {', '.join(_KINDS)}"
-    )
+  if kind not in KINDS:
+    raise UserError(f"unknown noise {kind!r}: choose one of {', '.join(KINDS)}")
   if not 0 <= rate <= 1:
     raise UserError(f"the noise's rate is {rate}: choose a number from 0 to 1")
   least = 2 if kind == "symmetric" else 1

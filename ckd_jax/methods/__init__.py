@@ -131,6 +131,7 @@ def working_with(
     for name, method in made.items()
     if method.needs <= fields
     and method.inputs in ("any", inputs)
+    and (method.branches == "none" or "branches" in fields)
     and method.answers in ("any", answers)
     and (not top or method.takes_top or not method.needs)
     and not method.live

@@ -141,6 +141,27 @@ def afd_attention(
   Raises:
     ValueError: the maps are not as many as the heads, or the examples differ.
   """
+  return jax.nn.softmax(afd_scores(student_maps, teacher_maps, heads), axis=-1)
+
+
+def afd_scores(
+  student_maps: Sequence[jax.Array],
+  teacher_maps: Sequence[jax.Array],
+  heads: AFDHeads,
+) -> jax.Array:
+  """Computes how well each two maps fit, the logits of the attention.
+
+  Args:
+    student_maps: [n, h, w, c] each.
+    teacher_maps: [n, h', w', c'] each. No gradient.
+    heads: from `afd_heads`.
+
+  Returns:
+    float32[n, teachers, students].
+
+  Raises:
+    ValueError: the maps are not as many as the heads, or the examples differ.
+  """
   _check(student_maps, teacher_maps, heads)
   maps = float32(*student_maps), constant(*teacher_maps)
   student, teacher = ([jnp.mean(x, axis=(1, 2)) for x in side] for side in maps)
@@ -164,12 +185,14 @@ def afd_attention(
     *float32(heads.teacher_position, heads.student_position),
     precision="highest",
   )
-  return jax.nn.softmax((scores + positions[None]) * dim**-0.5, axis=-1)
+  return (scores + positions[None]) * dim**-0.5
 
 
 def _apply(head: AFDHead, x: jax.Array) -> jax.Array:
   """[n, inputs] -> float32[n, outputs], normalised over the rows."""
   params = dict(zip(head._fields, float32(*head), strict=True))
+  # Batch norm removes the bias: its gradient is rounding, and 0 in truth.
+  params["bias"] = jax.lax.stop_gradient(params["bias"])
   return apply_batch_norm(params, apply_linear(params, x))
 
 

@@ -1,5 +1,7 @@
 """What white-box methods share: maps in pairs, pooling, attention."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +34,11 @@ def pairs(
       "this method pairs them by stage and needs two or more of each"
     )
   return [(s[:, 0], t[:, 0]) for s, t in zip(ours, theirs, strict=True)]
+
+
+def first_of_group(maps: Sequence[jax.Array]) -> list[jax.Array]:
+  """[batch, 1, h, w, c] each -> [batch, h, w, c] each."""
+  return [x[:, 0] for x in maps]
 
 
 def same_size(

@@ -28,12 +28,15 @@ class Outputs(NamedTuple):
     embedding: float[..., dim], pooled features before the classifier.
     maps: stage outputs, float[..., h, w, c] each, in RepDistiller's order.
     preactivations: the same maps before their ReLU.
+    branches: logits, float[..., classes] each, of students that are trained as
+      one; of a network with an ensemble of its branches, the ensemble's last.
   """
 
   logits: jax.Array
   embedding: jax.Array | None = None
   maps: tuple = ()
   preactivations: tuple = ()
+  branches: tuple = ()
 
 
 class Mixed(NamedTuple):

@@ -254,6 +254,8 @@ class Method(NamedTuple):
     compose: makes the batch with the networks' help, after `prepare`.
     adapter: what it trains of a live teacher, whose answers then carry a
       gradient; None leaves the teacher as it is.
+    branches: which branches of the student it compares: "none", "any", or
+      "ensemble", of which the last is that of the others.
   """
 
   sample: Sample
@@ -271,3 +273,4 @@ class Method(NamedTuple):
   takes_top: bool = False
   compose: Compose | None = None
   adapter: Adapter | None = None
+  branches: str = "none"

@@ -18,11 +18,22 @@ from ckd_jax.errors import UserError, nearest
 from ckd_jax.methods import Model
 from ckd_jax.models import cost, equinox, haiku, linen
 from ckd_jax.models import nnx as nnx_models
+from ckd_jax.models.cohort import cohort, member
 from ckd_jax.models.plain import plain
 from ckd_jax.models.tower import tower
 from ckd_jax.system import imports
 
-__all__ = ["as_model", "cost", "get", "linen", "load", "names", "tower"]
+__all__ = [
+  "as_model",
+  "cohort",
+  "cost",
+  "get",
+  "linen",
+  "load",
+  "member",
+  "names",
+  "tower",
+]
 
 
 @functools.cache

@@ -40,6 +40,38 @@ class BasicBlock(nn.Module):
     return y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (side, side)))
 
 
+def stage(
+  x: jax.Array,
+  number: int,
+  blocks: int,
+  width: int,
+  *,
+  train: bool,
+  block: MakeBlock = BasicBlock,
+  prefix: str = "",
+) -> tuple[jax.Array, jax.Array]:
+  """Blocks of one width, inside a compact module.
+
+  Args:
+    x: [n, h, w, channels].
+    number: of the stage, from 1; later ones halve the image.
+    blocks: number of blocks, 1 or more.
+    width: channels that come out.
+    train: whether to normalise by the statistics of this batch.
+    block: makes a block.
+    prefix: of the blocks' names.
+
+  Returns:
+    [n, h', w', width], and the same before the last ReLU.
+  """
+  before = x
+  for i in range(blocks):
+    stride = 2 if number > 1 and i == 0 else 1
+    before = block(width, stride, name=f"{prefix}layer{number}.{i}")(x, train)
+    x = nn.relu(before)
+  return x, before
+
+
 class ResNet(nn.Module):
   """A stem, stages that halve the image from the second on, a classifier."""
 
@@ -55,12 +87,8 @@ class ResNet(nn.Module):
     x = nn.relu(conv_norm(x, stem, names=("conv1", "bn1"), train=train))
     maps, preactivations = [x], [x]
     stages = zip(self.blocks, widths, strict=True)
-    for stage, (blocks, width) in enumerate(stages, start=1):
-      for i in range(blocks):
-        stride = 2 if stage > 1 and i == 0 else 1
-        block = self.block(width, stride, name=f"layer{stage}.{i}")
-        before = block(x, train)
-        x = nn.relu(before)
+    for number, (blocks, width) in enumerate(stages, start=1):
+      x, before = stage(x, number, blocks, width, train=train, block=self.block)
       maps.append(x)
       preactivations.append(before)
     embedding = pool(x)

@@ -4,6 +4,7 @@
 devices, `loop` trains, `summary` reports.
 """
 
+from ckd_jax.run.dataset import load_dataset
 from ckd_jax.run.given import Given
 from ckd_jax.run.logger import Diverged, header
 from ckd_jax.run.outcome import figure
@@ -22,7 +23,7 @@ from ckd_jax.run.rehearsal import (
 )
 from ckd_jax.run.replay import replay
 from ckd_jax.run.together import prepare_all, train_faster, train_together
-from ckd_jax.run.train import load_dataset, run
+from ckd_jax.run.train import run
 from ckd_jax.run.workdir import check_workdir, remove_empty
 
 __all__ = [

@@ -29,6 +29,10 @@ def result(summary: dict[str, Any]) -> Lines:
     ("speed", f"{summary[f'{kind}_per_second']:,.0f} {kind}/s"),
     ("student", f"sha256 {summary['params_sha256']}"),
   ]
+  if branches := summary.get(f"branches_test_{metric}"):
+    each = ", ".join(str(_figure(metric, value)) for value in branches)
+    mean = _figure(metric, summary[f"mean_branch_test_{metric}"])
+    lines.append(("every branch", f"test {each}; mean {mean}"))
   for mode, found in (summary["offset"] or {}).items():
     lines.append(
       (

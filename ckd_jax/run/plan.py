@@ -13,7 +13,7 @@ from ckd_jax import config as configuration
 from ckd_jax import methods, models
 from ckd_jax import offset as offsets
 from ckd_jax.data import Dataset, Selection, View, select, subset
-from ckd_jax.methods import Method, Task
+from ckd_jax.methods import Method, Model, Task
 from ckd_jax.offset import OffsetPlan
 from ckd_jax.run.asking import asking
 from ckd_jax.run.given import NOTHING, Given
@@ -29,7 +29,9 @@ class About(NamedTuple):
 
   Attributes:
     dataset: name of the data set.
+    spoiled: what was done to its training split; "" for nothing.
     student: name of the network.
+    peers: names of those that are trained together with it.
     method: name of the method.
     label: tells variants of a method apart in a report.
     hyper: hyper-parameters of the method, by name.
@@ -42,7 +44,9 @@ class About(NamedTuple):
   """
 
   dataset: str
+  spoiled: str
   student: str
+  peers: tuple[str, ...]
   method: str
   label: str
   hyper: dict[str, Any]
@@ -61,6 +65,7 @@ class Plan(NamedTuple):
     about: names and numbers for the header and the summary.
     recipe: the parts of a training step.
     answer_width: length of a teacher's answer.
+    members: the student and its peers, which the recipe's network joins.
     rows: of the training set, to learn from and to validate with.
     inputs: a tree of [train, ...], to learn from, in memory or in files.
     asking: settings of the teacher.
@@ -84,6 +89,7 @@ class Plan(NamedTuple):
   about: About
   recipe: Recipe
   answer_width: int
+  members: tuple[Model, ...]
   rows: Selection
   inputs: Any
   asking: Asking
@@ -102,6 +108,10 @@ class Plan(NamedTuple):
   @property
   def method(self) -> Method:
     return self.recipe.method
+
+  def exported(self, tree: Any) -> Any:
+    """Of parameters or batch statistics those of the student's file."""
+    return models.member(tree, 0) if len(self.members) > 1 else tree
 
 
 def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
@@ -123,11 +133,13 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     seed=config.budget_seed,
     kind=view.kind,
   )
-  recipe = _recipe(config, dataset, rows, view, given.model)
+  members = _members(config, dataset, view, given.model)
+  recipe = _recipe(config, dataset, rows, view, members)
   return Plan(
     about=_about(config, dataset),
     recipe=recipe,
     answer_width=dataset.answer_width,
+    members=members,
     rows=rows,
     inputs=subset(dataset.train.inputs, rows.train),
     asking=asking(config)._replace(given=given.answers),
@@ -150,11 +162,27 @@ def _teacher_training(
 ) -> TeacherTraining | None:
   if config.teacher.source != "train" or not method.needs:
     return None
-  return teacher_training(config, len(dataset.train.labels))
+  seen = dataset.train
+  if dataset.whole and config.teacher.get("sees") == "clean":
+    seen = dataset.whole
+  return teacher_training(config, len(seen.labels))
+
+
+def _members(
+  config, dataset: Dataset, view: View, given: Model | None
+) -> tuple[Model, ...]:
+  """The student and its peers; the student may be an object."""
+
+  def load(name: str) -> Model:
+    dtype, options = jnp.dtype(config.dtype), view.options()
+    return models.load(name, dataset.answer_width, dtype=dtype, **options)
+
+  peers = map(load, config.get("peers", ()))
+  return (given or load(config.student), *peers)
 
 
 def _recipe(
-  config, dataset: Dataset, rows: Selection, view: View, model
+  config, dataset: Dataset, rows: Selection, view: View, members
 ) -> Recipe:
   labels = dataset.train.labels[rows.train]
   task = Task(
@@ -166,12 +194,7 @@ def _recipe(
     kind=view.kind,
   )
   method = methods.make(config.method, **config.hyper)
-  model = model or models.load(
-    config.student,
-    dataset.answer_width,
-    dtype=jnp.dtype(config.dtype),
-    **view.options(),
-  )
+  model = models.cohort(members) if len(members) > 1 else members[0]
   if dataset.index is not None:
     method = methods.anchored(method, dataset.index)
     model = models.tower(model, dataset.index)
@@ -198,7 +221,9 @@ def _recipe(
 def _about(config, dataset: Dataset) -> About:
   return About(
     dataset=dataset.name,
+    spoiled=_spoiled(dataset),
     student=config.student,
+    peers=tuple(config.get("peers", ())),
     method=config.method,
     label=config.label,
     hyper=config.hyper.to_dict(),
@@ -208,6 +233,24 @@ def _about(config, dataset: Dataset) -> About:
     budget_seed=config.budget_seed,
     dtype=config.dtype,
     pruned=config.teacher.get("pruned") or 0.0,
+  )
+
+
+def _spoiled(dataset: Dataset) -> str:
+  """How many rows are left, and how many of their labels are wrong."""
+  train, whole = dataset.train, dataset.whole
+  if whole is None:
+    return ""
+  true = dict(zip(whole.ids.tolist(), whole.labels.tolist(), strict=True))
+  wrong = sum(
+    true[name] != label
+    for name, label in zip(
+      train.ids.tolist(), train.labels.tolist(), strict=True
+    )
+  )
+  return (
+    f"{len(train.labels):,} of {len(whole.labels):,} rows, {wrong:,} of them"
+    " with a wrong label"
   )
 
 

@@ -23,6 +23,7 @@ from ckd_jax.step import (
   guarded,
   init_state,
   make_batch_sharder,
+  make_branches,
   make_forward,
   make_predict,
   make_step,
@@ -44,6 +45,7 @@ class Programs(NamedTuple):
     launch: (times) -> a jitted Step of so many steps; metrics are [times].
     forward: (params, state, stored inputs) -> logits, not jitted.
     predict: (params, state, Placed) -> float32[n, classes] on the host.
+    predict_branches: the same to float32[n, branches, classes].
     learning_rate: the highest rate of the schedule in the step.
   """
 
@@ -52,6 +54,7 @@ class Programs(NamedTuple):
   launch: Callable[[int], Step]
   forward: Forward
   predict: Predict
+  predict_branches: Predict
   learning_rate: float
 
 
@@ -78,6 +81,9 @@ def make_programs(
     launch=make_launch(step, replicas),
     forward=forward,
     predict=make_predict(forward, replicas),
+    predict_branches=make_predict(
+      make_branches(recipe.model, recipe.view), replicas
+    ),
     learning_rate=plan.learning_rate,
   )
 

@@ -87,6 +87,7 @@ def _check_student(plan: Plan) -> None:
   _check_kind(plan)
   check_holdable(*jax.eval_shape(model.init, jax.random.key(0), shown(view)))
   outputs = answers_of(model, view, 1)
+  _check_branches(plan, outputs)
   given = {
     field
     for field in outputs._fields
@@ -101,6 +102,25 @@ def _check_student(plan: Plan) -> None:
       f"student {plan.about.student} gives no {' and no '.join(lacking)}, "
       f"which method {plan.about.method!r} compares: choose another student, "
       f"or a method that works without: {work}"
+    )
+
+
+def _check_branches(plan: Plan, outputs: Outputs) -> None:
+  """Refuses peers that nothing trains, and a method that has none."""
+  about, wanted = plan.about, plan.method.branches
+  if about.peers and wanted != "any":
+    raise UserError(
+      f"method {about.method!r} trains no peers: leave peers out, or choose dml"
+    )
+  if wanted == "any" and not outputs.branches:
+    raise UserError(
+      f"method {about.method!r} trains several students: name the others,"
+      f" --config.peers='(\"{about.student}\",)'"
+    )
+  if wanted == "ensemble" and len(outputs.branches) < 2:
+    raise UserError(
+      f"method {about.method!r} trains branches and their ensemble, and student"
+      f" {about.student} has none: choose one_resnet8 or the like"
     )
 
 

@@ -1,21 +1,21 @@
 """The header of a run, its result, and summary.json."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from ckd_jax import methods
 from ckd_jax import offset as offsets
 from ckd_jax import student as student_file
-from ckd_jax.data import Dataset, accuracy, shown
+from ckd_jax.data import Dataset, shown
 from ckd_jax.models import cost
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import RunContext
+from ckd_jax.run.measured import figures
 from ckd_jax.run.plan import About, Plan
 from ckd_jax.run.record import Record
 from ckd_jax.run.standing import Standing
-from ckd_jax.step import measures
 from ckd_jax.system import hosts
 
 Lines = list[tuple[str, Any]]  # (name, text), one line each
@@ -31,17 +31,17 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
     context: whose state has the student's parameters.
   """
   about, recipe, state = plan.about, plan.recipe, context.state
-  student = cost.parameters(state.params["student"])
+  params = plan.exported(state.params["student"])
+  student = cost.parameters(params)
   flops = cost.flops(
-    recipe.model,
-    state.params["student"],
-    state.model,
-    shown(recipe.view),
+    plan.members[0], params, plan.exported(state.model), shown(recipe.view)
   )
   lines = [
     ("dataset", about.dataset),
+    *([("training set", about.spoiled)] if about.spoiled else []),
     ("budget", _budget(plan, answers)),
     ("student", f"{about.student}, {_size(student, flops, recipe.view.kind)}"),
+    *([("peers", ", ".join(about.peers))] if about.peers else []),
     *_teacher(plan, answers, student, flops),
     ("method", f"{about.method} {_changed(about)}".strip()),
     ("devices", context.devices),
@@ -171,15 +171,17 @@ def finish(
     "budget_seed": about.budget_seed,
     **_cost_of(answers, record.steps * context.images_per_step, ended),
     **_steps(record),
-    **_figures(answers, context, record, params, model_state),
+    **figures(answers, context, record, params, model_state),
     "train_seconds": round(record.train_seconds, 3),
     "evaluation_seconds": round(record.evaluation_seconds, 3),
     # CPU time of all cores: other programs change it less than wall time.
     "processor_seconds": round(record.processor_seconds, 3),
     "step_milliseconds": round(1e3 / rate, 3) if rate else None,
     f"{kind}_per_second": round(rate * context.images_per_step, 1),
-    "student_parameters": cost.parameters(params),
-    "params_sha256": student_file.params_sha256(params, model_state),
+    "student_parameters": cost.parameters(plan.exported(params)),
+    "params_sha256": student_file.params_sha256(
+      plan.exported(params), plan.exported(model_state)
+    ),
     "table_path": answers.path,
     "table_digest": answers.digest,
     "table_rows": answers.calls,
@@ -194,34 +196,6 @@ def _steps(record: Record) -> dict[str, int]:
     "steps": record.steps,
     "skipped_steps": record.skipped,
     "rollbacks": record.rollbacks,
-  }
-
-
-def _figures(
-  answers: Collected, context: RunContext, record: Record, params, model_state
-) -> dict[str, Any]:
-  """How good the chosen student is; `metric` names the figure that chose it."""
-  teacher = answers.teachers[0] if answers.teachers else None
-  weights = params, model_state
-  train = _measured(context, "train", *weights, teacher)
-  test = _measured(context, "test", *weights, answers.test_outputs)
-  metric = next(iter(train.figures))
-  chosen = record.modes[context.plan.offset.mode]
-  fitted = context.target is not None
-  return {
-    "metric": metric,
-    **{f"test_{name}": value for name, value in test.figures.items()},
-    f"test_{metric}": chosen.test,
-    f"val_{metric}": chosen.val,
-    f"last_test_{metric}": chosen.last_test,
-    "best_step": chosen.step,
-    "offset": record.to_json()["modes"] if fitted else None,
-    "test_top5_accuracy": test.classes.get("top5"),
-    "test_calibration_error": test.classes.get("calibration_error"),
-    "test_agreement": test.classes.get("agreement"),
-    f"train_{metric}": train.figures[metric],
-    "train_agreement": train.classes.get("agreement"),
-    f"teacher_test_{metric}": answers.test_accuracy,
   }
 
 
@@ -244,36 +218,13 @@ def _cost_of(
   }
 
 
-class _Measured(NamedTuple):
-  """What is measured of the chosen student on one split.
-
-  Attributes:
-    figures: of the data set's judge.
-    classes: `measures`, where every row is of one class.
-  """
-
-  figures: dict[str, float] = {}  # noqa: RUF012 (never changed)
-  classes: dict[str, float] = {}  # noqa: RUF012 (never changed)
-
-
-def _measured(
-  context: RunContext, split: str, params, state, teacher
-) -> _Measured:
-  """Measures a split; nothing where it has no rows."""
-  if split not in context.inputs:
-    return _Measured()
-  logits = context.programs.predict(params, state, context.inputs[split])
-  rows = context.splits[split]
-  classes = {}
-  if context.judge is accuracy:
-    classes = measures(logits, rows.labels, teacher)
-  return _Measured(context.judge(logits, rows), classes)
-
-
 def _export_best(
   plan: Plan, dataset: Dataset, context: RunContext, ended: Standing, workdir
 ):
-  """Writes student.safetensors, the offset folded into its last bias."""
+  """Writes student.safetensors, the offset folded into its last bias.
+
+  Returns parameters and batch statistics of all that was trained together.
+  """
   best = jax.device_get(ended.best[plan.offset.mode])
   params, model_state = best.params, best.model
   if plan.offset.mode == offsets.FIT:
@@ -289,6 +240,9 @@ def _export_best(
     metadata["cosine"] = json.dumps(bool(dataset.index.cosine))
   if hosts.first():
     student_file.save(
-      workdir / student_file.STUDENT, params, model_state, metadata
+      workdir / student_file.STUDENT,
+      plan.exported(params),
+      plan.exported(model_state),
+      metadata,
     )
   return params, model_state

@@ -25,7 +25,8 @@ def teacher_training(config, num_examples: int) -> TeacherTraining:
 
   Args:
     config: a ConfigDict whose `teacher` names the network and its training.
-    num_examples: rows of the training set, all of which it learns from.
+    num_examples: rows that it learns from: all of the training set, clean or as
+      the students see it.
   """
   recipe = config.copy_and_resolve_references()
   recipe.unlock()
@@ -33,9 +34,14 @@ def teacher_training(config, num_examples: int) -> TeacherTraining:
   recipe.hyper = configuration.hyper("supervised")
   recipe.label = "teacher"
   recipe.student = config.teacher.name
+  recipe.peers = ()
   recipe.seed = recipe.budget_seed = 0  # every seed shares one teacher
   recipe.budget = num_examples
   recipe.val_fraction = 0.0
+  if config.teacher.get("sees") == "clean":
+    for key in ("imbalance", "label_noise"):
+      if key in recipe.dataset:
+        del recipe.dataset[key]
   if "mean" in config.teacher:  # images
     recipe.student_view = "fresh"
     recipe.optimizer.name = "sgd"

@@ -7,12 +7,13 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ckd_jax import config as configuration
-from ckd_jax.data import Dataset, RetrievalOptions, TextOptions, load
+from ckd_jax.data import Dataset
 from ckd_jax.errors import UserError
 from ckd_jax.run import logger, outcome, saved, selection, summary
 from ckd_jax.run.answers import Collected, collect
 from ckd_jax.run.bad_numbers import rollbacks_after
 from ckd_jax.run.context import RunContext, assemble
+from ckd_jax.run.dataset import load_dataset
 from ckd_jax.run.given import NOTHING, Given
 from ckd_jax.run.logger import Diverged
 from ckd_jax.run.loop import train
@@ -138,7 +139,7 @@ def prepare(
     UserError: anything that the user can mend.
   """
   began = time.monotonic()
-  dataset = like.dataset if like else given.dataset or load_dataset(config)
+  dataset = like.dataset if like else load_dataset(config, given.dataset)
   plan = rehearsed(make_plan(config, dataset, given))
   mesh = mesh or make_mesh(plan.recipe.task.batch_size)
   answers = ask_teacher(plan, dataset, mesh, workdir)
@@ -177,24 +178,6 @@ def leave_off(run: Run, ended: Standing, stop: Stop) -> None:
   if stop.agreed():
     save(run, ended)
     stop.end()
-
-
-def load_dataset(config) -> Dataset:
-  """The data set that a config names."""
-  section = config.dataset
-  text, index = section.get("text"), section.get("retrieval")
-  dataset = load(
-    section.name,
-    path=section.path,
-    image_size=section.get("image_size"),
-    lazy=True if section.placement == "stream" else None,
-    text=None if text is None else TextOptions(**text),
-    index=None if index is None else RetrievalOptions(**index),
-  )
-  if hosts.first():
-    for line in dataset.notes:
-      console.note(line)
-  return dataset
 
 
 def ask_teacher(

@@ -94,6 +94,24 @@ def make_forward(model: Model, view: View) -> Forward:
   return forward
 
 
+def make_branches(model: Model, view: View) -> Forward:
+  """Makes the function that gives the logits of all branches of a network.
+
+  Args:
+    model: architecture of the network.
+    view: what it is shown of the inputs.
+
+  Returns:
+    A `Forward` to float32[n, branches, classes].
+  """
+
+  def forward(params, state, inputs):
+    outputs, _ = model.apply(params, state, view(None, inputs), train=False)
+    return jnp.stack(outputs.branches, axis=1).astype(jnp.float32)
+
+  return forward
+
+
 def make_predict(
   forward: Forward, replicas: NamedSharding | None = None
 ) -> Predict:

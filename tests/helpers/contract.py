@@ -52,7 +52,10 @@ def answer(inputs, seed, dtype="float32") -> Outputs:
 
   maps = tuple(linear(size, size, 6) for size in (4, 4, 2))
   preactivations = tuple(linear(size, size, 6) for size in (4, 4, 2))
-  return Outputs(linear(CLASSES), linear(7), maps, preactivations)
+  logits, embedding = linear(CLASSES), linear(7)
+  return Outputs(
+    logits, embedding, maps, preactivations, (logits, linear(CLASSES))
+  )
 
 
 def counts(texts) -> jax.Array:

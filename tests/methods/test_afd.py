@@ -1,4 +1,4 @@
-"""AFD: the public numbers, the heads, hazards."""
+"""AFD: the public numbers, the heads, hazards, the method."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ckd_jax import losses
+from ckd_jax import losses, methods
 from tests.helpers import map_cases as cases
 from tests.helpers.arrays import draw
 from tests.helpers.recorded import near
@@ -73,7 +73,7 @@ def test_the_public_values_and_gradients(golden, name):
     heads, (*expected.query, *expected.key, expected.bilinear), strict=True
   ):
     largest = np.abs(theirs.weight).max()
-    np.testing.assert_allclose(found.bias, 0, atol=1e-5 * largest)
+    assert not np.any(found.bias)
     near(found.weight, theirs.weight, 1e-4)
     near(found.scale, theirs.scale, 1e-4)
     # That of the bilinear layer is the same for every student's map: it is 0.
@@ -180,3 +180,28 @@ def test_halves_are_computed_in_float32(golden):
   halves = [jnp.asarray(x, jnp.bfloat16) for x in student]
   value = jax.eval_shape(losses.afd, halves, teacher, heads)
   assert value.dtype == jnp.float32
+
+
+SHAPES = ((4, 4, 3), (2, 2, 5)), ((4, 4, 6), (4, 4, 2), (2, 2, 7))
+
+
+def test_the_method_adds_labels_and_kd_to_200_times_afd():
+  student, teacher = (
+    cases.outputs(shapes, seed) for seed, shapes in enumerate(SHAPES)
+  )
+  method = methods.make("afd", dim=8)
+  params, state = cases.begin(method, student, teacher)
+  (value, metrics), (of_heads, of_student, of_teacher) = cases.graded(
+    method.loss, params, state, student, teacher
+  )
+  maps = ([x[:, 0] for x in side.maps] for side in (student, teacher))
+  (alone, _), _ = graded(*maps, params["heads"])
+  divergence = losses.kd(student.logits, teacher.logits).mean()
+  entropy = cases.reference_cross_entropy(student)
+  np.testing.assert_allclose(metrics["afd"], alone, rtol=1e-5)
+  np.testing.assert_allclose(
+    value, 200 * alone + 0.9 * divergence + entropy, rtol=1e-5
+  )
+  assert cases.reaches_all(of_student) and "maps" in method.needs
+  assert cases.reaches_all([head.weight for head in of_heads["heads"].query])
+  assert all(jax.tree.leaves(cases.is_zero(of_teacher)))

@@ -1,4 +1,4 @@
-"""BSS: the public numbers, a linear teacher's closed form, choice and draw."""
+"""BSS: public numbers, a linear teacher's closed form, draws, the method."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ckd_jax import losses
+from ckd_jax import losses, methods
+from ckd_jax.errors import UserError
+from ckd_jax.methods import Ask, Batch, Outputs, Task
 from ckd_jax.numerics import cross_entropy
 from tests.helpers.arrays import draw, log_softmax, softmax
 from tests.helpers.recorded import near, recorded
+from tests.helpers.runs import LINEAR, LINEAR_TEACHER, QUICK, run
 
 
 def nhwc(x):
@@ -266,3 +269,81 @@ def test_the_gradient_is_a_finite_difference():
   student, teacher = draw(5, 6), draw(5, 6, seed=1)
   loss = jax.jit(lambda s: losses.bss(s, teacher))
   check_grads(loss, (student,), 1, ["rev"], 2e-2, 2e-2)
+
+
+def begun(facts, file, **hyper):
+  """(method, memory, batch of the recorded rows as a step prepares it)."""
+  method = methods.make("bss", base_size=facts["base_size"], **hyper)
+  labels = file["labels"]
+  task = Task(len(labels), 4, len(labels), 3, labels)
+  index = np.arange(len(labels), dtype=np.int32)[:, None]
+  batch = Batch(index, nhwc(file["inputs"])[:, None], labels[:, None])
+  _, memory = method.init(None, task, None, None)
+  return method, memory, method.prepare(None, batch)
+
+
+def test_the_method_is_the_public_step(case):
+  """The rows that were attacked there; of the others the term is left out."""
+  facts, file, _ = case
+  method, memory, batch = begun(facts, file, epochs=facts["epochs"])
+  moved = batch.inputs[:, 1].at[file["rows"]].set(nhwc(file["row_attacked"]))
+  pairs = jnp.stack([batch.inputs[:, 0], moved], axis=1)
+  images = pairs.reshape(-1, *pairs.shape[2:])
+
+  def pairwise(logits):
+    return Outputs(logits.reshape(*pairs.shape[:2], -1))
+
+  teachers = (pairwise(teacher_of(file)(images)),)
+  batch = batch._replace(inputs=pairs, teachers=teachers)
+
+  @jax.jit
+  @jax.value_and_grad
+  def step(weights, at):
+    w, b = weights
+    student = pairwise(flat(images) @ w + b[None])
+    return method.loss({}, memory, student, batch, None, at)[0]
+
+  # Epochs count from 1, and have three steps here.
+  for at in (3 * (facts["epoch"] - 1), 3 * facts["epoch"] - 1):
+    total, (of_w, of_b) = step((file["student_w"], file["student_b"]), at)
+    near(total, file["total"])
+    near(of_w, file["grad_w"], 3e-5)
+    near(of_b, file["grad_b"], 3e-5)
+
+
+def test_the_second_image_is_moved_by_the_live_teacher(case):
+  facts, file, attack = case
+  method, _, batch = begun(facts, file)
+  teacher = teacher_of(file)
+
+  def ask(images):
+    return Outputs(teacher(images))
+
+  key = jax.random.key(5)
+  made = jax.jit(lambda x: method.compose(key, x, Ask(None, ask)))(batch)
+  images = nhwc(file["inputs"])
+  targets = losses.bss_targets(key, file["teacher_logits"])
+  np.testing.assert_array_equal(made.inputs[:, 0], images)
+  near(made.inputs[:, 1], attack(images, targets), 3e-5)
+  assert made.asked == 12 * len(images)
+  assert (made.labels[:, 1] == -1).all()
+
+
+def test_without_base_samples_the_term_is_nothing():
+  student = Outputs(jnp.zeros((3, 2, 4)).at[..., 1].set(1.0))
+  zeros = np.zeros((3, 2), np.int32)
+  batch = Batch(zeros, None, zeros, teachers=(student,))
+  loss = jax.jit(methods.make("bss").loss)
+  memory = {"steps_per_epoch": 1, "asked": 0}
+  _, (_, metrics) = loss({}, memory, student, batch, None, 0)
+  assert metrics["base_samples"] == metrics["bss_attacked"] == 0
+
+
+def test_a_run_attacks_its_live_teacher_and_counts_it(tmp_path):
+  arg = QUICK + "method=bss,teacher.steps=20,hyper.attack_steps=2"
+  told = run(tmp_path / "run", LINEAR, LINEAR_TEACHER, arg=arg)
+  # Per step 16 images and 16 that were moved, by two passes and two moves.
+  assert told["live_calls"] == 20 * (2 * 16 + 4 * 16)
+  assert told["teacher_calls"] == 0
+  with pytest.raises(UserError, match=r"teacher\.live=True"):
+    run(tmp_path / "off", LINEAR, "--config.teacher.live=false", arg=arg)

@@ -44,8 +44,10 @@ VARIANTS = {
   "rrd": [{"rows": 32}, {"rows": 32, "enqueue_at": "before"}],
 }
 # Leaves that published formulas give no gradient: a constant that is added to
-# every similarity.
-UNTRAINED = {"icd": {"['bias']"}}
+# every similarity, or before a batch norm.
+_HEADS = [f"{side}[{i}]" for side in ("query", "key") for i in range(3)]
+_BIASES = {f"['heads'].{head}.bias" for head in (*_HEADS, "bilinear")}
+UNTRAINED = {"afd": _BIASES, "icd": {"['bias']"}, "rtk": _BIASES}
 CASES = [  # a method with stages is one case for each, and one for the rest
   pytest.param((name, hyper, number), marks=pytest.mark.slow if variant else ())
   for name in methods.names()
@@ -173,7 +175,8 @@ def test_a_group_holds_distinct_images_of_the_table(case):
   assert drawn.dtype == np.int32
   assert drawn.min() >= 0 and drawn.max() < EXAMPLES
   assert len(np.unique(drawn)) == EXAMPLES
-  assert not case.method.passes or sum(case.method.passes) == drawn.shape[-1]
+  shown = case.batch.inputs.shape[1]
+  assert not case.method.passes or sum(case.method.passes) == shown
   if drawn.shape[-1] == 1:  # the batch is the set that is compared
     drawn = drawn.swapaxes(1, 2)
   rising = np.sort(drawn, axis=-1)

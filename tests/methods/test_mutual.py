@@ -1,4 +1,4 @@
-"""Mutual learning: the public numbers, a loop in float64, what stays apart."""
+"""Mutual learning: the public numbers, loops, what stays apart, the cohort."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""ONE: the public numbers, the definitions in float64, the ramp."""
+"""ONE: the public numbers, definitions in float64, the method, its network."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ckd_jax import losses
+import ckd_jax
+from ckd_jax import losses, methods, models
+from ckd_jax.errors import UserError
+from ckd_jax.methods import Batch, Outputs, Task
 from ckd_jax.numerics import cross_entropy
 from tests.helpers.arrays import draw, log_softmax, softmax
 from tests.helpers.recorded import near, recorded
+from tests.helpers.runs import CNN, QUICK, run
 
 GATE = ("weight", "bias", "scale", "offset")
 
@@ -139,3 +143,84 @@ def test_the_gradient_is_a_finite_difference():
   branches, ensemble = draw(3, 5, 4), draw(5, 4, seed=1)
   loss = jax.jit(lambda b: losses.one(b, ensemble))
   check_grads(loss, (branches,), 1, ["rev"], 2e-2, 2e-2)
+
+
+def test_the_method_is_the_public_step():
+  facts, file = recorded("one")
+  method = methods.make("one", ramp_epochs=facts["rampup"])
+  labels, steps = file["labels"], 7
+  task = Task(len(labels), 10, len(labels), steps, labels)
+  params, state = method.init(None, task, None, None)
+  index = np.arange(len(labels), dtype=np.int32)[:, None]
+  batch = Batch(index, None, labels[:, None])
+
+  @jax.jit
+  def step(branches, step):
+    rest = (file[f"gate_{part}"] for part in GATE)
+    gate = losses.one_gate(file["features"], *rest)
+    every = (*branches, losses.one_ensemble(branches, gate))
+    every = tuple(logits[:, None] for logits in every)
+    student = Outputs(every[0], branches=every)
+    return method.loss(params, state, student, batch, None, step)[0]
+
+  # The epoch of the file begins, and ends.
+  for at in (steps * facts["epoch"], steps * (facts["epoch"] + 1) - 1):
+    value, gradient = jax.value_and_grad(step)(file["branch_logits"], at)
+    near(value, file["total"])
+    near(gradient, file["grad_branch_logits"])
+  later = step(file["branch_logits"], steps * (facts["epoch"] + 1))
+  assert later > file["total"]
+
+
+def test_the_network_shares_its_first_stages_and_gates_its_last():
+  images = draw(6, 8, 8, 3)
+  model, ensemble = (models.get(f"one_resnet8{end}", 5) for end in ("", "_e"))
+  params, state = jax.jit(model.init)(jax.random.key(0), images)
+  run = jax.jit(lambda *x: model.apply(*x, train=True))
+  outputs, after = run(params, state, images)
+  assert [x.shape for x in outputs.branches] == [(6, 5)] * 4
+  features = outputs.maps[2].mean((1, 2))
+  linear, norm = params["gate.0"], params["gate.1"]
+  gate = losses.one_gate(
+    features, linear["weight"], linear["bias"], norm["weight"], norm["bias"]
+  )
+  expected = losses.one_ensemble(jnp.stack(outputs.branches[:3]), gate)
+  near(outputs.branches[3], expected)
+  assert not np.array_equal(outputs.branches[0], outputs.branches[1])
+  evaluated, _ = model.apply(params, after, images, train=False)
+  branch = first_branch(params), first_branch(after)
+  alone, _ = models.get("resnet8", 5).apply(*branch, images, train=False)
+  near(evaluated.logits, alone.logits)
+  np.testing.assert_array_equal(evaluated.logits, evaluated.branches[0])
+  deployed, _ = ensemble.apply(params, after, images, train=False)
+  np.testing.assert_array_equal(deployed.logits, evaluated.branches[3])
+
+
+def first_branch(tree):
+  """What a plain ResNet has of the parameters, or of the statistics."""
+  others = ("gate", "branch1", "branch2")
+  return {
+    key.removeprefix("branch0."): value
+    for key, value in tree.items()
+    if not key.startswith(others)
+  }
+
+
+def test_without_branches_there_is_nothing_to_learn_from(tmp_path):
+  arg = QUICK + "method=one,teacher.source=none"
+  with pytest.raises(UserError, match="one_resnet8"):
+    run(tmp_path, CNN, arg=arg)
+  peers = "--config.peers=('cnn',)"
+  with pytest.raises(UserError, match="trains no peers"):
+    run(tmp_path, CNN, peers, arg=arg)
+
+
+@pytest.mark.slow  # a ResNet is compiled
+def test_a_run_deploys_a_branch_or_the_ensemble(tmp_path, digits):
+  arg = QUICK + "method=one,teacher.source=none,student=one_resnet8"
+  for place, name in ((0, ""), (3, "_e")):
+    told = run(tmp_path / f"run{name}", arg=arg + name)
+    assert told["test_accuracy"] == told["branches_test_accuracy"][place]
+    student = ckd_jax.load_student(tmp_path / f"run{name}")
+    hits = student(digits.test.inputs).argmax(1) == digits.test.labels
+    assert 100 * hits.mean() == pytest.approx(told["test_accuracy"])

@@ -22,7 +22,9 @@ _OF_IMAGES = [
 
 
 def _part(method: str, part: str = "loss") -> Case:
-  return Case(method=method, images=128, rows=_ROWS, part=part)
+  several = methods.make(method).branches != "none"
+  student = "one_resnet8" if several else "resnet8"
+  return Case(method=method, student=student, images=128, rows=_ROWS, part=part)
 
 
 CASES = {
@@ -37,7 +39,12 @@ CASES = {
     images=256,
     rows=100_000,
   ),
-  **{f"{method} alone": _part(method) for method in _OF_IMAGES},
+  # A live teacher's answers are no part of a table.
+  **{
+    f"{method} alone": _part(method)
+    for method in _OF_IMAGES
+    if not methods.make(method).live
+  },
   **{
     f"{method} alone, stage {number}": _part(method, f"stage {number}")
     for method in _OF_IMAGES
