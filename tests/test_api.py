@@ -98,7 +98,15 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("framework", NETWORKS)
+@pytest.mark.parametrize(
+  "framework",
+  [
+    name
+    if name in ("linen", "model")
+    else pytest.param(name, marks=pytest.mark.slow)
+    for name in NETWORKS
+  ],
+)
 def test_a_network_of_ones_own_is_trained_exported_and_loaded(
   framework, data, logits, tmp_path
 ):

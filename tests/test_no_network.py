@@ -37,6 +37,7 @@ def no_sockets():
     _forbidden.clear()
 
 
+@pytest.mark.slow
 def test_a_run_opens_no_socket(tmp_path):
   with no_sockets():
     with pytest.raises(RuntimeError, match="the network was asked"):

@@ -112,6 +112,7 @@ def test_a_rate_of_zero_is_live_kd_bit_for_bit(examples):
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_teachers_part_learns_and_its_weights_stay(examples):
   before = jax.tree.map(np.array, examples.live)
   state, metrics = trained(examples, 30, rate=1.0, mutual_weight=0.0)

@@ -14,6 +14,7 @@ from flax import nnx
 from ckd_jax import models
 from ckd_jax.methods import Mixed, Model, Outputs
 
+pytestmark = pytest.mark.slow
 VOCABULARY, CLASSES = 600, 3  # more ids than bfloat16 or uint8 can tell apart
 
 

@@ -72,6 +72,7 @@ def test_a_loss_that_is_no_number_is_never_saved(tmp_path, log_every):
   assert not (tmp_path / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_diverged_run_says_which_checkpoint_is_whole(tmp_path, monkeypatch):
   """Or that there is none."""
   training = logger.Display.training
@@ -92,6 +93,7 @@ def test_a_diverged_run_says_which_checkpoint_is_whole(tmp_path, monkeypatch):
       run(tmp_path, LINEAR, arg=arg)
 
 
+@pytest.mark.slow
 def test_other_devices_than_it_began_on_are_told(paid, tmp_path, monkeypatch):
   flags, arg = from_table(paid, LINEAR)
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

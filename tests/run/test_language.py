@@ -57,7 +57,15 @@ def test_a_text_is_one_call_and_its_answer_is_kept_whole(paid):
   assert two.kind == "log_probs"
 
 
-@pytest.mark.parametrize("method", ["ckd", "dkd", "logit_mse", "supervised"])
+@pytest.mark.parametrize(
+  "method",
+  [
+    "ckd",
+    "supervised",
+    pytest.param("dkd", marks=pytest.mark.slow),
+    pytest.param("logit_mse", marks=pytest.mark.slow),
+  ],
+)
 def test_methods_that_take_positions(paid, data, tmp_path, method):
   arg = f"method={method},{FULL}table.path={paid[0]}/full"
   summary = run(tmp_path, data, arg=arg)
@@ -122,6 +130,7 @@ def test_runs_on_a_table(paid, data, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_answers_of_a_program(data, tmp_path):
   texts = language.dataset(tmp_path)
   logits = language.full(texts.train.questions)
@@ -160,6 +169,7 @@ def teacher(data, tmp_path_factory):
   return f"teacher.source=checkpoint,teacher.path={path},teacher.name={NETWORK}"
 
 
+@pytest.mark.slow
 def test_texts_are_written_and_answered_in_the_step(data, teacher, tmp_path):
   arg = f"method=on_policy,hyper.top_k=2,log_every=1,{teacher}"
   summary = run(tmp_path / "one", data, arg=arg)

@@ -44,6 +44,7 @@ def no_curves(monkeypatch):
   monkeypatch.setattr(logger, "curves", lambda *arguments: None)
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_student_that_searches(tmp_path):
   files = folder(tmp_path)
   summary = run(tmp_path / "run", files, "--config.checkpoint_every=2")

@@ -55,7 +55,7 @@ def bought(asked, split, path, **options) -> teacher.Bought:
   return teacher.build(asked, order, path, **options)
 
 
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_every_image_is_answered_and_paid_once(
   tmp_path, many, monkeypatch, capsys, size
 ):
