@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from ckd_jax import models
-from ckd_jax.data import View, count, shown, take, view_of
+from ckd_jax.data import View, count, shapes, shown, take, view_of
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Index, Model
 from ckd_jax.student.file import STUDENT, load
@@ -76,9 +76,10 @@ class Student:
 
   def _part(self, inputs) -> np.ndarray:
     rows = count(inputs)
-    if not rows:  # nothing to run: the shape alone
-      shapes = jax.eval_shape(self._forward, self.params, self.state, inputs)
-      return np.zeros(shapes.shape, np.float32)
+    if not rows:  # nothing to run: the shape alone, which one row has, too
+      one = shapes(inputs, 1)
+      found = jax.eval_shape(self._forward, self.params, self.state, one)
+      return np.zeros((0, *found.shape[1:]), np.float32)
     size = min(_BATCH, 1 << (rows - 1).bit_length())  # few shapes to compile
 
     def pad(leaf):
