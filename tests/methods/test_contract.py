@@ -175,7 +175,7 @@ def test_a_group_holds_distinct_images_of_the_table(case):
   assert drawn.dtype == np.int32
   assert drawn.min() >= 0 and drawn.max() < EXAMPLES
   assert len(np.unique(drawn)) == EXAMPLES
-  shown = case.batch.inputs.shape[1]
+  shown = jax.tree.leaves(case.batch.inputs)[0].shape[1]
   assert not case.method.passes or sum(case.method.passes) == shown
   if drawn.shape[-1] == 1:  # the batch is the set that is compared
     drawn = drawn.swapaxes(1, 2)
