@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ckd_jax.methods import Init
 from ckd_jax.methods._heads import (
   apply_batch_norm,
   apply_linear,
@@ -121,6 +122,21 @@ def afd(
       gap = jnp.mean(jnp.square(attention(ours, 2, size) - target), axis=1)
       total = total + weights[:, t, s] * gap
   return total
+
+
+def heads_of_maps(dim: int) -> Init:
+  """`Method.init` of a method whose maps are paired by attention.
+
+  Args:
+    dim: width of the space in which maps are compared.
+  """
+
+  def init(key, task, student, teacher):
+    del task
+    channels = ([x.shape[-1] for x in side.maps] for side in (student, teacher))
+    return {"heads": afd_heads(key, *channels, dim=dim)}, {}
+
+  return init
 
 
 def afd_attention(

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from ckd_jax.methods import Method
-from ckd_jax.methods._afd import afd, afd_heads
+from ckd_jax.methods._afd import afd, heads_of_maps
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._maps import first_of_group
 from ckd_jax.methods._terms import Extra, Inputs, make_method
@@ -37,14 +37,9 @@ def make(
   at_least(1, dim=dim)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def init(key, task, student, teacher):
-    del task
-    channels = ([x.shape[-1] for x in side.maps] for side in (student, teacher))
-    return {"heads": afd_heads(key, *channels, dim=dim)}, {}
-
   def terms(inputs: Inputs):
     maps = map(first_of_group, (inputs.student.maps, inputs.teacher.maps))
     value = afd(*maps, inputs.params["heads"])
     return {"afd": (weight, jnp.mean(value))}
 
-  return make_method(terms, extra, needs=("maps",), init=init)
+  return make_method(terms, extra, needs=("maps",), init=heads_of_maps(dim))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ckd_jax.methods import Method
-from ckd_jax.methods._afd import AFDHeads, afd_heads, afd_scores
+from ckd_jax.methods._afd import AFDHeads, afd_scores, heads_of_maps
 from ckd_jax.methods._checks import at_least, share
 from ckd_jax.methods._maps import attention, first_of_group
 from ckd_jax.methods._terms import Extra, Inputs, make_method
@@ -113,11 +113,6 @@ def make(
   share(kept=kept)
   extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
 
-  def init(key, task, student, teacher):
-    del task
-    channels = ([x.shape[-1] for x in side.maps] for side in (student, teacher))
-    return {"heads": afd_heads(key, *channels, dim=dim)}, {}
-
   def terms(inputs: Inputs):
     ours, theirs = map(
       first_of_group, (inputs.student.maps, inputs.teacher.maps)
@@ -126,4 +121,4 @@ def make(
     value = rtk(ours, theirs, inputs.params["heads"], keep=keep)
     return {"rtk": (weight, jnp.mean(value))}
 
-  return make_method(terms, extra, needs=("maps",), init=init)
+  return make_method(terms, extra, needs=("maps",), init=heads_of_maps(dim))
