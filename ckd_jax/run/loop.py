@@ -14,12 +14,12 @@ from ckd_jax.run import selection
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.launcher import Launched, Launcher, Timer
 from ckd_jax.run.logger import Display, Diverged
+from ckd_jax.run.skipping import Skips
 from ckd_jax.run.standing import Standing, Trainable, reordered, save
 from ckd_jax.run.stopping import Stop
 from ckd_jax.step import SKIPPED, State, is_sound
 from ckd_jax.system import hosts
 
-_SKIPPED_IN_A_ROW = 100  # a run that skips so many steps learns nothing
 _is_sound = jax.jit(is_sound)
 
 
@@ -69,7 +69,7 @@ class _Student:
     self.run, self.context = run, reordered(run.context, standing.record)
     _, self.state, self.best, self.record = standing
     self.skips = self.context.plan.bad_numbers == "skip"
-    self.in_a_row = 0
+    self.counted = Skips()
     self.intervals = self.context.plan.intervals
     self.display = Display(
       run.workdir / "metrics.jsonl",
@@ -98,15 +98,8 @@ class _Student:
       Diverged: they are not finite, or all of many steps were skipped.
     """
     if self.skips:
-      skipped = int(metrics[SKIPPED])
-      self.record.skipped += skipped
-      self.in_a_row = (self.in_a_row + 1) * skipped
+      self.record.skipped += self.counted.enter(step, metrics)
       metrics = {**metrics, SKIPPED: self.record.skipped}
-      if self.in_a_row == _SKIPPED_IN_A_ROW:
-        raise Diverged(
-          f"all of the last {self.in_a_row} steps were skipped at step {step}",
-          step,
-        )
     if self.intervals.is_logged(step):
       self.display.training(step, metrics)
 

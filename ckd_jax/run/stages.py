@@ -12,6 +12,7 @@ from ckd_jax.run.context import RunContext
 from ckd_jax.run.intervals import Intervals
 from ckd_jax.run.launcher import Launcher, Timer
 from ckd_jax.run.phase import Phase
+from ckd_jax.run.skipping import Skips
 from ckd_jax.run.stopping import Stop
 from ckd_jax.step import State, finish_stage, is_sound
 from ckd_jax.system import hosts
@@ -94,8 +95,19 @@ def _run_stage(
     programs=context.programs._replace(launch=phase.launch),
     key=jax.random.fold_in(context.key, number),
   )
+  skips = context.plan.bad_numbers == "skip"
+  counted = Skips()
+
+  def enter(step, metrics):
+    if skips:
+      counted.enter(step, metrics)
+    if intervals.is_logged(step):
+      show.training(step, metrics)
+
   # A stage's time is not in the record.
-  launcher = Launcher(own, intervals.is_logged, show.training, Timer())
+  launcher = Launcher(
+    own, lambda step: skips or intervals.is_logged(step), enter, Timer()
+  )
   while step < phase.steps:
     until = intervals.stop(step)
     state, step = launcher.run(state, step, until, stop.now)

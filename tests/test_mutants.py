@@ -1,0 +1,14 @@
+"""The list of plausible bugs fits the code, and names tests that exist."""
+
+import importlib
+
+from tests.helpers.paths import ROOT
+
+
+def test_every_bug_can_be_put_in(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / "experiments")
+  mutants = importlib.import_module("mutants")
+  listed = mutants.read([])
+  assert mutants.misfits(listed, ROOT) == []
+  named = {test.partition("::")[0] for bug in listed for test in bug.tests}
+  assert not [file for file in named if not (ROOT / file).exists()]
