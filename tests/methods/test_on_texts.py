@@ -38,6 +38,8 @@ NAMES = [
   for name in methods.names()
   if (made := methods.make(name, **HYPER.get(name, {}))).needs <= GIVEN
   and made.inputs in ("any", "texts")
+  and made.answers in ("any", "rows")
+  and made.branches != "ensemble"  # no transformer has one
 ]
 
 
@@ -70,9 +72,11 @@ def case(request) -> Case:
   method = methods.make(name, **HYPER.get(name, {}))
   rows = tokens(ROWS)
   labels = np.arange(ROWS, dtype=np.int32) % CLASSES
-  model, tell = network(), jax.jit(network().apply, static_argnames="train")
-  weights = model.init(jax.random.key(7), rows[:1])
+  teacher, tell = network(), jax.jit(network().apply, static_argnames="train")
+  weights = teacher.init(jax.random.key(7), rows[:1])
   answers, _ = tell(*weights, rows, train=False)
+  several = method.branches != "none"
+  model = models.cohort([teacher, teacher]) if several else teacher
   fields = {x: getattr(answers, x) for x in method.needs | {"logits"}}
   teachers = (answers._replace(embedding=None)._replace(**fields),)
   recipe = Recipe(
@@ -100,7 +104,7 @@ def case(request) -> Case:
 
 
 def embed(state) -> np.ndarray:
-  (found,) = (
+  found, *_ = (
     leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
     if "'embed'" in jax.tree_util.keystr(path)
@@ -149,10 +153,12 @@ def close(one, other) -> None:
 
 
 def test_those_that_are_refused():
-  """Every method steps here, or is one of pixels or of maps."""
+  """Every method steps here, or is one of pixels, maps, words or branches."""
   others = set(methods.names()) - set(NAMES)
   assert {"mixup", "cutmix", "r2kd", "at", "fitnet"} <= others
   for name in others:
     made = methods.make(name)
-    assert made.inputs == "images" or made.needs - GIVEN, name
+    of_words = made.answers == "positions"
+    elsewhere = of_words or made.branches == "ensemble"
+    assert made.inputs == "images" or made.needs - GIVEN or elsewhere, name
   assert set(methods.working_with(GIVEN, "texts")) <= set(NAMES)
