@@ -106,14 +106,13 @@ def trained(run: Run, stop: Stop) -> Standing:
         standing = start_or_resume(run, stop, rollbacks)
         [(_, ended)] = train([run], [standing], stop)
       except Diverged as error:  # in a stage
-        error.rollbacks = rollbacks or 0
         ended = error
       if not isinstance(ended, Diverged):
         return ended
       rollbacks = rollbacks_after(run, ended)
   except Diverged as error:
     kept = saved.what_is_saved(run.workdir)
-    raise Diverged(f"{error}; {kept}") from error
+    raise Diverged(f"{error}; {kept}", error.step) from error
 
 
 def prepare(
