@@ -33,7 +33,7 @@ class Mutant(NamedTuple):
     file: of the package, from the root of the checkout.
     old: text that stands in it exactly once.
     new: what replaces it.
-    tests: that should fail, as pytest names them.
+    tests: that should fail, as pytest names them; "-mslow" before slow ones.
   """
 
   name: str
