@@ -159,6 +159,7 @@ def vary(config, options: dict[str, str], workdir):
   one = config.copy_and_resolve_references()
   one.unlock()
   configuration.override(one, options)
+  configuration.check(one)  # before a path is taken from it
   # The report already separates method, seed and budget; other values go into
   # `label`.
   shown = ("method", "seed", "budget", "budget_seed")
@@ -172,7 +173,6 @@ def vary(config, options: dict[str, str], workdir):
     if not one.table.path:
       one.table.path = str(workdir / f"table-{one.budget_seed}")
   one.lock()
-  configuration.check(one)
   return one
 
 

@@ -310,3 +310,9 @@ def test_a_method_comes_with_its_own_hyper_parameters(tmp_path):
   }
   for one in runs.values():  # the report tells methods and seeds apart
     assert (one.label, one.steps, one.budget) == ("", 20, 100)
+
+
+@pytest.mark.parametrize("value", ["teacher.path=0.0", f"seed={'[' * 5000}"])
+def test_a_value_of_another_type_is_one_line(value):
+  with pytest.raises(UserError, match=r"must be a path|should be int"):
+    sweep.read([f"--config={DIGITS}:method=kd", f"--over={value}"])

@@ -41,7 +41,7 @@ def override(config: Any, options: dict[str, str]) -> None:
     kind = rules.value(config, parent).get_type(last)
     try:
       config.update_from_flattened_dict({key: _typed(text, kind)})
-    except (TypeError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
       raise UserError(
         f"{key}={text}: should be {kind.__name__}, like {known[key]!r}"
       ) from error
