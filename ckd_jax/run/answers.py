@@ -125,8 +125,8 @@ def _opened(asking: Asking, dataset: Dataset, plan: Plan, mesh):
   method = plan.method
   if method.consult is not None and not asking.experts and hosts.first():
     console.note(
-      f"method {plan.about.method!r} has one teacher here: teacher.sources names"
-      " several"
+      f"method {plan.about.method!r} has one teacher here: teacher.sources"
+      " names several"
     )
   opened = [
     open_teacher(
