@@ -1,4 +1,4 @@
-"""CES-KD: who is hard, who is asked, and what a row learns from at each step."""
+"""CES-KD: who is hard, who is asked, what a row learns from at each step."""
 
 import jax
 import jax.numpy as jnp
