@@ -168,7 +168,7 @@ def vary(config, options: dict[str, str], workdir):
   # One teacher, and one table for each choice of images and their views.
   if one.teacher.source == "train" and not one.teacher.path:
     one.teacher.path = str(workdir / "teacher")
-  if one.teacher.source in ("callable", "checkpoint", "torch", "train"):
+  if one.teacher.source not in ("none", "table"):
     if not one.table.path:
       one.table.path = str(workdir / f"table-{one.budget_seed}")
   one.lock()

@@ -27,7 +27,15 @@ from ckd_jax.errors import UserError, nearest
 from ckd_jax.step import optimizer
 from ckd_jax.system import redacted
 
-SOURCES = ("callable", "checkpoint", "none", "table", "torch", "train")
+SOURCES = (
+  "callable",
+  "checkpoint",
+  "gpt2",
+  "none",
+  "table",
+  "torch",
+  "train",
+)
 
 
 # Of the inputs; and of images, or of texts, alone. A config with a section

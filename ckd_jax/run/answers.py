@@ -7,10 +7,11 @@ import numpy as np
 from etils import epath
 
 from ckd_jax import methods, table, teacher
-from ckd_jax.data import Dataset, ImageView, count, shown
+from ckd_jax.data import Dataset, count, shown
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs, TopK
 from ckd_jax.models import cost
+from ckd_jax.run.opened import opened
 from ckd_jax.run.plan import Plan
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse
 from ckd_jax.run.tables import given_table, read_table
@@ -99,7 +100,7 @@ def collect(
       rehearse(plan, _shapes(collected.teachers[0]))
     return collected
   named = {asking.name, plan.about.student}
-  asked = _open(asking, dataset, plan.method.needs, mesh, named)
+  asked = opened(asking, dataset, plan.method.needs, mesh, named)
   known = Collected(teacher=asked.name)
   if asked.network is not None:
     known = _about_network(asked, dataset, plan)
@@ -268,55 +269,6 @@ def _check_top(held: Table, plan: Plan) -> None:
       f" top_k {held.answers.values.ids.shape[-1]}: these methods take them:"
       f" {', '.join(work)}"
     )
-
-
-def _open(asking: Asking, dataset: Dataset, needs, mesh, named) -> Teacher:
-  """Opens the teacher; refuses one of other classes or inputs.
-
-  Only networks of the zoo and those in `named` are made.
-  """
-  view = dataset.shown()
-  if asking.source == "callable":
-    return _black_box(asking)
-  if asking.source == "torch":
-    if not isinstance(view, ImageView):
-      raise UserError(
-        f"teacher.source 'torch' reads networks for images, and the inputs of"
-        f" {dataset.name} are {view.kind}: choose another source"
-      )
-    asked = teacher.from_torch(
-      asking.path,
-      asking.name,
-      view=view._replace(mean=asking.mean, std=asking.std),
-      mesh=mesh,
-      needs=needs,
-    )
-  else:
-    asked = teacher.from_run(asking.path, named=named, mesh=mesh, needs=needs)
-  network = asked.network
-  if network.classes != dataset.num_classes:
-    raise UserError(
-      f"the teacher {asked.name} has {network.classes} classes, "
-      f"{dataset.name} has {dataset.num_classes}"
-    )
-  if reason := network.view.mismatch(view):
-    raise UserError(f"the teacher {asked.name} {reason}: {dataset.name}")
-  return asked
-
-
-def _black_box(asking: Asking) -> Teacher:
-  how: dict[str, Any] = {
-    "retries": asking.retries,
-    "back_off": asking.back_off,
-    "concurrency": asking.concurrency,
-    "requests_per_second": asking.requests_per_second,
-    "timeout": asking.timeout,
-    "request_size": asking.request_size,
-    "kind": asking.kind,
-  }
-  if asking.given is None:
-    return teacher.from_callable(asking.path, **how)
-  return teacher.from_function(asking.given, f"callable:{asking.path}", **how)
 
 
 def _usable(held: Table, ids, kind: str, needs=frozenset()) -> Outputs:
