@@ -13,8 +13,6 @@ import json
 import logging
 import os
 import re
-import sys
-import time
 from typing import Any
 
 import jax
@@ -25,10 +23,11 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from ckd_jax.errors import DAMAGED, UserError
+from ckd_jax.run import arrays_file
 from ckd_jax.system import files, hosts, signals
 
 _MANIFEST = "manifest.json"
-_LATE = 0.5  # seconds; errors of other writes come from threads
+_ARRAYS = "arrays"
 
 
 def save(
@@ -76,7 +75,9 @@ def save(
       _remove(folder)
       folder.mkdir(parents=True)
     with signals.held_back():  # orbax would leave a coroutine behind
-      _save_arrays(folder, arrays)  # all processes meet here, one writes
+      arrays_file.save(
+        folder / _ARRAYS, arrays
+      )  # all processes meet here, one writes
     if primary:
       manifest["files"] = _digests(folder)
       body = json.dumps(manifest, indent=1).encode()
@@ -90,52 +91,6 @@ def save(
       f"cannot write the checkpoint {folder}: {error.strerror or error}; "
       "free space there or give another --workdir"
     ) from error
-
-
-def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
-  """Writes with orbax, whose errors are pages of many kinds.
-
-  Raises:
-    OSError: the disk is full or the folder cannot be written.
-  """
-  log = logging.getLogger("absl")  # prints each of them, too
-  level = log.level
-  log.setLevel(logging.CRITICAL)
-  hook = sys.unraisablehook
-  sys.unraisablehook = lambda late: _is_of_closed_loop(late) or hook(late)
-  try:
-    _saved_or_quiet(folder / "arrays", arrays)
-  except OSError:
-    raise
-  except Exception as error:
-    known = re.search(
-      "No space left on device|File too large|Disk quota exceeded|"
-      "Read-only file system|Permission denied|Input/output error",
-      str(error),
-    )
-    if not known:
-      raise
-    raise OSError(known[0]) from error
-  finally:
-    sys.unraisablehook = hook
-    log.setLevel(level)
-
-
-def _saved_or_quiet(path: epath.Path, arrays: dict[str, Any]) -> None:
-  """Writes; after an error, waits for those of the writes still under way."""
-  try:
-    ocp.save(path, arrays)
-  except Exception:
-    time.sleep(_LATE)
-    raise
-
-
-def _is_of_closed_loop(late) -> bool:
-  """Whether a write failed after orbax had raised the error of another one."""
-  text = "Event loop is closed"
-  return isinstance(late.exc_value, RuntimeError) and text in str(
-    late.exc_value
-  )
 
 
 def restore(
@@ -167,7 +122,7 @@ def restore(
   wanted = _named(like)
   _check_same(folder, manifest["leaves"], wanted)
   _check_stored(folder, wanted)
-  arrays = ocp.load(folder / "arrays")
+  arrays = ocp.load(folder / _ARRAYS)
 
   def place(name, leaf):
     if np.size(leaf):
@@ -238,7 +193,7 @@ def _check_same(folder, saved: dict[str, str], wanted: dict[str, Any]) -> None:
 
 def _check_stored(folder, wanted: dict[str, Any]) -> None:
   """Refuses stored arrays of other sizes, before memory is taken for them."""
-  found = ocp.metadata(folder / "arrays").metadata
+  found = ocp.metadata(folder / _ARRAYS).metadata
   stored = {name: _type(leaf) for name, leaf in found.items()}
   expected = {
     name: _type(

@@ -156,13 +156,7 @@ class Diverged(UserError):
     stage: index of the method's stage that it was; None is the main part.
   """
 
-  def __init__(
-    self,
-    message: str,
-    step: int,
-    rollbacks: int = 0,
-    stage: int | None = None,
-  ):
+  def __init__(self, message, step, rollbacks=0, stage: int | None = None):
     super().__init__(message)
     self.step, self.rollbacks, self.stage = step, rollbacks, stage
 

@@ -17,7 +17,7 @@ from tests.helpers.paths import ROOT
   ("name", "count"),
   [
     ("table", 30),
-    ("table being filled", 40),
+    ("table being filled", 20),
     pytest.param("export", 100, marks=pytest.mark.slow),
     pytest.param("finished run", 100, marks=pytest.mark.slow),
     pytest.param("stopped run", 60, marks=pytest.mark.slow),
