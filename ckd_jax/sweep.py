@@ -169,7 +169,7 @@ def vary(config, options: dict[str, str], workdir):
   source = "several" if one.teacher.sources else one.teacher.source
   if source == "train" and not one.teacher.path:
     one.teacher.path = str(workdir / "teacher")
-  if source in ("callable", "checkpoint", "several", "torch", "train"):
+  if source not in ("none", "table"):
     if not one.table.path:
       one.table.path = str(workdir / f"table-{one.budget_seed}")
   one.lock()

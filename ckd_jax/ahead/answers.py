@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from ckd_jax import models, student, table, teacher
+from ckd_jax import gpt2_weights, models, student, table, teacher
 from ckd_jax.data import shown
 from ckd_jax.methods import Model, Outputs
 from ckd_jax.run import Plan, answers_of, logits_of
@@ -63,6 +63,8 @@ def _network(plan: Plan) -> Model | None:
     return models.load(plan.teacher_training.student, classes, **options)
   if asking.source == "torch":
     return models.load(asking.name, classes)
+  if asking.source == "gpt2":
+    return gpt2_weights.read_sizes(asking.path).model(classes)
   if asking.source == "checkpoint":
     file = f"{asking.path}/{student.STUDENT}"
     named = {asking.name, plan.about.student}

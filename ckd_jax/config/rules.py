@@ -27,7 +27,15 @@ from ckd_jax.errors import UserError, nearest
 from ckd_jax.step import optimizer
 from ckd_jax.system import redacted
 
-SOURCES = ("callable", "checkpoint", "none", "table", "torch", "train")
+SOURCES = (
+  "callable",
+  "checkpoint",
+  "gpt2",
+  "none",
+  "table",
+  "torch",
+  "train",
+)
 
 
 def _is_expert(text: Any) -> bool:

@@ -55,6 +55,8 @@ def _conflicts(config, method) -> Iterator[str]:
       "schedule 'plateau' watches the validation accuracy, and there are no"
       f" validation {kind}: raise val_fraction or the budget"
     )
+  if source == "gpt2" and not (is_text(config) and config.dataset.text.causal):
+    yield "teacher.source 'gpt2' needs dataset.text.causal=True"
   if method.needs and source == "none":
     others = ", ".join(name for name in SOURCES if name != "none")
     yield (
@@ -62,7 +64,7 @@ def _conflicts(config, method) -> Iterator[str]:
       f" {others}"
     )
   with_data = source == "table" and is_retrieval(config)
-  if source in ("callable", "checkpoint", "table", "torch") and (
+  if source in ("callable", "checkpoint", "gpt2", "table", "torch") and (
     not config.teacher.path and not with_data
   ):
     yield f"teacher.source {source!r} needs teacher.path"

@@ -46,6 +46,8 @@ def open_teacher(
       mesh=mesh,
       needs=needs,
     )
+  elif asking.source == "gpt2":
+    asked = teacher.from_gpt2(asking.path, view=view, mesh=mesh, needs=needs)
   else:
     asked = teacher.from_run(asking.path, named=named, mesh=mesh, needs=needs)
   network = asked.network

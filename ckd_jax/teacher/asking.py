@@ -12,7 +12,8 @@ class Asking(NamedTuple):
   """Which teacher is asked, about which view, and how.
 
   Attributes:
-    source: "train", "checkpoint", "torch", "callable", "table" or "none".
+    source: "train", "checkpoint", "torch", "gpt2", "callable", "table" or
+      "none".
     name: a name of `models.names()`, for a local teacher.
     path: a checkpoint, a run, a table, or `package.module:function`.
     kind: of the answers of a callable or a file: "logits", "log_probs" or
