@@ -11,10 +11,10 @@ are one table for all. Every method runs with its published weights and seed 1;
 the six best on the validation images, and ckd, kd (also with the table's view
 of every image alone) and supervised, run with three seeds. Methods of several
 teachers have the public ResNet-20 and ResNet-32, too; bss attacks the teacher
-inside the step, dml trains a resnet20 beside the student, one gives it branches.
-A finished run is one line of results/methods_cifar10.jsonl; the driver resumes,
-and `--only` names the labels to run. DATA has x_train, y_train, x_test and
-y_test.
+inside the step, dml trains a resnet20 beside the student, one gives it
+branches. A finished run is one line of results/methods_cifar10.jsonl; the
+driver resumes, and `--only` names the labels to run. DATA has x_train, y_train,
+x_test and y_test.
 """
 
 import argparse

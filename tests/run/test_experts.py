@@ -6,8 +6,9 @@ import json
 import pytest
 
 from ckd_jax import table
+from ckd_jax.ahead.answers import expected
 from ckd_jax.errors import UserError
-from ckd_jax.run import logger, outcome
+from ckd_jax.run import logger, make_plan, outcome
 from tests.helpers import experts
 from tests.helpers.experts import FLAG, SOURCES
 from tests.helpers.runs import LINEAR, LINEAR_TEACHER, QUICK, read, run
@@ -149,6 +150,13 @@ def test_a_teacher_of_other_classes_is_refused_before_any_call(tmp_path):
     flag = f"--config.teacher.sources={again!r}"
     run(tmp_path / "run", LINEAR, LINEAR_TEACHER, flag, arg=ARG)
   assert experts.counts() == [0, 0, 0]
+
+
+def test_a_run_on_devices_that_are_not_here_has_all_tables(digits):
+  plan = make_plan(read(LINEAR, FLAG, arg=ARG), digits)
+  tables, live = expected(plan)
+  assert [one.logits.shape for one in tables] == [(80, 10)] * 3
+  assert live is None
 
 
 def test_one_teacher_under_two_names_is_refused(teacher_run, tmp_path):
