@@ -35,8 +35,8 @@ def expected(plan: Plan) -> tuple[tuple[Outputs, ...], Live | None]:
     weights = jax.eval_shape(network.init, jax.random.key(0), shown(view))
     live = Live(network, (weights,) * count, view)
     return (), live
-  if asking.top_k:
-    return (logits_of(plan),), None
+  if asking.top_k or asking.experts:
+    return (logits_of(plan),) * max(len(asking.experts), 1), None
   if network is not None:
     told = answers_of(network, plan.recipe.view, 1)
   else:

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import time
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from ckd_jax.errors import DAMAGED, UserError
 from ckd_jax.system import files, hosts, signals
 
 _MANIFEST = "manifest.json"
+_LATE = 0.5  # seconds; errors of other writes come from threads
 
 
 def save(
@@ -100,11 +102,9 @@ def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
   level = log.level
   log.setLevel(logging.CRITICAL)
   hook = sys.unraisablehook
-  # Stays after a failure: the errors of other writes come late, in threads.
   sys.unraisablehook = lambda late: _is_of_closed_loop(late) or hook(late)
   try:
-    ocp.save(folder / "arrays", arrays)
-    sys.unraisablehook = hook
+    _saved_or_quiet(folder / "arrays", arrays)
   except OSError:
     raise
   except Exception as error:
@@ -117,7 +117,17 @@ def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
       raise
     raise OSError(known[0]) from error
   finally:
+    sys.unraisablehook = hook
     log.setLevel(level)
+
+
+def _saved_or_quiet(path: epath.Path, arrays: dict[str, Any]) -> None:
+  """Writes; after an error, waits for those of the writes still under way."""
+  try:
+    ocp.save(path, arrays)
+  except Exception:
+    time.sleep(_LATE)
+    raise
 
 
 def _is_of_closed_loop(late) -> bool:
@@ -149,10 +159,7 @@ def restore(
   Raises:
     UserError: the checkpoint holds another structure, shape or dtype.
   """
-  primary = jax.process_index() == 0
-  step = _newest_valid(directory, at_most) if primary else -1
-  if jax.process_count() > 1:  # all processes take the same step
-    step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+  step = _valid_step(directory, at_most)
   if step < 0:
     return None
   folder = step_folder(directory, step)
@@ -176,6 +183,21 @@ def restore(
   placed = [place(name, leaf) for name, leaf in wanted.items()]
   state = jax.tree.unflatten(jax.tree.structure(like), placed)
   return manifest["step"], state, manifest["notes"]
+
+
+def notes_of(directory) -> dict[str, Any]:
+  """The notes that `restore` would return; {} without a valid checkpoint."""
+  step = _valid_step(directory, None)
+  return {} if step < 0 else _manifest(step_folder(directory, step))["notes"]
+
+
+def _valid_step(directory, at_most: int | None) -> int:
+  """The step that all processes restore, or -1."""
+  primary = jax.process_index() == 0
+  step = _newest_valid(directory, at_most) if primary else -1
+  if jax.process_count() > 1:
+    step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+  return step
 
 
 def _named(tree) -> dict[str, Any]:
@@ -334,6 +356,13 @@ def _seal(body: bytes) -> bytes:
 
 def _sha256(data: bytes) -> str:
   return hashlib.sha256(data).hexdigest()
+
+
+def clear(directory) -> None:
+  """Removes all checkpoints; processes other than the first do nothing."""
+  if jax.process_index() == 0:
+    for step in _steps(directory):
+      _remove(step_folder(directory, step))
 
 
 def _remove(folder: epath.Path) -> None:

@@ -42,6 +42,8 @@ class Asking(NamedTuple):
     given: answers or a function of a Python program, in place of `path`:
       float[n, classes] about the training rows in their order, a Table, or a
       function from images or texts to float[n, classes].
+    experts: of several teachers the settings of each, the largest last, in
+      place of source, name and path.
   """
 
   source: str
@@ -68,3 +70,4 @@ class Asking(NamedTuple):
   table_path: str | None = None
   test_path: str | None = None
   given: np.ndarray | Table | AnswerFunction | None = None
+  experts: tuple["Asking", ...] = ()

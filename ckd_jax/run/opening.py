@@ -1,8 +1,9 @@
-"""Opens the teacher that a config names, and compares it with the data."""
+"""Opens a teacher: a network on this machine, or a function."""
 
+from collections.abc import Iterable
 from typing import Any
 
-import jax
+from jax.sharding import Mesh
 
 from ckd_jax import teacher
 from ckd_jax.data import Dataset, ImageView
@@ -10,24 +11,24 @@ from ckd_jax.errors import UserError
 from ckd_jax.teacher import Asking, Teacher
 
 
-def opened(
+def open_teacher(
   asking: Asking,
   dataset: Dataset,
   needs: frozenset[str],
-  mesh: jax.sharding.Mesh,
-  named: set[str],
+  mesh: Mesh,
+  named: Iterable[str],
 ) -> Teacher:
-  """Opens the teacher.
+  """Opens a teacher; refuses one of other classes or inputs.
 
   Args:
-    asking: settings of the teacher.
-    dataset: whose rows it will be asked about.
-    needs: fields of `Outputs` that it answers with by default.
+    asking: its settings; the source is a network or a function.
+    dataset: images that it will be asked about.
+    needs: fields of `Outputs` that it answers with.
     mesh: devices over which a local teacher's batches are sharded.
-    named: networks besides the zoo's that may be made.
+    named: networks of one's own that may be made, beside those of the zoo.
 
   Raises:
-    UserError: it cannot be opened, or is of other classes or inputs.
+    UserError: there is no such teacher, or it cannot answer.
   """
   view = dataset.shown()
   if asking.source == "callable":
