@@ -146,7 +146,8 @@ def _about_network(asked: Teacher, dataset: Dataset, plan: Plan) -> Collected:
   with refusing(plan):
     weights = network.params, network.state
     rows = count(plan.inputs)
-    shapes = answers_of(network.model, network.view, rows, weights)
+    # The texts of its own training may have been longer.
+    shapes = answers_of(network.model, plan.recipe.view, rows, weights)
     given = {
       field
       for field in shapes._fields
