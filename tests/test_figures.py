@@ -55,6 +55,7 @@ def script(monkeypatch):
     ("low_budget", "table_of_results", ["schedule", "loss"], [MORE]),
     ("retrieval", "table", ["loss"], [MORE]),
     ("methods_cifar10", "table_of_results", ["method"], [README, MORE]),
+    ("beyond_compression", "table", ["gap", "method"], [MORE]),
   ],
 )
 def test_the_figures_are_those_of_the_results(
