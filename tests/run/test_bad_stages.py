@@ -3,18 +3,22 @@
 import importlib
 import inspect
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from etils import epath
 
 from ckd_jax import errors, main
 from ckd_jax.errors import UserError
-from ckd_jax.run import logger
+from ckd_jax.run import logger, train
 from tests.helpers.paths import DIGITS
 from tests.helpers.runs import (
   CNN,
   LINEAR_TEACHER,
   QUICK,
   interrupt_after,
+  read,
   run,
 )
 
@@ -89,6 +93,12 @@ def test_the_first_bad_step_of_a_stage_is_named_and_made_again(
   )
   assert "the gradient of " in said and "\n" not in said
   assert "the checkpoint of step 5 of stage 1 is whole" in said
+  ready = train.prepare(read(*flags, arg=arg), epath.Path(tmp_path / "run"))
+  key = jax.random.fold_in(ready.context.key, 0)  # of the first stage
+  plan, memory = ready.plan, ready.context.state.method
+  rows = plan.method.sample(key, jnp.int32(6), plan.recipe.task, memory)
+  ids = ready.dataset.train.ids[plan.rows.train][np.asarray(rows).ravel()]
+  assert f"of the images {', '.join(ids[:5])} and" in said
   kept = tmp_path / "run" / "bad_step"
   assert [path.name for path in kept.iterdir()] == ["00000006"]
   argv = [f"--config={DIGITS}:{arg}", *flags, f"--workdir={tmp_path / 'run'}"]
