@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class UserError(Exception):
-  """A mistake of the user: what is wrong and what to do, in one line."""
+  """A mistake of the user: what is wrong and what to do, in one line.
+
+  Args:
+    message: names and texts of others in it may hold line ends, which go.
+  """
+
+  def __init__(self, message: object):
+    super().__init__(" ".join(str(message).split()))
 
 
 # What reading the facts of a damaged .json file raises.
@@ -46,8 +53,7 @@ def command(main: Callable[[list[str]], None], argv: Sequence[str]) -> int:
   except UserError as error:
     if debug:
       traceback.print_exc()
-    message = " ".join(str(error).split())
-    print(f"ckd_jax: error: {message}", file=sys.stderr)
+    print(f"ckd_jax: error: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt as stop:
     message = str(stop) or "the same command resumes"

@@ -166,9 +166,10 @@ def vary(config, options: dict[str, str], workdir):
   if rest and not config.label and "label" not in options:
     one.label = name_of({key.split(".")[-1]: rest[key] for key in rest})
   # One teacher, and one table for each choice of images and their views.
-  if one.teacher.source == "train" and not one.teacher.path:
+  source = "several" if one.teacher.sources else one.teacher.source
+  if source == "train" and not one.teacher.path:
     one.teacher.path = str(workdir / "teacher")
-  if one.teacher.source in ("callable", "checkpoint", "torch", "train"):
+  if source not in ("none", "table"):
     if not one.table.path:
       one.table.path = str(workdir / f"table-{one.budget_seed}")
   one.lock()

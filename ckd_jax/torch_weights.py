@@ -16,6 +16,7 @@ from etils import epath
 
 from ckd_jax import models
 from ckd_jax.errors import UserError
+from ckd_jax.system import tensors as files
 
 # By rank: OIHW -> HWIO for convolutions, [out, in] -> [in, out] for linear
 # layers; and back.
@@ -56,7 +57,8 @@ def convert(
   trees = jax.eval_shape(lambda: model.init(jax.random.key(0), image))
   leaves, structure = jax.tree.flatten_with_path(trees)
   expected = {_torch_name(path): _torch_shape(leaf) for path, leaf in leaves}
-  _check(name, expected, {key: tensors[key].shape for key in tensors})
+  found = {key: tensors[key].shape for key in tensors}
+  files.compare(name, expected, found)
   converted = [
     jnp.asarray(tensors[key].transpose(_TO_JAX[len(shape)]))
     for key, shape in expected.items()
@@ -114,17 +116,3 @@ def _torch_name(path: tuple) -> str:
 
 def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
   return tuple(leaf.shape[axis] for axis in _TO_TORCH[leaf.ndim])
-
-
-def _check(name: str, expected: dict, found: dict) -> None:
-  """Compares two dicts of name -> shape."""
-  faults = [f"{key} is missing" for key in expected if key not in found]
-  faults += [f"{key} is not expected" for key in found if key not in expected]
-  faults += [
-    f"{key} has shape {found[key]}, not {shape}"
-    for key, shape in expected.items()
-    if found.get(key, shape) != shape
-  ]
-  if faults:
-    more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
-    raise UserError(f"not a {name}: {'; '.join(faults[:3])}{more}")

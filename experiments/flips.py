@@ -9,7 +9,7 @@ file at a time in a copy, and reads it as the commands do: COUNT bits (default
 random, emptied and deleted; strangers are put into each folder. Counts what
 came of it: refused in one line, an older state (a checkpoint set aside, or
 questions asked again), no effect, something else than before (wrong), and
-another error than a UserError (raw). Exits with 1 if anything was wrong or raw.
+anything but one line (raw). Exits with 1 if anything was wrong or raw.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import jax
 import numpy as np
 
-from ckd_jax.errors import UserError
+from ckd_jax import errors
 from experiments.folders import KINDS, Kind, Read, asked
 
 
@@ -95,23 +95,66 @@ def outcome(kind: Kind, folder: pathlib.Path, wanted: dict, damage: Damage):
   asked.clear()
   for name, read in kind.reads.items():
     try:
-      found = quietly(read, folder)
-      results.append("same" if found == wanted[name] else f"wrong {name}")
-    except UserError:
-      results.append("one line")
+      found, said = as_command(read, folder)
+      if said is not None:
+        results.append(said if said == "one line" else f"raw {name}: {said}")
+      else:
+        other = differing(found, wanted[name], damage)
+        results.append(f"wrong {name}: {other}" if other else "same")
     except Exception as error:
       results.append(f"raw {name}: {type(error).__name__}: {error}"[:200])
   logging.getLogger("ckd_jax").removeHandler(told)
   bad = [one for one in results if one.startswith(("wrong", "raw"))]
   bad += [f"raw {line}" for line in told.lines if "\n" in line]
+  corrupt = [path.name for path in folder.rglob("*.corrupt")]
+  for name in corrupt:
+    if sum(name in line for line in told.lines) != 1:
+      bad.append(f"wrong: {name} was not told in one line")
+    if name.removesuffix(".corrupt") not in damage.path.parts:
+      bad.append(f"wrong: {name} was whole")
   if bad:
-    return bad[0].split()[0], "; ".join(bad)
+    return bad[0].split(":")[0].split()[0], "; ".join(bad)
   if damage.what == "flip" and asked and "table" in damage.path.parts:
     return "wrong", f"{sum(asked)} answers were paid again"
   if "one line" in results:
     return "one line", ""
-  older = [*folder.rglob("*.corrupt")] or sum(asked) > wanted["asked"]
+  older = corrupt or sum(asked) > wanted["asked"]
   return ("older" if older else "same"), ""
+
+
+def as_command(read: Read, folder: pathlib.Path) -> tuple[Any, str | None]:
+  """What is read; or what is wrong with the line that refuses it."""
+  found: list[Any] = []
+  silent, said = io.StringIO(), io.StringIO()
+  with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(said):
+    status = errors.command(lambda argv: found.append(read(folder)), [])
+  if status == 0:
+    return found[0], None
+  *before, last = said.getvalue().splitlines()
+  if status != 2 or not last.startswith("ckd_jax: error: ") or len(last) < 40:
+    return None, f"status {status}, {last!r}"
+  if any(line.startswith(("ckd_jax: error", "Traceback")) for line in before):
+    return None, "more than one line"
+  return None, "one line"
+
+
+def differing(found: Any, wanted: Any, damage: Damage) -> str:
+  """What is not as it was, "" if nothing is."""
+  if not isinstance(wanted, dict):
+    return "" if found == wanted else "another one"
+  # What was paid is unknown where calls.json is gone, and metrics.jsonl has no
+  # digest: of it all other lines stay, which is looked at elsewhere.
+  excused = {
+    "calls.json": () if damage.what == "flip" else ("paid", "repeated"),
+    "metrics.jsonl": ("metrics.jsonl",),
+  }.get(damage.path.name, ())
+  keys = [
+    key
+    for key in {**wanted, **found}
+    if found.get(key) != wanted.get(key)
+    and not (excused and key.startswith(excused))
+  ]
+  return ", ".join(f"{x} {wanted.get(x)} -> {found.get(x)}" for x in keys)
 
 
 def quietly(read: Read, folder: pathlib.Path) -> Any:

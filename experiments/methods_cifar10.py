@@ -1,16 +1,20 @@
 """What does every method make of the same 1,600 answers?
 
   python experiments/methods_cifar10.py --data=cifar10_small.npz \
-    --teacher=resnet56-4bfd9763.th [--jobs=2]
+    --teacher=resnet56-4bfd9763.th --jobs=2 \
+    --assistants resnet20-12fca82f.th resnet32-d509ac18.th
 
 CIFAR-10, the public ResNet-56 (option A) as teacher, student resnet8, budget
 2000, 1,000 steps of 64 rows, one cycle. The teacher is asked once, about one
 crop and flip of each of the 1,600 images, and its logits, embeddings and maps
 are one table for all. Every method runs with its published weights and seed 1;
 the six best on the validation images, and ckd, kd (also with the table's view
-of every image alone) and supervised, run with three seeds. A finished run is
-one line of results/methods_cifar10.jsonl; the driver resumes. DATA has x_train,
-y_train, x_test and y_test.
+of every image alone) and supervised, run with three seeds. Methods of several
+teachers have the public ResNet-20 and ResNet-32, too; bss attacks the teacher
+inside the step, dml trains a resnet20 beside the student, one gives it
+branches. A finished run is one line of results/methods_cifar10.jsonl; the
+driver resumes, and `--only` names the labels to run. DATA has x_train, y_train,
+x_test and y_test.
 """
 
 import argparse
@@ -33,16 +37,22 @@ VARIANTS = {
   # What methods on maps pay for seeing one view of every image, and no other.
   "kd": {"kd": {}, "kd, table's view": {"student_view": "table"}},
   "infoflow": {"infoflow + labels": {"hyper.cross_entropy_weight": 1.0}},
+  "dml": {"dml, resnet20": {"peers": '("resnet20",)'}},
+  "one": {"one": {"student": "one_resnet8"}},
+  # The passes over the rows that 1,000 steps are.
+  "bss": {"bss": {"hyper.epochs": 40}},
 }
 
 
 def arms() -> dict[str, tuple[str, dict]]:
-  """{label: (method, config keys)}, one or more for every method there is."""
+  """{label: (method, config keys)}, one or more for every method of images."""
   from ckd_jax import methods
 
+  made = {name: methods.make(name) for name in methods.names()}
   return {
     label: (name, keys)
-    for name in methods.names()
+    for name, method in made.items()
+    if method.inputs != "texts" and method.answers != "positions"
     for label, keys in VARIANTS.get(name, {name: {}}).items()
   }
 
@@ -69,7 +79,7 @@ def ask(data_path: str, teacher_path: str, folder: pathlib.Path) -> None:
     len(dataset.train.labels), budget=2000, val_fraction=0.2, seed=1
   )
   everything = frozenset().union(
-    *(methods.make(name).needs for name in methods.names())
+    *(methods.make(name).needs for name, _ in arms().values())
   )
   every_row = range(len(dataset.test.labels))
   for split, rows, view, needs in (
@@ -110,10 +120,18 @@ def commands(flags, seeds: tuple[int, ...], labels) -> dict:
         "checkpoint_every": 500,
         **keys,
       }
-      if method == "r2kd":  # its second teacher is a pruned copy of the network
+      if method in ("bss", "ces_kd", "dgkd", "r2kd"):
         del options["table.test_path"]
         options |= {"teacher.source": "torch", "teacher.path": flags.teacher}
         options |= {"table.path": tables / "r2kd", "teacher.view": "augmented"}
+      if method == "bss":
+        del options["table.path"]
+        options["teacher.live"] = True
+      if method in ("ces_kd", "dgkd"):
+        files = [pathlib.Path(x) for x in (*flags.assistants, flags.teacher)]
+        sources = [f"torch:{x.name.partition('-')[0]}_a:{x}" for x in files]
+        options["teacher.sources"] = tuple(sources)
+        options["table.path"] = tables / "experts"
       every[label, seed] = study.main_command(
         f"cifar10.py:method={method},budget=2000", options
       )
@@ -165,17 +183,21 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", help="cifar10_small.npz")
   parser.add_argument("--teacher", help="resnet56-4bfd9763.th")
+  parser.add_argument("--assistants", nargs=2, help="of resnet20, resnet32")
+  parser.add_argument("--only", help="labels, separated by semicolons")
   parser.add_argument("--jobs", type=int, default=1)
   parser.add_argument("--runs", default="runs/methods", type=pathlib.Path)
   parser.add_argument("--again", action="store_true", help="train all anew")
   flags = parser.parse_args()
   if flags.again:
     study.again(RESULTS)
-  if flags.data and flags.teacher:
+  if flags.data and flags.teacher and flags.assistants:
+    labels = flags.only.split(";") if flags.only else arms()
     ask(flags.data, flags.teacher, flags.runs / "tables")
     where = RESULTS, FIELDS, flags.runs, flags.jobs
-    study.run_missing(commands(flags, (1,), arms()), *where)
-    study.run_missing(commands(flags, (2, 3), three_seeds()), *where)
+    study.run_missing(commands(flags, (1,), labels), *where)
+    more = [label for label in three_seeds() if label in labels]
+    study.run_missing(commands(flags, (2, 3), more), *where)
   print(table_of_results())
 
 

@@ -130,3 +130,13 @@ def is_finite(name: str, scale: float) -> bool:
 def test_up_to_the_bound_value_and_gradient_are_finite(name):
   assert is_finite(name, BOUND)
   assert is_finite(name, 1 / BOUND)
+
+
+def test_a_gate_of_equal_rows_is_finite():
+  """A compiled program computed scores twice, and rounded them otherwise."""
+  for seed in range(8):
+    rows = np.broadcast_to(30 * draw(1, 5, seed=seed), (6, 5))
+    weight = np.broadcast_to(1e8 * draw(1, 2, seed=seed + 90), (5, 2))
+    rest = draw(3, 2)
+    gate = jax.jit(losses.one_gate)(rows, weight, *rest)
+    np.testing.assert_allclose(gate.sum(-1), 1, rtol=1e-6)

@@ -61,3 +61,8 @@ def test_a_signal_is_one_line(capsys, number, status):
   said = capsys.readouterr()
   assert said.err == "ckd_jax: stopped; the same command resumes\n"
   assert said.out == "" and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_users_error_is_one_line_in_python_too():
+  error = errors.UserError("no such class:\n\t'a\u2028b'\x85 in it")
+  assert str(error) == "no such class: 'a b' in it"

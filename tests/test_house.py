@@ -28,7 +28,7 @@ FLOORS = (
   ("methods", "system"),
   ("models", "data"),
   ("losses",),
-  ("step", "student", "torch_weights"),
+  ("gpt2_weights", "step", "student", "torch_weights"),
   ("configs", "config", "table"),
   ("teacher",),
   ("run",),

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from ckd_jax import models, student, table, teacher
+from ckd_jax import gpt2_weights, models, student, table, teacher
 from ckd_jax.data import shown
 from ckd_jax.methods import Model, Outputs
 from ckd_jax.run import Plan, answers_of, logits_of
@@ -35,8 +35,8 @@ def expected(plan: Plan) -> tuple[tuple[Outputs, ...], Live | None]:
     weights = jax.eval_shape(network.init, jax.random.key(0), shown(view))
     live = Live(network, (weights,) * count, view)
     return (), live
-  if asking.top_k:
-    return (logits_of(plan),), None
+  if asking.top_k or asking.experts:
+    return (logits_of(plan),) * max(len(asking.experts), 1), None
   if network is not None:
     told = answers_of(network, plan.recipe.view, 1)
   else:
@@ -63,6 +63,8 @@ def _network(plan: Plan) -> Model | None:
     return models.load(plan.teacher_training.student, classes, **options)
   if asking.source == "torch":
     return models.load(asking.name, classes)
+  if asking.source == "gpt2":
+    return gpt2_weights.read_sizes(asking.path).model(classes)
   if asking.source == "checkpoint":
     file = f"{asking.path}/{student.STUDENT}"
     named = {asking.name, plan.about.student}

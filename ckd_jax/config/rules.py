@@ -27,7 +27,24 @@ from ckd_jax.errors import UserError, nearest
 from ckd_jax.step import optimizer
 from ckd_jax.system import redacted
 
-SOURCES = ("callable", "checkpoint", "none", "table", "torch", "train")
+SOURCES = (
+  "callable",
+  "checkpoint",
+  "gpt2",
+  "none",
+  "table",
+  "torch",
+  "train",
+)
+
+
+def _is_expert(text: Any) -> bool:
+  """Whether a text names one of several teachers."""
+  source, *rest = text.split(":") if isinstance(text, str) else ("",)
+  least = {"callable": 2, "checkpoint": 1, "torch": 2}.get(
+    source, len(rest) + 1
+  )
+  return len(rest) >= least and all(rest[:least])
 
 
 # Of the inputs; and of images, or of texts, alone. A config with a section
@@ -68,6 +85,13 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
   ),
   "method": methods.names,
   "teacher.source": SOURCES,
+  "teacher.sources": Rule(
+    lambda value: (
+      isinstance(value, tuple | list) and all(map(_is_expert, value))
+    ),
+    "a tuple of callable:package.module:function, checkpoint:FOLDER or"
+    " torch:NAME:FILE",
+  ),
   "teacher.name": TEXT,
   "teacher.path": PATH,
   "teacher.view": ("augmented", "clean"),
@@ -173,6 +197,7 @@ OPTIONAL = {
   "teacher.max_attempts": None,  # of a whole number
   "teacher.max_calls": None,
   "teacher.sees": "same",
+  "teacher.sources": (),
   "teacher.timeout": 0.0,
 }
 
@@ -240,7 +265,8 @@ def check_values(config) -> None:
   """Compares every key with its rule."""
   for key, rule in rules_of(config).items():
     found = value(config, key)
-    if redacted.holds_secret(found):
+    each = found if isinstance(found, tuple | list) else (found,)
+    if any(map(redacted.holds_secret, each)):
       raise UserError(
         f"{key} holds the user name or the query of an address, which would be"
         " written into config.json: keep keys in environment variables"

@@ -30,14 +30,21 @@ def check_together(config, method: methods.Method) -> None:
   for peer in config.peers:
     if ":" not in peer:
       check_choice("peers", peer, models.names)
-  if config.teacher.source in ("torch", "train"):
+  if config.teacher.sources:
+    for source in config.teacher.sources:
+      kind, name, *_ = source.split(":")
+      if kind == "torch":
+        check_choice("teacher.sources", name, models.names)
+  elif config.teacher.source in ("torch", "train"):
     key, name = "teacher.name", config.teacher.name
     if not is_own_code(key, name):
       check_choice(key, name, models.names)
 
 
 def _conflicts(config, method) -> Iterator[str]:
-  source = config.teacher.source
+  # Several teachers stand in the place of the one.
+  source = "several" if config.teacher.sources else config.teacher.source
+  yield from _of_experts(config, method)
   yield from _of_spoiled(config)
   if is_retrieval(config):
     yield from retrieval.conflicts(config)
@@ -48,6 +55,8 @@ def _conflicts(config, method) -> Iterator[str]:
       "schedule 'plateau' watches the validation accuracy, and there are no"
       f" validation {kind}: raise val_fraction or the budget"
     )
+  if source == "gpt2" and not (is_text(config) and config.dataset.text.causal):
+    yield "teacher.source 'gpt2' needs dataset.text.causal=True"
   if method.needs and source == "none":
     others = ", ".join(name for name in SOURCES if name != "none")
     yield (
@@ -55,7 +64,7 @@ def _conflicts(config, method) -> Iterator[str]:
       f" {others}"
     )
   with_data = source == "table" and is_retrieval(config)
-  if source in ("callable", "checkpoint", "table", "torch") and (
+  if source in ("callable", "checkpoint", "gpt2", "table", "torch") and (
     not config.teacher.path and not with_data
   ):
     yield f"teacher.source {source!r} needs teacher.path"
@@ -93,6 +102,35 @@ def _conflicts(config, method) -> Iterator[str]:
     )
 
 
+def _of_experts(config, method: methods.Method) -> Iterator[str]:
+  sources = config.teacher.sources
+  if not sources:
+    return
+  if method.consult is None:
+    made = {name: methods.make(name) for name in methods.names()}
+    several = ", ".join(name for name in made if made[name].consult)
+    yield (
+      f"method {config.method!r} learns from one teacher: leave teacher.sources"
+      f" out, or choose one that learns from several: {several}"
+    )
+  if len(set(sources)) < max(len(sources), 2):
+    yield (
+      "teacher.sources names two or more different teachers, the largest last,"
+      f" not {tuple(sources)}: for one there is teacher.source"
+    )
+  if config.teacher.live or config.teacher.pruned:
+    key = "live" if config.teacher.live else "pruned"
+    yield (
+      "teacher.sources are asked before training, for tables of their answers:"
+      f" set teacher.{key}={False if key == 'live' else 0.0}"
+    )
+  if is_retrieval(config) or config.teacher.get("top_k"):
+    yield (
+      "teacher.sources answer with logits of classes, all of them: leave"
+      " dataset.retrieval and teacher.top_k out"
+    )
+
+
 def _of_spoiled(config) -> Iterator[str]:
   largest, smallest, _ = (
     config.dataset.imbalance[key] for key in ("largest", "smallest", "exponent")
@@ -103,7 +141,8 @@ def _of_spoiled(config) -> Iterator[str]:
       f" {smallest} of the smallest: choose 1 <= smallest <= largest, or 0 and"
       " 0 to keep all"
     )
-  if config.teacher.sees == "clean" and config.teacher.source != "train":
+  is_trained = config.teacher.source == "train" and not config.teacher.sources
+  if config.teacher.sees == "clean" and not is_trained:
     yield (
       "teacher.sees='clean' is about a teacher that is trained here, and"
       f" teacher.source is {config.teacher.source!r}: set teacher.sees=same"

@@ -108,6 +108,11 @@ def _set_teacher(config: ConfigDict) -> None:
   # torch: a PyTorch checkpoint. table: answers given elsewhere. callable: any
   # function uint8[n, h, w, c] -> float[n, classes]. none: no teacher.
   config.teacher.source = "train"
+  # May be left out: config.teacher.sources, for ces_kd and dgkd, several
+  # teachers in place of source, name and path, the largest last,
+  # ("torch:resnet20_a:FILE", "checkpoint:FOLDER", "callable:module:function").
+  # Each has a table of its own, in a folder of table.path, and the budget is
+  # the limit of each.
   # The network, for train and torch; for checkpoint only if it is your own
   # package.module:function, which the file alone may not name.
   config.teacher.name = "resnet110"

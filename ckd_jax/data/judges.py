@@ -54,15 +54,23 @@ def likelihood(answers: np.ndarray, split: Split) -> dict[str, float]:
   """
   counted = split.labels >= 0
   matches = (answers.argmax(-1) == split.labels) | ~counted
-  logits = answers[counted].astype(np.float64)  # [counted, vocabulary]
-  following = split.labels[counted]
-  top = logits.max(-1, keepdims=True, initial=-np.inf)
-  log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(-1))
-  nats = log_sum - logits[np.arange(len(following)), following]
+  # Row by row: a large vocabulary's in float64 would be twice the answers.
+  rows = zip(answers, split.labels, counted, strict=True)
+  nats = np.concatenate(
+    [np.zeros(0), *(_nats(row[c], labels[c]) for row, labels, c in rows)]
+  )
   return {
     "minus_nats_per_token": -float(nats.sum() / max(len(nats), 1)),
     "exact_match": 100.0 * float(np.mean(matches.all(-1))),
   }
+
+
+def _nats(answers: np.ndarray, following: np.ndarray) -> np.ndarray:
+  """float64[n], of int[n] tokens under logits [n, vocabulary]."""
+  logits = answers.astype(np.float64)
+  top = logits.max(-1, keepdims=True, initial=-np.inf)
+  log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(-1))
+  return log_sum - logits[np.arange(len(following)), following]
 
 
 def ranking(

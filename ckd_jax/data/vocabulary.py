@@ -3,11 +3,14 @@
 Ids: 0 padding, 1 unknown, 2 a separator, then words or characters by frequency
 in the training texts, equally frequent ones in the order of their code points.
 A tab in a text is the separator of a pair. In a language model's rows the
-separator begins and ends a text.
+separator begins and ends a text; of a file it is the token that ends a text,
+which has changed places with the one that would have had its id.
 """
 
 import collections
+import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,6 +24,8 @@ KINDS = ("words", "characters")
 PADDING, UNKNOWN, SEPARATOR = range(3)
 _SPECIAL = 3
 _PADS = ("[PAD]", "<pad>", "<|padding|>")
+# What ends a text of a language model; the first that a file knows.
+_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "[SEP]")
 
 
 class Vocabulary:
@@ -146,12 +151,43 @@ class Vocabulary:
     return _padded(rows, length, PADDING), _padded(following, length, -1), cut
 
   def _plain_ids(self, text: str) -> list[int]:
-    if self.kind == "file":
+    if self.kind != "file":
+      return self._known(text)
+    ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+    return [self._with_end(id_ + self._shift) for id_ in ids]
+
+  def _with_end(self, id_: int) -> int:
+    """An id of a file with the end of a text in the separator's place."""
+    return {self._end: SEPARATOR, SEPARATOR: self._end}.get(id_, id_)
+
+  @functools.cached_property
+  def _end(self) -> int:
+    """The id that ends a text, before it changes places."""
+    known = map(self._tokenizer.token_to_id, _ENDS)
+    end = next((id_ for id_ in known if id_ is not None), None)
+    if end is None or self.size <= SEPARATOR:
       raise UserError(
-        "a language model needs dataset.text.tokens=words or characters: a"
-        " tokenizers file says not which of its tokens ends a text"
+        "a language model needs a token that ends a text, and the tokenizers"
+        f" file of dataset.text.tokens has none of {', '.join(_ENDS)}"
       )
-    return self._known(text)
+    return end + self._shift
+
+  def numbers(self) -> np.ndarray:
+    """Of a language model's ids the tokens of the file, int[size].
+
+    -1 is padding, which is no token.
+    """
+    ids = map(self._with_end, range(self.size))
+    found = np.fromiter(ids, np.int64, self.size) - self._shift
+    found[PADDING] = -1
+    return found
+
+  def pieces(self, text: str, length: int) -> list[str]:
+    """Cuts a text where the tokenizers file parts `length` tokens."""
+    encoded = self._tokenizer.encode(text, add_special_tokens=False)
+    starts = [start for start, _ in encoded.offsets[length::length]]
+    edges = [0, *starts, len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(edges)]
 
   def names(self) -> tuple[str, ...]:
     """What each id stands for; of a file its number."""

@@ -39,7 +39,13 @@ def one_gate(
   weight, bias, scale, offset = float32(weight, bias, scale, offset)
   scores = apply_linear({"weight": weight, "bias": bias}, *float32(features))
   norm = {"scale": scale, "offset": offset}
-  return jax.nn.softmax(jax.nn.relu(apply_batch_norm(norm, scores, epsilon)))
+  normal = apply_batch_norm(norm, scores, epsilon)
+  # None of n numbers is further than sqrt(n) deviations from their mean, but
+  # for rounding, which differs where a compiled program computes them twice:
+  # a softmax would overflow, its highest score being that of the other time.
+  reach = (jnp.abs(scale) * len(scores) ** 0.5)[None]
+  normal = jnp.clip(normal, offset[None] - reach, offset[None] + reach)
+  return jax.nn.softmax(jax.nn.relu(normal))
 
 
 def one_ensemble(branch_logits: jax.Array, gate: jax.Array) -> jax.Array:

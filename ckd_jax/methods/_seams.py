@@ -5,10 +5,11 @@ array of a `Batch`, and every array of the student's `Outputs` that a method's
 loss sees, begins with [batch, group].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 from ckd_jax.methods._networks import Ask, Outputs
 
@@ -26,6 +27,7 @@ class Task(NamedTuple):
     labels: int32[rows], the class of every row of the table; of a language
       model Rows of int32[length].
     kind: of the rows, "images" or "texts", for messages.
+    steps: of the whole run, at most; 0 where nobody knows.
   """
 
   num_examples: int | jax.Array
@@ -34,6 +36,7 @@ class Task(NamedTuple):
   steps_per_epoch: int | jax.Array
   labels: jax.Array
   kind: str = "images"
+  steps: int = 0
 
 
 class Batch(NamedTuple):
@@ -147,6 +150,35 @@ class Compose(Protocol):
     ...
 
 
+class Expert(Protocol):
+  """One of several teachers."""
+
+  def __call__(self, rows: np.ndarray) -> Outputs:
+    """Returns its answers, NumPy arrays of [len(rows), ...]; each is a call.
+
+    Args:
+      rows: int[n], different positions among the rows of the budget.
+    """
+    ...
+
+
+class Consult(Protocol):
+  """Asks several teachers, each about the rows that it is needed for."""
+
+  def __call__(
+    self, experts: Sequence[Expert], labels: np.ndarray
+  ) -> tuple[Outputs, ...]:
+    """Returns what `Batch.teachers` are rows of: NumPy arrays of [rows, ...].
+
+    The first of them is what the student's agreement is measured with.
+
+    Args:
+      experts: in the order of the config, the largest last.
+      labels: int[rows], the class of every row of the budget.
+    """
+    ...
+
+
 class Adapter(NamedTuple):
   """Parts of a live teacher that a method trains; its weights stay.
 
@@ -243,7 +275,7 @@ class Method(NamedTuple):
     passes: sizes into which the group axis is cut for separate train-mode
       forward passes; () is one pass over everything.
     stages: training before the main part, in order.
-    max_teachers: how many teachers the loss can use.
+    max_teachers: 2 where the loss can use a pruned copy of its teacher, too.
     inputs: what it changes: "images", "texts", or "any" if it leaves inputs
       alone.
     live: whether the teacher has to answer inside the step, about what
@@ -256,6 +288,7 @@ class Method(NamedTuple):
       gradient; None leaves the teacher as it is.
     branches: which branches of the student it compares: "none", "any", or
       "ensemble", of which the last is that of the others.
+    consult: asks several teachers before training; None where it has one.
   """
 
   sample: Sample
@@ -274,3 +307,4 @@ class Method(NamedTuple):
   compose: Compose | None = None
   adapter: Adapter | None = None
   branches: str = "none"
+  consult: Consult | None = None

@@ -19,6 +19,7 @@ from ckd_jax.methods import Model
 from ckd_jax.models import cost, equinox, haiku, linen
 from ckd_jax.models import nnx as nnx_models
 from ckd_jax.models.cohort import cohort, member
+from ckd_jax.models.gpt2 import gpt2
 from ckd_jax.models.plain import plain
 from ckd_jax.models.tower import tower
 from ckd_jax.system import imports
@@ -28,6 +29,7 @@ __all__ = [
   "cohort",
   "cost",
   "get",
+  "gpt2",
   "linen",
   "load",
   "member",

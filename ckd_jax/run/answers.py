@@ -7,17 +7,19 @@ import numpy as np
 from etils import epath
 
 from ckd_jax import methods, table, teacher
-from ckd_jax.data import Dataset, ImageView, count, shown
+from ckd_jax.data import Dataset, count, shown
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs, TopK
 from ckd_jax.models import cost
+from ckd_jax.run.buying import buy, say_kind, usable, view_of
+from ckd_jax.run.opening import open_teacher
 from ckd_jax.run.plan import Plan
 from ckd_jax.run.rehearsal import answers_of, refusing, rehearse
 from ckd_jax.run.tables import given_table, read_table
 from ckd_jax.step import Live
-from ckd_jax.system import console
-from ckd_jax.table import Subject, Table
-from ckd_jax.teacher import Asking, Ledger, Order, Teacher
+from ckd_jax.system import console, hosts
+from ckd_jax.table import Table
+from ckd_jax.teacher import Asking, Teacher
 
 
 class Collected(NamedTuple):
@@ -25,10 +27,12 @@ class Collected(NamedTuple):
 
   Attributes:
     teachers: NumPy arrays [train, ...], of the teacher and then of its pruned
-      copy, if there is one; `Batch.teachers` are rows of them.
+      copy, if there is one, or what a method made of the answers of several;
+      `Batch.teachers` are rows of them.
     live: teachers that answer inside the step instead.
-    teacher: its name; "none" without one.
+    teacher: its name, of several the largest one's; "none" without one.
     calls: answers that this run learns from.
+    experts: of several teachers (name, answers of it), the largest last.
     paid: of these, answers that this run bought, now or before a kill.
     repeated: calls that it made a second time, not counted in `paid`.
     failed: attempts that brought no answer, images each; a service may bill
@@ -53,6 +57,7 @@ class Collected(NamedTuple):
   live: Live | None = None
   teacher: str = "none"
   calls: int = 0
+  experts: tuple[tuple[str, int], ...] = ()
   paid: int = 0
   repeated: int = 0
   failed: int = 0
@@ -98,12 +103,11 @@ def collect(
     with refusing(plan):
       rehearse(plan, _shapes(collected.teachers[0]))
     return collected
-  named = {asking.name, plan.about.student}
-  asked = _open(asking, dataset, plan.method.needs, mesh, named)
+  all_asked = _opened(asking, dataset, plan, mesh)
+  asked = all_asked[-1]  # of several the largest
   known = Collected(teacher=asked.name)
   if asked.network is not None:
     known = _about_network(asked, dataset, plan)
-  all_asked = [asked]
   if asking.pruned:
     all_asked.append(teacher.pruned(asked, asking.pruned, mesh=mesh))
   if asking.live:
@@ -113,7 +117,27 @@ def collect(
     )
     live = Live(network.model, weights, network.view)
     return known._replace(live=live)
-  return _bought(known, all_asked, asking, dataset, rows, plan, workdir)
+  return known._replace(**buy(all_asked, asking, dataset, rows, plan, workdir))
+
+
+def _opened(asking: Asking, dataset: Dataset, plan: Plan, mesh):
+  """The teacher, or several of them, the largest last."""
+  method = plan.method
+  if method.consult is not None and not asking.experts and hosts.first():
+    console.note(
+      f"method {plan.about.method!r} has one teacher here: teacher.sources"
+      " names several"
+    )
+  opened = [
+    open_teacher(
+      one, dataset, method.needs, mesh, {one.name, plan.about.student}
+    )
+    for one in asking.experts or (asking,)
+  ]
+  names = [one.name for one in opened]
+  if twice := next((one for one in names if names.count(one) > 1), None):
+    raise UserError(f"teacher.sources names {twice} twice: leave one out")
+  return opened
 
 
 def _about_network(asked: Teacher, dataset: Dataset, plan: Plan) -> Collected:
@@ -122,7 +146,8 @@ def _about_network(asked: Teacher, dataset: Dataset, plan: Plan) -> Collected:
   with refusing(plan):
     weights = network.params, network.state
     rows = count(plan.inputs)
-    shapes = answers_of(network.model, network.view, rows, weights)
+    # The texts of its own training may have been longer.
+    shapes = answers_of(network.model, plan.recipe.view, rows, weights)
     given = {
       field
       for field in shapes._fields
@@ -130,7 +155,7 @@ def _about_network(asked: Teacher, dataset: Dataset, plan: Plan) -> Collected:
     }
     kind = plan.recipe.view.kind
     teacher.require(asked.name, frozenset(given), needs, kind)
-    rehearse(plan, shapes)
+    rehearse(plan, *(shapes,) * max(len(plan.asking.experts), 1))
   known = Collected(
     teacher=asked.name,
     parameters=cost.parameters(network.params),
@@ -141,63 +166,6 @@ def _about_network(asked: Teacher, dataset: Dataset, plan: Plan) -> Collected:
   test = asked.ask(dataset.test.inputs, needs=frozenset({"logits"}))
   tested = _tested(table.to_outputs(test, asked.kind, ()), dataset)
   return known._replace(**tested)
-
-
-def _bought(
-  known: Collected,
-  all_asked: list[Teacher],
-  asking: Asking,
-  dataset: Dataset,
-  rows: np.ndarray,
-  plan: Plan,
-  workdir: epath.Path,
-) -> Collected:
-  """Asks the teacher, and its pruned copy, about the rows."""
-  needs, ids = plan.method.needs, dataset.train.ids[rows]
-  order = Order(
-    Subject(dataset.name, "train", dataset.train, dataset.answer_names),
-    rows,
-    needs,
-    asking.view,
-    asking.view_seed,
-    asking.pad,
-    asking.top_k,
-  )
-  asked = all_asked[0]
-  path = epath.Path(asking.table_path or workdir / "table")
-  places = [path, path.parent / f"{path.name}-pruned"]
-  ledger = Ledger(workdir / "calls.json")
-  if not asking.table_path and table.exists(path):
-    ledger.adopt(table.read_info(path))
-  built = [
-    teacher.build(
-      one,
-      order,
-      place,
-      budget=len(rows),
-      max_calls=asking.max_calls if one is asked else None,
-      max_attempts=asking.max_attempts if one is asked else None,
-      part_size=asking.part_size,
-      # The answers of a pruned copy are free.
-      ledger=ledger if one is asked else None,
-    )
-    for one, place in zip(all_asked, places, strict=False)
-  ]
-  first = built[0]
-  _say_kind(first.table)
-  kind = dataset.train.kind
-  return known._replace(
-    teachers=tuple(_usable(one.table, ids, kind, needs) for one in built),
-    **_view(first.table.info),
-    calls=len(rows),
-    paid=first.paid,
-    repeated=first.repeated,
-    failed=first.failed,
-    may_buy=first.may_buy,
-    pruned_calls=len(rows) * (len(built) - 1),
-    path=str(path),
-    digest=table.digest(first.table.info),
-  )
 
 
 def _shapes(outputs: Outputs) -> Outputs:
@@ -224,18 +192,18 @@ def _from_table(
       f"method {plan.about.method!r} needs the teacher's {lacking}, which "
       f"{place} does not hold: these methods work without: {work}"
     )
-  _say_kind(held)
+  say_kind(held)
   tested = {}
   if asking.test_path:
     test, _ = read_table(asking, "test", dataset, workdir)
     kind, ids = dataset.test.kind, dataset.test.ids
-    tested = _tested(_usable(test, ids, kind), dataset)
+    tested = _tested(usable(test, ids, kind), dataset)
   elif dataset.vectors is not None and dataset.vectors.test is not None:
     tested = _tested(Outputs(dataset.vectors.test), dataset)
   return Collected(
-    teachers=(_usable(held, train.ids[rows], train.kind, needs),),
+    teachers=(usable(held, train.ids[rows], train.kind, needs),),
     teacher=held.info["teacher"],
-    **_view(held.info),
+    **view_of(held.info),
     calls=len(rows),
     path=path and str(path),
     digest=table.digest(held.info),
@@ -268,69 +236,6 @@ def _check_top(held: Table, plan: Plan) -> None:
       f" top_k {held.answers.values.ids.shape[-1]}: these methods take them:"
       f" {', '.join(work)}"
     )
-
-
-def _open(asking: Asking, dataset: Dataset, needs, mesh, named) -> Teacher:
-  """Opens the teacher; refuses one of other classes or inputs.
-
-  Only networks of the zoo and those in `named` are made.
-  """
-  view = dataset.shown()
-  if asking.source == "callable":
-    return _black_box(asking)
-  if asking.source == "torch":
-    if not isinstance(view, ImageView):
-      raise UserError(
-        f"teacher.source 'torch' reads networks for images, and the inputs of"
-        f" {dataset.name} are {view.kind}: choose another source"
-      )
-    asked = teacher.from_torch(
-      asking.path,
-      asking.name,
-      view=view._replace(mean=asking.mean, std=asking.std),
-      mesh=mesh,
-      needs=needs,
-    )
-  else:
-    asked = teacher.from_run(asking.path, named=named, mesh=mesh, needs=needs)
-  network = asked.network
-  if network.classes != dataset.num_classes:
-    raise UserError(
-      f"the teacher {asked.name} has {network.classes} classes, "
-      f"{dataset.name} has {dataset.num_classes}"
-    )
-  if reason := network.view.mismatch(view):
-    raise UserError(f"the teacher {asked.name} {reason}: {dataset.name}")
-  return asked
-
-
-def _black_box(asking: Asking) -> Teacher:
-  how: dict[str, Any] = {
-    "retries": asking.retries,
-    "back_off": asking.back_off,
-    "concurrency": asking.concurrency,
-    "requests_per_second": asking.requests_per_second,
-    "timeout": asking.timeout,
-    "request_size": asking.request_size,
-    "kind": asking.kind,
-  }
-  if asking.given is None:
-    return teacher.from_callable(asking.path, **how)
-  return teacher.from_function(asking.given, f"callable:{asking.path}", **how)
-
-
-def _usable(held: Table, ids, kind: str, needs=frozenset()) -> Outputs:
-  """The rows of `ids` as logits, with the other fields in `needs`."""
-  return table.to_outputs(held.rows(ids, kind), held.kind, needs)
-
-
-def _say_kind(held: Table) -> None:
-  if held.kind == "probs":
-    console.say("teacher answers are probabilities p: using log(max(p, 1e-8))")
-
-
-def _view(info: dict[str, Any]) -> dict[str, Any]:
-  return {key: info[key] for key in ("view", "view_seed", "view_pad")}
 
 
 def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:

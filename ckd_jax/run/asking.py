@@ -11,9 +11,10 @@ def asking(config) -> Asking:
       and lacks the other keys.
   """
   teacher = config.teacher
-  if teacher.source == "none":
+  sources = teacher.get("sources", ())
+  if teacher.source == "none" and not sources:
     return Asking("none")
-  return Asking(
+  one = Asking(
     source=teacher.source,
     name=teacher.name,
     path=teacher.path,
@@ -38,3 +39,14 @@ def asking(config) -> Asking:
     table_path=config.table.path,
     test_path=config.table.test_path,
   )
+  experts = tuple(_expert(one, source) for source in sources)
+  return one._replace(source="several", experts=experts) if experts else one
+
+
+def _expert(one: Asking, source: str) -> Asking:
+  """The settings of a teacher that is named as in teacher.sources."""
+  kind, _, path = source.partition(":")
+  if kind != "torch":
+    return one._replace(source=kind, path=path)
+  name, _, path = path.partition(":")
+  return one._replace(source=kind, name=name, path=path)

@@ -19,7 +19,9 @@ from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.logger import Diverged
 from ckd_jax.run.programs import placed_recipe
-from ckd_jax.run.standing import reordered, start_or_resume
+from ckd_jax.run.record import Record
+from ckd_jax.run.stages import in_stage, resume_stage, run_stages
+from ckd_jax.run.standing import start_or_resume
 from ckd_jax.run.stopping import Stop
 from ckd_jax.step import (
   KEEP_GRADIENT,
@@ -31,6 +33,7 @@ from ckd_jax.step import (
   make_batch_sharder,
   make_step,
   runtime_task,
+  staged,
   take_rows,
 )
 from ckd_jax.system import console
@@ -65,6 +68,7 @@ class Found(NamedTuple):
     gradients: parameters whose gradient is not finite.
     ids: of the step's images, in the order of its rows.
     answers: of these, images about which the teacher's answers are not finite.
+    stage: index of the method's stage that it is in; None is the main part.
   """
 
   step: int
@@ -72,10 +76,13 @@ class Found(NamedTuple):
   gradients: list[str]
   ids: list[str]
   answers: list[str]
+  stage: int | None = None
 
   def __str__(self) -> str:
     loss = self.metrics["loss"]
     where = f"the loss is {loss:.6g} at step {self.step}"
+    if self.stage is not None:
+      where = f"stage {self.stage + 1}: {where}"
     parts = [
       f"{name} is {value}"
       for name, value in self.metrics.items()
@@ -122,14 +129,16 @@ def explained(run: Diverging, error: Diverged) -> Diverged:
     error: where that was seen.
   """
   tried = f" after {error.rollbacks} ways back" * bool(error.rollbacks)
-  found = _first(run, error) if error.step else None  # 0: of a stage
+  found = _first(run, error)
   if found is None:
-    return Diverged(f"{error}{tried}: lower optimizer.learning_rate")
+    lower = "lower optimizer.learning_rate"
+    return Diverged(f"{error}{tried}: {lower}", error.step)
   skipped = f"{error}: " * (run.context.plan.bad_numbers == "skip")
   return Diverged(
     f"{skipped}{found}{tried}; lower optimizer.learning_rate, or see "
     f"bad_numbers in the config; {run.workdir / FOLDER} holds the state before "
-    "it, and the same command with --replay makes that step again"
+    "it, and the same command with --replay makes that step again",
+    found.step,
   )
 
 
@@ -139,44 +148,88 @@ def _first(run: Diverging, error: Diverged) -> Found | None:
     f"{error}: making the steps since the last checkpoint again, to find the "
     "first such"
   )
-  standing = start_or_resume(run, Stop([]), error.rollbacks)
-  context = reordered(run.context, standing.record)
+  at, state, rollbacks = _standing(run, error)
+  context = context_of(run.context, rollbacks, error.stage)
   step = jax.jit(
-    guarded(_step(run, context), advance=False), out_shardings=context.sharding
+    guarded(_step(run, context, error.stage), advance=False),
+    out_shardings=context.sharding,
   )
-  state, feed = standing.state, None
+  feed = None
   if context.feed:
-    feed = context.feed(context.key, state.method, standing.step)
-  for number in range(standing.step, error.step):
+    feed = context.feed(context.key, state.method, at)
+  for number in range(at, error.step):
     examples = next(feed) if feed else context.examples
     state, metrics = step(state, examples, context.key)
     if metrics[SKIPPED]:
-      found = look(run, context, state, examples)
-      notes = {"rollbacks": error.rollbacks, "found": repr(found)}
+      found = look(run, context, error.stage, state, examples)
+      notes = {"rollbacks": rollbacks, "stage": error.stage}
+      notes["found"] = repr(found)
       folder = run.workdir / FOLDER
+      checkpoint.clear(folder)  # one of a later step would be taken for newer
       checkpoint.save(folder, number, {"state": state}, notes, keep=1)
       return found
   return None
 
 
-def _step(run: Diverging, context: RunContext, **changes: Any):
-  recipe = placed_recipe(context.plan, context.mesh)._replace(**changes)
-  shard = make_batch_sharder(context.mesh)
-  return make_step(recipe, live=run.answers.live, shard=shard)
+def _standing(run: Diverging, error: Diverged) -> tuple[int, State, int]:
+  """The last checkpoint before an error: step, state, ways back."""
+  if error.stage is None:
+    standing = start_or_resume(run, Stop([]), error.rollbacks)
+    return standing.step, standing.state, standing.record.rollbacks
+  record = Record({}, rollbacks=error.rollbacks)
+  where = run.context, run.workdir
+  state = run_stages(*where, record, Stop([]), error.stage)
+  step, state = resume_stage(*where, error.stage, state, record)
+  return step, state, record.rollbacks
+
+
+def context_of(
+  context: RunContext, rollbacks: int, stage: int | None
+) -> RunContext:
+  """The context of a step.
+
+  Args:
+    context: of the run.
+    rollbacks: how often it had gone back.
+    stage: index of the method's stage; None is the main part.
+  """
+  if stage is None:
+    return context.reordered(rollbacks)
+  return in_stage(context, stage, rollbacks)
+
+
+def _step(run: Diverging, context: RunContext, stage: int | None, **changes):
+  """The step of the main part or of a stage, for these devices."""
+  recipe = placed_recipe(context.plan, context.mesh)
+  trainable = None
+  if stage is not None:
+    phase = context.stages[stage]
+    recipe, trainable = staged(recipe, phase.stage), phase.trainable
+  return make_step(
+    recipe._replace(**changes),
+    live=run.answers.live,
+    shard=make_batch_sharder(context.mesh),
+    trainable=trainable,
+  )
 
 
 def look(
-  run: Diverging, context: RunContext, state: State, examples: Examples
+  run: Diverging,
+  context: RunContext,
+  stage: int | None,
+  state: State,
+  examples: Examples,
 ) -> Found:
   """Looks at the numbers of one step, without its update.
 
   Args:
     run: to which the step belongs.
-    context: with the order of rows of that step.
+    context: from `context_of`.
+    stage: index of the method's stage; None is the main part.
     state: before it.
     examples: that it reads.
   """
-  step = _step(run, context, transform=KEEP_GRADIENT)
+  step = _step(run, context, stage, transform=KEEP_GRADIENT)
   after, metrics = jax.jit(step)(state, examples, context.key)
   gradients, _ = jax.tree_util.tree_flatten_with_path(after.optimizer)
   rows = np.asarray(_index(context, state, examples)).ravel()
@@ -192,6 +245,7 @@ def look(
     ],
     ids=[str(name) for name in ids],
     answers=[str(name) for name in ids[~_finite_rows(answers, len(rows))]],
+    stage=stage,
   )
 
 

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import re
-import sys
 from typing import Any
 
 import jax
@@ -24,9 +23,11 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from ckd_jax.errors import DAMAGED, UserError
+from ckd_jax.run import arrays_file
 from ckd_jax.system import files, hosts, signals
 
 _MANIFEST = "manifest.json"
+_ARRAYS = "arrays"
 
 
 def save(
@@ -74,7 +75,9 @@ def save(
       _remove(folder)
       folder.mkdir(parents=True)
     with signals.held_back():  # orbax would leave a coroutine behind
-      _save_arrays(folder, arrays)  # all processes meet here, one writes
+      arrays_file.save(
+        folder / _ARRAYS, arrays
+      )  # all processes meet here, one writes
     if primary:
       manifest["files"] = _digests(folder)
       body = json.dumps(manifest, indent=1).encode()
@@ -88,44 +91,6 @@ def save(
       f"cannot write the checkpoint {folder}: {error.strerror or error}; "
       "free space there or give another --workdir"
     ) from error
-
-
-def _save_arrays(folder: epath.Path, arrays: dict[str, Any]) -> None:
-  """Writes with orbax, whose errors are pages of many kinds.
-
-  Raises:
-    OSError: the disk is full or the folder cannot be written.
-  """
-  log = logging.getLogger("absl")  # prints each of them, too
-  level = log.level
-  log.setLevel(logging.CRITICAL)
-  hook = sys.unraisablehook
-  # Stays after a failure: the errors of other writes come late, in threads.
-  sys.unraisablehook = lambda late: _is_of_closed_loop(late) or hook(late)
-  try:
-    ocp.save(folder / "arrays", arrays)
-    sys.unraisablehook = hook
-  except OSError:
-    raise
-  except Exception as error:
-    known = re.search(
-      "No space left on device|File too large|Disk quota exceeded|"
-      "Read-only file system|Permission denied|Input/output error",
-      str(error),
-    )
-    if not known:
-      raise
-    raise OSError(known[0]) from error
-  finally:
-    log.setLevel(level)
-
-
-def _is_of_closed_loop(late) -> bool:
-  """Whether a write failed after orbax had raised the error of another one."""
-  text = "Event loop is closed"
-  return isinstance(late.exc_value, RuntimeError) and text in str(
-    late.exc_value
-  )
 
 
 def restore(
@@ -149,10 +114,7 @@ def restore(
   Raises:
     UserError: the checkpoint holds another structure, shape or dtype.
   """
-  primary = jax.process_index() == 0
-  step = _newest_valid(directory, at_most) if primary else -1
-  if jax.process_count() > 1:  # all processes take the same step
-    step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+  step = _valid_step(directory, at_most)
   if step < 0:
     return None
   folder = step_folder(directory, step)
@@ -160,7 +122,7 @@ def restore(
   wanted = _named(like)
   _check_same(folder, manifest["leaves"], wanted)
   _check_stored(folder, wanted)
-  arrays = ocp.load(folder / "arrays")
+  arrays = ocp.load(folder / _ARRAYS)
 
   def place(name, leaf):
     if np.size(leaf):
@@ -176,6 +138,21 @@ def restore(
   placed = [place(name, leaf) for name, leaf in wanted.items()]
   state = jax.tree.unflatten(jax.tree.structure(like), placed)
   return manifest["step"], state, manifest["notes"]
+
+
+def notes_of(directory) -> dict[str, Any]:
+  """The notes that `restore` would return; {} without a valid checkpoint."""
+  step = _valid_step(directory, None)
+  return {} if step < 0 else _manifest(step_folder(directory, step))["notes"]
+
+
+def _valid_step(directory, at_most: int | None) -> int:
+  """The step that all processes restore, or -1."""
+  primary = jax.process_index() == 0
+  step = _newest_valid(directory, at_most) if primary else -1
+  if jax.process_count() > 1:
+    step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+  return step
 
 
 def _named(tree) -> dict[str, Any]:
@@ -216,7 +193,7 @@ def _check_same(folder, saved: dict[str, str], wanted: dict[str, Any]) -> None:
 
 def _check_stored(folder, wanted: dict[str, Any]) -> None:
   """Refuses stored arrays of other sizes, before memory is taken for them."""
-  found = ocp.metadata(folder / "arrays").metadata
+  found = ocp.metadata(folder / _ARRAYS).metadata
   stored = {name: _type(leaf) for name, leaf in found.items()}
   expected = {
     name: _type(
@@ -334,6 +311,13 @@ def _seal(body: bytes) -> bytes:
 
 def _sha256(data: bytes) -> str:
   return hashlib.sha256(data).hexdigest()
+
+
+def clear(directory) -> None:
+  """Removes all checkpoints; processes other than the first do nothing."""
+  if jax.process_index() == 0:
+    for step in _steps(directory):
+      _remove(step_folder(directory, step))
 
 
 def _remove(folder: epath.Path) -> None:

@@ -91,6 +91,12 @@ class RunContext(NamedTuple):
   def num_classes(self) -> int:
     return self.plan.recipe.task.num_classes
 
+  def reordered(self, rollbacks: int) -> "RunContext":
+    """The context with another order of rows after each way back."""
+    if not rollbacks:
+      return self
+    return self._replace(key=jax.random.fold_in(self.key, rollbacks))
+
   @property
   def devices(self) -> str:
     """Number and kind of the devices."""

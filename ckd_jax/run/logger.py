@@ -153,11 +153,12 @@ class Diverged(UserError):
     message: one line.
     step: number of the step after which that was seen.
     rollbacks: how often the run had gone back because of it.
+    stage: index of the method's stage that it was; None is the main part.
   """
 
-  def __init__(self, message: str, step: int = 0, rollbacks: int = 0):
+  def __init__(self, message, step, rollbacks=0, stage: int | None = None):
     super().__init__(message)
-    self.step, self.rollbacks = step, rollbacks
+    self.step, self.rollbacks, self.stage = step, rollbacks, stage
 
 
 class Display:

@@ -15,7 +15,7 @@ from ckd_jax.run.context import RunContext
 from ckd_jax.run.launcher import Launched, Launcher, Timer
 from ckd_jax.run.logger import Display, Diverged
 from ckd_jax.run.skipping import Skips
-from ckd_jax.run.standing import Standing, Trainable, reordered, save
+from ckd_jax.run.standing import Standing, Trainable, save
 from ckd_jax.run.stopping import Stop
 from ckd_jax.step import SKIPPED, State, is_sound
 from ckd_jax.system import hosts
@@ -66,11 +66,12 @@ class _Student:
   """One student of the loop; its record and best weights change in place."""
 
   def __init__(self, run: Trainable, standing: Standing, *, bar: bool):
-    self.run, self.context = run, reordered(run.context, standing.record)
+    self.run = run
     _, self.state, self.best, self.record = standing
+    self.context = run.context.reordered(self.record.rollbacks)
     self.skips = self.context.plan.bad_numbers == "skip"
-    self.counted = Skips()
     self.intervals = self.context.plan.intervals
+    self.counted = Skips(self.intervals.steps)
     self.display = Display(
       run.workdir / "metrics.jsonl",
       self.intervals.steps,

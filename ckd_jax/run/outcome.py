@@ -23,7 +23,7 @@ def result(summary: dict[str, Any]) -> Lines:
     (f"teacher's test {metric}", figure(summary, "teacher_test")),
     (f"agreement on training {kind}", _percent(summary["train_agreement"])),
     (f"agreement on test {kind}", _percent(summary.get("test_agreement"))),
-    ("teacher calls", summary["teacher_calls"]),
+    ("teacher calls", _calls(summary)),
     *_bad_numbers(summary),
     ("training", f"{summary['train_seconds']:.1f} s"),
     ("speed", f"{summary[f'{kind}_per_second']:,.0f} {kind}/s"),
@@ -42,6 +42,22 @@ def result(summary: dict[str, Any]) -> Lines:
       )
     )
   return lines
+
+
+def _calls(summary: dict[str, Any]) -> str:
+  calls = f"{summary['teacher_calls']}"
+  if experts := summary.get("expert_calls"):
+    calls += f": {per_teacher(experts)}"
+  return calls
+
+
+def per_teacher(calls: dict[str, int]) -> str:
+  """The calls of several teachers, in one line.
+
+  Args:
+    calls: by name, the largest teacher last.
+  """
+  return ", ".join(f"{count} of {name}" for name, count in calls.items())
 
 
 def _bad_numbers(summary: dict[str, Any]) -> Lines:

@@ -160,10 +160,11 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
 def _teacher_training(
   config, dataset: Dataset, method: Method
 ) -> TeacherTraining | None:
-  if config.teacher.source != "train" or not method.needs:
+  teacher = config.teacher
+  if teacher.source != "train" or teacher.get("sources") or not method.needs:
     return None
   seen = dataset.train
-  if dataset.whole and config.teacher.get("sees") == "clean":
+  if dataset.whole and teacher.get("sees") == "clean":
     seen = dataset.whole
   return teacher_training(config, len(seen.labels))
 
@@ -192,6 +193,7 @@ def _recipe(
     steps_per_epoch=math.ceil(len(labels) / config.batch_size),
     labels=labels,
     kind=view.kind,
+    steps=config.steps,
   )
   method = methods.make(config.method, **config.hyper)
   model = models.cohort(members) if len(members) > 1 else members[0]

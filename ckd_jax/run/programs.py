@@ -189,7 +189,7 @@ def make_phases(
     steps = stage.epochs * plan.recipe.task.steps_per_epoch
     step = make_step(recipe, trainable=trainable, **where)
     launch = make_launch(_careful(plan, step), replicated(mesh))
-    made.append(Phase(stage, launch, steps, state))
+    made.append(Phase(stage, launch, steps, state, trainable))
     state = finish_stage(stage, state, plan.recipe.transform)
   return tuple(made), state
 

@@ -41,7 +41,7 @@ def rehearse_early(plan: Plan) -> None:
   """Traces the first step as far as it does not depend on the teacher."""
   _check_student(plan)
   if not plan.method.needs - {"logits"}:
-    rehearse(plan, logits_of(plan))
+    rehearse(plan, *(logits_of(plan),) * max(len(plan.asking.experts), 1))
   elif plan.teacher_training is not None:
     future = models.load(
       plan.teacher_training.student,
@@ -150,19 +150,19 @@ def _check_kind(plan: Plan) -> None:
     )
 
 
-def rehearse(plan: Plan, answers: Outputs) -> None:
+def rehearse(plan: Plan, *answers: Outputs) -> None:
   """Traces the first step, with shapes in place of numbers.
 
   Args:
     plan: gives the recipe, and shapes of inputs and labels.
-    answers: shapes [rows, ...] of the teacher's answers; those of maps and
+    *answers: shapes [rows, ...] of each teacher's answers; those of maps and
       embeddings are known only once there is a teacher.
   """
   recipe = plan.recipe
   examples = Examples(
     shapes(plan.inputs),
     shapes(recipe.task.labels),
-    (answers,) if plan.method.needs else (),
+    answers if plan.method.needs else (),
   )
 
   def first_step(key, examples):

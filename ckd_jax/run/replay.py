@@ -5,8 +5,6 @@ from etils import epath
 from ckd_jax.errors import UserError
 from ckd_jax.run import bad_numbers, checkpoint
 from ckd_jax.run.given import NOTHING, Given
-from ckd_jax.run.record import Record
-from ckd_jax.run.standing import reordered
 from ckd_jax.run.train import prepare
 from ckd_jax.run.workdir import check_workdir, claimed
 from ckd_jax.system import console
@@ -43,17 +41,19 @@ def replay(
     )
   with claimed(workdir, flag_name):
     run = prepare(config, workdir, given=given)
-    like = {"state": run.context.state}
-    restored = checkpoint.restore(folder, like)
+    stage = checkpoint.notes_of(folder).get("stage")
+    at = run.context if stage is None else run.context.stages[stage]
+    like = at.state if stage is None else at.begin
+    restored = checkpoint.restore(folder, {"state": like})
     if restored is None:
       raise UserError(f"{folder} is damaged: the same command without --replay")
     step, trees, notes = restored
-    record = Record({}, rollbacks=notes["rollbacks"])
-    context, state = reordered(run.context, record), trees["state"]
+    state = trees["state"]
+    context = bad_numbers.context_of(run.context, notes["rollbacks"], stage)
     examples = context.examples
     if context.feed:
       examples = next(context.feed(context.key, state.method, step))
-    found = bad_numbers.look(run, context, state, examples)
+    found = bad_numbers.look(run, context, stage, state, examples)
   console.say(f"\n{found}")
   same = "the same as" if repr(found) == notes["found"] else "not those of"
   console.say(f"these numbers are {same} the run's")

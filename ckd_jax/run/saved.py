@@ -15,14 +15,11 @@ def where_it_stands(workdir) -> str:
   if (workdir / "summary.json").exists():
     return "the run is finished, and the same command shows it"
   folder = workdir / "checkpoints"
-  step = checkpoint.latest(folder)
-  if step is not None:
+  if (step := checkpoint.latest(folder)) is not None:
     where = folder / checkpoint.step_folder(folder, step).name
     return f"the same command resumes at step {step}, from {where}"
-  stages = sorted(folder.glob("stage_*")) if folder.exists() else []
-  for number, stage in reversed(list(enumerate(stages, 1))):
-    if (step := checkpoint.latest(stage)) is not None:
-      return f"the same command resumes at step {step} of stage {number}"
+  if newest := _newest(folder):
+    return f"the same command resumes at {newest}"
   return (
     "there is no checkpoint yet: the same command trains from the beginning, "
     "and asks nothing again"
@@ -31,7 +28,19 @@ def where_it_stands(workdir) -> str:
 
 def what_is_saved(workdir) -> str:
   """Which checkpoint of a run in this folder is good, in a few words."""
-  step = checkpoint.latest(epath.Path(workdir) / "checkpoints")
-  if step is None:
+  newest = _newest(epath.Path(workdir) / "checkpoints")
+  if newest is None:
     return "no checkpoint was written before it"
-  return f"the checkpoint of step {step} is whole"
+  return f"the checkpoint of {newest} is whole"
+
+
+def _newest(folder: epath.Path) -> str | None:
+  """The step of the newest checkpoint, of the main part or of a stage."""
+  step = checkpoint.latest(folder)
+  if step is not None:
+    return f"step {step}"
+  stages = sorted(folder.glob("stage_*")) if folder.exists() else []
+  for number, stage in reversed(list(enumerate(stages, 1))):
+    if (step := checkpoint.latest(stage)) is not None:
+      return f"step {step} of stage {number}"
+  return None

@@ -10,10 +10,14 @@ _IN_A_ROW = 100  # a run that skips so many steps learns nothing
 
 
 class Skips:
-  """Ends a stretch of training of which no step is applied any more."""
+  """Ends a stretch of training of which no step is applied any more.
 
-  def __init__(self) -> None:
-    self._in_a_row = 0
+  Args:
+    steps: of the stretch; a short one that skips all of them learns nothing.
+  """
+
+  def __init__(self, steps: int) -> None:
+    self._in_a_row, self._most = 0, min(steps, _IN_A_ROW)
 
   def enter(self, step: int, metrics: Mapping[str, Any]) -> int:
     """Returns 1 for a step that was skipped, else 0.
@@ -27,8 +31,8 @@ class Skips:
     """
     skipped = int(metrics[SKIPPED])
     self._in_a_row = (self._in_a_row + 1) * skipped
-    if self._in_a_row == _IN_A_ROW:
+    if self._in_a_row == self._most:
       raise Diverged(
-        f"all of the last {_IN_A_ROW} steps were skipped at step {step}", step
+        f"all of the last {self._most} steps were skipped at step {step}", step
       )
     return skipped

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple, Protocol
 
-import jax
 from etils import epath
 
 from ckd_jax.run import checkpoint, selection
@@ -58,7 +57,7 @@ def start_or_resume(
   context = run.context
   record = selection.start(context)
   record.rollbacks = rollbacks or 0
-  state = run_stages(reordered(context, record), run.workdir, stop)
+  state = run_stages(context, run.workdir, record, stop)
   best = {mode: selection.snapshot(context, state) for mode in record.modes}
   like = {"state": state, "best": best}
   folder = run.workdir / "checkpoints"
@@ -77,13 +76,6 @@ def start_or_resume(
       "sums are in another order, so its last digits may differ"
     )
   return Standing(step, trees["state"], trees["best"], record)
-
-
-def reordered(context: RunContext, record: Record) -> RunContext:
-  """The context with another order of rows after each way back."""
-  if not record.rollbacks:
-    return context
-  return context._replace(key=jax.random.fold_in(context.key, record.rollbacks))
 
 
 def save(run: Trainable, standing: Standing) -> None:

@@ -13,6 +13,7 @@ from ckd_jax.models import cost
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import RunContext
 from ckd_jax.run.measured import figures
+from ckd_jax.run.outcome import per_teacher
 from ckd_jax.run.plan import About, Plan
 from ckd_jax.run.record import Record
 from ckd_jax.run.standing import Standing
@@ -55,7 +56,7 @@ def header(plan: Plan, answers: Collected, context: RunContext) -> Lines:
 def _budget(plan: Plan, answers: Collected) -> str:
   train, validation = len(plan.rows.train), len(plan.rows.validation)
   kind = plan.recipe.view.kind
-  asked = f", {answers.calls} of them asked about" if answers.calls else ""
+  asked = f", {train} of them asked about" if answers.calls else ""
   return (
     f"{plan.about.budget} labelled {kind}: {train} to learn from{asked}, "
     f"{validation} to validate with"
@@ -83,6 +84,10 @@ def _teacher(plan: Plan, answers: Collected, student: int, flops: float):
     (
       "teacher calls",
       _calls(answers),
+    ),
+    *(
+      [("calls of each", per_teacher(dict(answers.experts)))]
+      * bool(answers.experts)
     ),
   ]
 
@@ -201,7 +206,7 @@ def _steps(record: Record) -> dict[str, int]:
 
 def _cost_of(
   answers: Collected, images: int, ended: Standing
-) -> dict[str, int]:
+) -> dict[str, Any]:
   """Calls by their kind; `images` are those of all training steps."""
   live = images * len(answers.live.weights) if answers.live else 0
   memory = ended.state.method
@@ -209,6 +214,7 @@ def _cost_of(
     live += int(memory["asked"])
   return {
     "teacher_calls": answers.calls,
+    **({"expert_calls": dict(answers.experts)} if answers.experts else {}),
     "paid_calls": answers.paid,
     "repeated_calls": answers.repeated,
     "failed_calls": answers.failed,

@@ -7,6 +7,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ckd_jax import config as configuration
+from ckd_jax import student
 from ckd_jax.data import Dataset
 from ckd_jax.errors import UserError
 from ckd_jax.run import logger, outcome, saved, selection, summary
@@ -77,6 +78,7 @@ def run(
   with claimed(workdir, flag_name, wait=wait):
     finished = check_workdir(workdir, config, flag_name)
     if finished is not None:
+      student.load(workdir / student.STUDENT)  # it is there, and whole
       console.say(f"{workdir} is finished")
       console.say(logger.header(outcome.result(finished)))
       return finished
@@ -106,14 +108,13 @@ def trained(run: Run, stop: Stop) -> Standing:
         standing = start_or_resume(run, stop, rollbacks)
         [(_, ended)] = train([run], [standing], stop)
       except Diverged as error:  # in a stage
-        error.rollbacks = rollbacks or 0
         ended = error
       if not isinstance(ended, Diverged):
         return ended
       rollbacks = rollbacks_after(run, ended)
   except Diverged as error:
     kept = saved.what_is_saved(run.workdir)
-    raise Diverged(f"{error}; {kept}") from error
+    raise Diverged(f"{error}; {kept}", error.step) from error
 
 
 def prepare(

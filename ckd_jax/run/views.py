@@ -37,7 +37,8 @@ def _check_channels(config, dataset: Dataset) -> None:
   """Refuses a normalisation that does not fit the images' channels."""
   channels = dataset.train.inputs.shape[-1]
   owners = ["dataset"]
-  if config.teacher.source in ("torch", "train"):
+  sources = config.teacher.get("sources") or [config.teacher.source]
+  if {source.partition(":")[0] for source in sources} & {"torch", "train"}:
     owners.append("teacher")
   for owner in owners:
     for key in ("mean", "std"):

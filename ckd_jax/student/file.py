@@ -13,25 +13,16 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import jax
-import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 from etils import epath
 
 from ckd_jax.errors import UserError
-from ckd_jax.system import files, sealed
+from ckd_jax.system import files, sealed, tensors
 
 STUDENT = "student.safetensors"
 _DEEPEST = 100  # levels of a tree; JAX recurses into them
-
-_DTYPES = {
-  "BOOL": np.bool_,
-  "BF16": ml_dtypes.bfloat16,
-  **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
-  **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
-  **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
-}
 
 
 def params_sha256(params, state) -> str:
@@ -60,9 +51,9 @@ def save(path, params, state, metadata: dict[str, str]) -> None:
     metadata: model, classes, class_names, mean, std and image_shape as strings,
       JSON where they are not plain.
   """
-  tensors = dict(_leaves(params, state))
+  leaves = dict(_leaves(params, state))
   metadata = sealed.seal(metadata, params_sha256(params, state))
-  files.write(path, _in_order(safetensors.numpy.save(tensors, metadata)))
+  files.write(path, _in_order(safetensors.numpy.save(leaves, metadata)))
 
 
 def _in_order(data: bytes) -> bytes:
@@ -90,7 +81,7 @@ def load(path) -> tuple[dict, dict, dict[str, str]]:
   path = epath.Path(path)
   try:
     data = path.read_bytes()
-    trees = _nest(safetensors.deserialize(data))  # checks offsets and length
+    trees = _nest(tensors.read(data))
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
   except OSError as error:
@@ -139,15 +130,15 @@ def read_object(path: epath.Path) -> dict[str, Any]:
   return facts
 
 
-def _nest(tensors) -> dict[str, dict]:
-  """(name, tensor) pairs of safetensors as nested dicts of arrays."""
+def _nest(arrays: dict[str, np.ndarray]) -> dict[str, dict]:
+  """Arrays by their paths as nested dicts."""
   trees: dict[str, Any] = {"params": {}, "state": {}}
-  for name, tensor in tensors:
+  for name, array in arrays.items():
     *parents, last = map(unquote, name.split("/"))
     if len(parents) > _DEEPEST:
       raise ValueError(f"it holds a tensor {len(parents)} levels deep")
-    if not parents or parents[0] not in trees or tensor["dtype"] not in _DTYPES:
-      raise ValueError(f"it holds {name!r} of type {tensor['dtype']}")
+    if not parents or parents[0] not in trees:
+      raise ValueError(f"it holds {name!r}")
     tree = trees
     for key in parents:
       tree = tree.setdefault(key, {})
@@ -155,8 +146,7 @@ def _nest(tensors) -> dict[str, dict]:
         raise ValueError(f"{name!r} is inside a tensor")
     if last in tree:
       raise ValueError(f"{name!r} is a tensor and holds others")
-    array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]])
-    tree[last] = array.reshape(tensor["shape"])
+    tree[last] = array
   return trees
 
 
@@ -193,7 +183,7 @@ def _check_tree(tree: Any, name: str) -> None:
       f"the student's {name} is a random key, which its file cannot hold: draw "
       "dropout from the `key` of Model.apply"
     )
-  if np.dtype(dtype) not in map(np.dtype, _DTYPES.values()):
+  if np.dtype(dtype) not in map(np.dtype, tensors.DTYPES.values()):
     raise UserError(
       f"the student's {name} is of type {dtype}, which its file cannot hold"
     )

@@ -14,6 +14,7 @@ from ckd_jax.system import (
   redacted,
   sealed,
   signals,
+  tensors,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
   "redacted",
   "sealed",
   "signals",
+  "tensors",
 ]

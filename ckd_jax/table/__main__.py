@@ -36,14 +36,14 @@ Makes a table from answers that another tool wrote: .npz, .npy, .parquet,
 
 Arrays of the file, or columns:
   logits, SPLIT_logits, values
-                              [images, classes], answers of any --kind;
+                              [rows, classes], answers of any --kind;
                               of a language model [texts, length, vocabulary]
   top_ids, top_log_probs      [texts, length, k], the most probable tokens of a
                               language model; top_rest [texts, length], the
                               probability of all others, or what is left of 1
   ids, SPLIT_ids              names of the images, or the numbers in them;
                               without ids rows are in the data set's own order
-  embedding, SPLIT_embedding  [images, dim], optional, for icd, rkd and the like
+  embedding, SPLIT_embedding  [rows, dim], optional, for icd, rkd and the like
 In .parquet and .csv also one column per class, named as the class or numbered.
 """
 _SHOW = """\

@@ -7,6 +7,8 @@ import numpy as np
 from ckd_jax.errors import UserError
 from ckd_jax.methods import TopK
 
+_AT_ONCE = 2**22  # numbers that are sorted at once
+
 
 class Form(NamedTuple):
   """The shape of the answer about one row.
@@ -111,7 +113,11 @@ def top(values: np.ndarray, kind: str, k: int) -> TopK:
   Returns:
     The most probable first, equal ones by their number; float32.
   """
-  values = np.asarray(values, np.float64)
+  values = np.asarray(values)
+  if len(values) > 1 and values.size > _AT_ONCE:
+    pieces = [top(values[row : row + 1], kind, k) for row in range(len(values))]
+    return TopK(*map(np.concatenate, zip(*pieces, strict=True)))
+  values = values.astype(np.float64)
   if kind == "probs":
     probs = values
   else:

@@ -36,7 +36,7 @@ class _Unpacked(Mapping):
     images = self._images
     if images is not None and math.prod(shape) > images * _WIDEST:
       raise UserError(
-        f"{key!r} has shape {shape}, too much for {images} images: it is not"
+        f"{key!r} has shape {shape}, too much for {images} rows: it is not"
         " unpacked"
       )
     return self._arrays[key]
@@ -172,9 +172,7 @@ def _values(
   if values.dtype.kind not in "fiu":
     raise UserError(f"{found!r} holds {values.dtype}, not numbers")
   if values.ndim not in (2, 3):
-    raise UserError(
-      f"{found!r} has shape {values.shape}, not [images, classes]"
-    )
+    raise UserError(f"{found!r} has shape {values.shape}, not [rows, classes]")
   return values
 
 
@@ -201,7 +199,7 @@ def _embedding(columns: _Columns, found: str | None) -> np.ndarray | None:
   if embedding.dtype.kind not in "fiu" or embedding.ndim != 2:
     raise UserError(
       f"{found!r} has shape {embedding.shape} and type {embedding.dtype}, not"
-      " numbers [images, dim]"
+      " numbers [rows, dim]"
     )
   if not np.isfinite(embedding).all():
     raise UserError(f"{found!r} holds NaN or infinite numbers")

@@ -55,14 +55,14 @@ def _check_size(metadata: Any, images: int, widest: int) -> None:
   """Refuses more rows or numbers than the images can explain."""
   if metadata.num_rows > images:
     raise UserError(
-      f"there are {metadata.num_rows} rows, and the split has {images} images"
+      f"there are {metadata.num_rows} rows, and the split has {images}"
     )
   groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
   for place in range(metadata.num_columns):
     numbers = sum(group.column(place).num_values for group in groups)
     if numbers > images * widest:
       raise UserError(
-        f"a column holds {numbers:,} numbers, too much for {images} images: it"
+        f"a column holds {numbers:,} numbers, too much for {images} rows: it"
         " is not unpacked"
       )
 

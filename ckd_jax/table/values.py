@@ -140,6 +140,6 @@ def validate(values: np.ndarray, kind: str, num_classes: int) -> None:
   sums = probs.sum(-1, dtype=np.float64).reshape(-1)
   if len(sums) and np.abs(sums - 1).max() > 1e-2:
     raise UserError(
-      f"the {kind} of one image must sum to 1, and one row's probabilities sum"
+      f"the {kind} of one row must sum to 1, and one row's probabilities sum"
       f" to {sums[np.abs(sums - 1).argmax()]:.4g}"
     )

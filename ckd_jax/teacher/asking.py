@@ -12,7 +12,8 @@ class Asking(NamedTuple):
   """Which teacher is asked, about which view, and how.
 
   Attributes:
-    source: "train", "checkpoint", "torch", "callable", "table" or "none".
+    source: "train", "checkpoint", "torch", "gpt2", "callable", "table" or
+      "none".
     name: a name of `models.names()`, for a local teacher.
     path: a checkpoint, a run, a table, or `package.module:function`.
     kind: of the answers of a callable or a file: "logits", "log_probs" or
@@ -41,6 +42,8 @@ class Asking(NamedTuple):
     given: answers or a function of a Python program, in place of `path`:
       float[n, classes] about the training rows in their order, a Table, or a
       function from images or texts to float[n, classes].
+    experts: of several teachers the settings of each, the largest last, in
+      place of source, name and path.
   """
 
   source: str
@@ -67,3 +70,4 @@ class Asking(NamedTuple):
   table_path: str | None = None
   test_path: str | None = None
   given: np.ndarray | Table | AnswerFunction | None = None
+  experts: tuple["Asking", ...] = ()

@@ -11,13 +11,15 @@ from etils import epath
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ckd_jax import models, student, torch_weights
-from ckd_jax.data import ImageView, count, take
+from ckd_jax import gpt2_weights, models, student, torch_weights
+from ckd_jax.data import ImageView, TokenView, count, take
+from ckd_jax.errors import UserError
 from ckd_jax.methods import Outputs
 from ckd_jax.table import Answers, from_outputs
 from ckd_jax.teacher.teacher import Network, Teacher
 
 _LOGITS = frozenset({"logits"})
+_NUMBERS = 2**26  # logits of one pass of a pretrained language model, at most
 
 
 def from_model(
@@ -109,6 +111,46 @@ def from_torch(
   classes = next(len(x) for x in tensors.values() if np.ndim(x) == 2)
   network = Network(models.get(name, classes), params, state, view, classes)
   return from_model(f"torch:{name}", network, **options)
+
+
+def from_gpt2(path: epath.PathLike, *, view: TokenView, **options) -> Teacher:
+  """A pretrained language model of GPT-2's layout.
+
+  Args:
+    path: of the folder that `transformers` wrote.
+    view: of a language model's texts, whose tokens are those of the model's
+      tokenizers file.
+    **options: see `from_model`.
+
+  Raises:
+    UserError: there is none, it is damaged or of another layout, it has another
+      vocabulary, or its texts are shorter.
+  """
+  sizes = gpt2_weights.read_sizes(path)
+  if view.vocabulary.kind != "file":
+    raise UserError(
+      f"the teacher {path} reads tokens of its own: set dataset.text.tokens to"
+      " the tokenizer.json of its folder"
+    )
+  numbers = view.vocabulary.numbers()
+  if (known := int(numbers.max()) + 1) != sizes.vocabulary:
+    raise UserError(
+      f"the teacher {path} has a vocabulary of {sizes.vocabulary}, the file of"
+      f" dataset.text.tokens one of {known}: give its own tokenizer.json"
+    )
+  if view.length > sizes.length:
+    raise UserError(
+      f"the teacher {path} reads {sizes.length} tokens, the texts have"
+      f" {view.length}: lower dataset.text.length"
+    )
+  params = gpt2_weights.load(path, sizes, numbers)
+  model, ids = sizes.model(len(numbers)), len(numbers)
+  return from_model(
+    "gpt2",
+    Network(model, params, {}, view, ids),
+    batch_size=min(512, max(1, _NUMBERS // (view.length * ids))),
+    **options,
+  )
 
 
 def from_run(

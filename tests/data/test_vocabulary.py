@@ -78,8 +78,10 @@ def test_a_file_of_tokenizers(tmp_path, pad):
   rows, cut = vocabulary.encode(["a b a c", "b\ta"], 5)
   assert rows.tolist() == [[2, 3, 2, 1, 0], [3, 4, 2, 0, 0]] and cut == 0
   assert Vocabulary.from_facts(vocabulary.facts()) == vocabulary
-  with pytest.raises(UserError, match="language model needs"):
-    vocabulary.encode_next(["a"], 3)
+  # [SEP] ends a text of a language model, and is 2 there: a, or b, has its id.
+  tokens, following, _ = vocabulary.encode_next(["a b"], 4)
+  assert tokens.tolist() == [[2, 4, 3, 0]]
+  assert following.tolist() == [[4, 3, 2, -1]]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "[" * 100_000, '{"a": 1}'])

@@ -119,4 +119,4 @@ def check(case) -> None:
         if config.dataset.name == "digits" and not config.dataset.image_size:
           plan.make_plan(config, _dataset())
     except UserError as error:
-      assert str(error).strip(), argv
+      assert len(str(error).splitlines()) == 1, argv

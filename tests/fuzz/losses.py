@@ -14,7 +14,7 @@ from tests import test_bounds
 DTYPES = (np.float32, ml_dtypes.bfloat16, np.float16)
 POINTWISE = (  # [n]
   *("kd", "logit_mse", "dkd", "hint", "attention_transfer", "vid", "nst"),
-  *("factor_transfer", "activation_boundary", "fsp", "afd", "bss"),
+  *("factor_transfer", "activation_boundary", "fsp", "afd", "bss", "rtk"),
   *("generalized_jsd", "reverse_kl", "skew_kl", "skew_reverse_kl"),
   "embedding_match",
 )
@@ -24,6 +24,7 @@ OWN_SHAPES = {  # at inputs of [6, 5] or [6, 3, 3, 4]; the others are scalars
   "one_gate": (6, 2),
   "one_ensemble": (6, 5),
   "afd_attention": (6, 1, 1),
+  "rtk_attention": (6, 1, 1),
   "fitted_offset": (5,),
 }
 LOGITS = ("kd", "logit_mse", "dist", "dkd", "r2kd_value", "r2kd_rank")

@@ -59,7 +59,12 @@ def examples_for(model, method) -> Examples:
   outputs, _ = model.apply(*weights, floats, train=False)
   fields = method.needs | {"logits"}
   outputs = Outputs(**{field: getattr(outputs, field) for field in fields})
-  return Examples(images, labels, (outputs,) if method.needs else ())
+  several = method.consult is not None  # whose answers differ
+  teachers = tuple(
+    outputs._replace(logits=scale * outputs.logits)
+    for scale in ((1.0, 2.0, 3.0) if several else (1.0,))
+  )
+  return Examples(images, labels, teachers if method.needs else ())
 
 
 def one_step(name: str):

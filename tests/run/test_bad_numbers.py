@@ -1,5 +1,7 @@
 """Numbers that are not finite: found, kept, made again, skipped, gone back."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,12 @@ from ckd_jax.errors import UserError
 from ckd_jax.run import context, logger
 from ckd_jax.step import Rows
 from tests.helpers.paths import DIGITS
-from tests.helpers.runs import LINEAR, from_table, interrupt_after, run
+from tests.helpers.runs import (
+  LINEAR,
+  from_table,
+  interrupt_after,
+  run,
+)
 from tests.test_sweep import swept
 
 slow = pytest.mark.slow
@@ -98,7 +105,7 @@ def test_a_gradient_alone_is_noticed_before_it_is_saved(
     return method._replace(loss=loss)
 
   make.__kwdefaults__ = loss_of.__kwdefaults__
-  make.__signature__ = __import__("inspect").signature(loss_of)
+  make.__signature__ = inspect.signature(loss_of)
   monkeypatch.setattr(kd, "make", make)
   flags, arg = from_table(paid, LINEAR)
   with pytest.raises(UserError) as raised:

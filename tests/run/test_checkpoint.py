@@ -295,8 +295,10 @@ state = {"a": np.random.default_rng(0).normal(size=300_000).astype("f4")}
 checkpoint.save(sys.argv[1], 1, state, {})
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-sys.exit(errors.command(
-  lambda argv: checkpoint.save(sys.argv[1], 2, state, {}), []))
+status = errors.command(
+  lambda argv: checkpoint.save(sys.argv[1], 2, state, {}), [])
+print(sys.unraisablehook is sys.__unraisablehook__)
+sys.exit(status)
 """
 
 
@@ -314,7 +316,7 @@ def test_a_full_disk_is_one_line_and_the_older_checkpoint_stays(
     capture_output=True,
     text=True,
   )
-  assert done.returncode == 2
+  assert done.returncode == 2 and done.stdout == "True\n"
   (line,) = done.stderr.splitlines()
   assert re.search(r"error: cannot write the checkpoint .*: File too lar", line)
   assert [path.name for path in tmp_path.iterdir()] == ["00000001"]

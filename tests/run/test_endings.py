@@ -54,6 +54,14 @@ def test_a_finished_run_is_believed_only_as_it_was_written(
   assert len(facts.pop("sha256")) == 64
   file.write_text(json.dumps(facts))
   assert again() == facts
+  student = tmp_path / "run" / "student.safetensors"
+  weights = student.read_bytes()
+  student.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+  with pytest.raises(UserError, match="is not what the run wrote"):
+    again()
+  student.unlink()
+  with pytest.raises(UserError, match=r"cannot read .*student\.safetensors"):
+    again()
 
 
 @pytest.mark.parametrize("log_every", [3, 1000])

@@ -182,3 +182,10 @@ def test_texts_are_written_and_answered_in_the_step(data, teacher, tmp_path):
   assert again["params_sha256"] == summary["params_sha256"]
   with pytest.raises(UserError, match=r"set teacher\.live=True"):
     run(tmp_path / "three", data, arg=f"{arg},teacher.live=false")
+
+
+@pytest.mark.slow
+def test_a_teacher_of_longer_texts(data, teacher, tmp_path):
+  shorter = "--config.dataset.text.length=5"
+  summary = run(tmp_path, data, shorter, arg=f"method=kd,{teacher}")
+  assert summary["teacher_calls"] == 4

@@ -14,6 +14,7 @@ from ckd_jax.run.answers import Collected
 from ckd_jax.run.context import assemble
 from ckd_jax.run.plan import make_plan
 from ckd_jax.run.programs import make_programs
+from ckd_jax.run.record import Record
 from ckd_jax.run.stopping import stoppable
 from ckd_jax.step import make_mesh, make_step
 
@@ -46,7 +47,7 @@ def gated(num_classes: int) -> Model:
 
 def whole_stages(context, folder):
   with stoppable() as stop:
-    return stages.run_stages(context, folder, stop)
+    return stages.run_stages(context, folder, Record({}), stop)
 
 
 def prepare(name, student="cnn"):

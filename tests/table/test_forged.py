@@ -99,7 +99,7 @@ def test_a_small_file_is_not_unpacked_to_a_large_one(whole, importing):
     table.read(whole)
   file = whole.parent / "large.npz"
   np.savez_compressed(file, logits=large)
-  with pytest.raises(UserError, match="too much for 7 images: it is not unpa"):
+  with pytest.raises(UserError, match="too much for 7 rows: it is not unpa"):
     importing(file)
 
 

@@ -70,6 +70,14 @@ def test_an_answer_is_a_flat_row_and_back(values, k):
     assert one.dtype == other.dtype
 
 
+def test_many_numbers_are_sorted_row_by_row(values, monkeypatch):
+  whole = top(values, "logits", 2)
+  monkeypatch.setattr("ckd_jax.table.form._AT_ONCE", 1)
+  for one, other in zip(top(values, "logits", 2), whole, strict=True):
+    np.testing.assert_array_equal(one, other)
+    assert one.dtype == other.dtype
+
+
 def test_answers_for_every_position_are_imported(tmp_path, subject, values):
   held = imported(tmp_path, subject, logits=values)
   np.testing.assert_allclose(held.answers.values, values, rtol=1e-3)

@@ -106,7 +106,7 @@ def test_an_embedding_is_imported(tmp_path, importing, split, values, capsys):
 @pytest.mark.parametrize(
   ("embedding", "message"),
   [
-    (np.zeros((ROWS, 2, 2)), r"shape \(7, 2, 2\).*\[images, dim\]"),
+    (np.zeros((ROWS, 2, 2)), r"shape \(7, 2, 2\).*\[rows, dim\]"),
     (np.asarray([["a"]] * ROWS), "not numbers"),
     (np.full((ROWS, 2), np.inf), "'embedding' holds NaN or infinite"),
     (np.zeros((ROWS - 1, 2)), "6 embeddings for 7 answers"),

@@ -90,8 +90,8 @@ json.dump(results, open(os.path.join({folder!r}, "results"), "w"))
 @pytest.mark.parametrize(
   ("stage", "local", "at_risk"),
   [
-    ("before", False, 1),
     ("after", True, 4),
+    pytest.param("before", False, 1, marks=pytest.mark.slow),
     pytest.param("call", False, 1, marks=pytest.mark.slow),
     pytest.param("before", True, 4, marks=pytest.mark.slow),
     pytest.param("after", False, 1, marks=pytest.mark.slow),

@@ -4,6 +4,7 @@ import json
 import os
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -321,3 +322,18 @@ def test_a_pruned_copy_lacks_the_smallest_weights_of_every_layer():
   assert not np.allclose(copy.ask(images).values, whole.ask(images).values)
   same = teacher.pruned(whole, 0.0).ask(images).values
   np.testing.assert_array_equal(same, whole.ask(images).values)
+
+
+def test_a_program_is_no_teacher(tmp_path):
+  """Only weights are read: a program could hold calls into the host."""
+  answer = jax.jit(lambda images: images.reshape(-1, 12)[:, :5])
+  shape = jax.ShapeDtypeStruct((4, 2, 2, 3), "f4")
+  program = jax.export.export(answer)(shape).mlir_module_serialized
+  alone, named = tmp_path / "program.bin", tmp_path / "folder"
+  alone.write_bytes(program)
+  named.mkdir()
+  (named / student.STUDENT).write_bytes(program)
+  for path in (alone, named):
+    for read in (teacher.from_run, student.load_student):
+      with pytest.raises(UserError, match=r"cannot read|is not a student"):
+        read(path)
