@@ -25,7 +25,10 @@ def no_questions():
   experts.stop_after.clear()
 
 
-@pytest.mark.parametrize(("pacing", "counts"), [(0.5, PACED), (0.0, UNPACED)])
+@pytest.mark.parametrize(
+  ("pacing", "counts"),
+  [(0.5, PACED), pytest.param(0.0, UNPACED, marks=pytest.mark.slow)],
+)
 def test_each_expert_is_asked_what_its_strata_need(tmp_path, pacing, counts):
   told = run(tmp_path, LINEAR, FLAG, arg=f"{ARG},hyper.pacing={pacing}")
   assert experts.counts() == counts
@@ -45,6 +48,7 @@ def test_each_expert_is_asked_what_its_strata_need(tmp_path, pacing, counts):
   assert large | middle <= small and (large <= middle) == (pacing > 0)
 
 
+@pytest.mark.slow  # six runs
 def test_nothing_is_asked_twice_after_a_stop_nor_by_another_run(tmp_path):
   whole = run(tmp_path / "whole", LINEAR, FLAG, arg=ARG)
   for name in experts.NAMES:
@@ -81,6 +85,7 @@ def test_the_budget_is_the_limit_of_each(tmp_path):
   assert experts.counts() == [60, 0, 0]
 
 
+@pytest.mark.slow  # whole runs; test_ces_kd.py has the losses
 def test_one_teacher_is_kd_bit_for_bit(paid, tmp_path):
   """Through whole runs; a note says that there is one teacher."""
   flags = (LINEAR, f"--config.teacher.path={paid[0]}")
