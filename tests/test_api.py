@@ -101,9 +101,7 @@ NETWORKS = {
 @pytest.mark.parametrize(
   "framework",
   [
-    name
-    if name in ("linen", "model")
-    else pytest.param(name, marks=pytest.mark.slow)
+    name if name == "model" else pytest.param(name, marks=pytest.mark.slow)
     for name in NETWORKS
   ],
 )

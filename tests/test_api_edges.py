@@ -58,6 +58,7 @@ def test_probabilities_in_place_of_logits_are_a_warning(form, capfd):
       distil(answers=answers, budget=50, **{"teacher.kind": "probs"})
 
 
+@pytest.mark.slow
 def test_every_core_is_used_after_a_network_was_built():
   """Building one starts JAX; `import ckd_jax` came before."""
   code = """

@@ -13,3 +13,7 @@ def test_every_bug_can_be_put_in(monkeypatch):
   named = {test.partition("::")[0] for bug in listed for test in bug.tests}
   named.discard("-mslow")
   assert not [file for file in named if not (ROOT / file).exists()]
+  functions = {tuple(test.split("::")) for bug in listed for test in bug.tests}
+  for file, *rest in functions:
+    name = rest[0].partition("[")[0] if rest else ""
+    assert not name or f"def {name}(" in (ROOT / file).read_text(), name

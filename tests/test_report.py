@@ -163,6 +163,7 @@ def test_mistakes_are_one_line(tmp_path, damage, words):
     report.main([str(tmp_path / "run")])
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
   write(tmp_path / "run")
 

@@ -175,9 +175,8 @@ def test_a_kill_between_two_saves_takes_nobody_out_of_the_program(
     assert steps == list(range(1, 21))
 
 
-@pytest.mark.parametrize(
-  "how", ["together", pytest.param("in_turn", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["together", "in_turn"])
 def test_one_that_diverges_leaves_the_others(how, paid, tmp_path):
   flags = [
     LINEAR,

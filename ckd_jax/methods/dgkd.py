@@ -66,9 +66,6 @@ def make(
     guidance = jnp.sum(jnp.where(is_kept, values, 0.0))
     return {"guidance": (guidance_weight, guidance)}
 
-  method = make_method(
-    terms,
-    Extra(cross_entropy_weight, kd_weight, ckd_weight),
-    answers="any",
-  )
+  extra = Extra(cross_entropy_weight, kd_weight, ckd_weight)
+  method = make_method(terms, extra)
   return method._replace(consult=_ask_all)

@@ -129,17 +129,23 @@ def explained(run: Diverging, error: Diverged) -> Diverged:
     error: where that was seen.
   """
   tried = f" after {error.rollbacks} ways back" * bool(error.rollbacks)
-  found = _first(run, error)
+  found, rate = _first(run, error), _rate(run, error)
   if found is None:
-    lower = "lower optimizer.learning_rate"
-    return Diverged(f"{error}{tried}: {lower}", error.step)
+    return Diverged(f"{error}{tried}: lower {rate}", error.step)
   skipped = f"{error}: " * (run.context.plan.bad_numbers == "skip")
   return Diverged(
-    f"{skipped}{found}{tried}; lower optimizer.learning_rate, or see "
+    f"{skipped}{found}{tried}; lower {rate}, or see "
     f"bad_numbers in the config; {run.workdir / FOLDER} holds the state before "
     "it, and the same command with --replay makes that step again",
     found.step,
   )
+
+
+def _rate(run: Diverging, error: Diverged) -> str:
+  """The key of the learning rate that is too high."""
+  key = "stage_learning_rate"
+  is_its_own = error.stage is not None and key in run.context.plan.about.hyper
+  return f"hyper.{key}" if is_its_own else "optimizer.learning_rate"
 
 
 def _first(run: Diverging, error: Diverged) -> Found | None:

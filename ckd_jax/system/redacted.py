@@ -16,6 +16,7 @@ _SECRETS = (
   (r"\b([a-z][a-z0-9+.-]*)://[^\s\"'<>]+", r"\1://..."),  # an address
   (r"(?i)\b(url:? +)/[^\s\"'<>)]+", r"\1..."),
   (r"\?[^\s\"'<>)]+", "?..."),  # the query of an address
+  (r"[^\s\"'<>(/:]+:[^\s\"'<>/:]+@", "...@"),  # a user and a password
   # All of a header: its value may be several words.
   (
     r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)"
@@ -28,13 +29,18 @@ _SECRETS = (
     r"(?!bearer|basic|\.\.\.)[^\s\"',;)]+",
     r"\1...",
   ),
+  (
+    r"(?i)\b((?:password|token|key)(?: is|/) ?)(?!\.\.\.)[^\s\"',;)]+",
+    r"\1...",
+  ),
   # Keys of services that begin in a way of their own.
   (r"\b(?:[prs]k|hf|gh[a-z]|glpat|xox[a-z])[-_](?=[\w-]*\d)[\w-]{8,}", "..."),
+  (r"\b(?:hf|gh[a-z])_\w{20,}", "..."),
   (r"\b(?:AKIA|ASIA|AIza|ya29|eyJ)[\w.-]{8,}", "..."),
   # Long words of letters and digits: other keys have no other mark.
   (r"\b(?=[\w+=-]*\d)(?=[\w+=-]*[A-Za-z])[\w+=-]{24,}", "..."),
 )
-_ADDRESS = re.compile(r"://([^/\s]*@|[^\s]*\?)")
+_ADDRESS = re.compile(r"//([^/\s]*@|[^\s]*\?)")
 
 
 def told(error: BaseException) -> str:

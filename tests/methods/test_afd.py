@@ -185,6 +185,7 @@ def test_halves_are_computed_in_float32(golden):
 SHAPES = ((4, 4, 3), (2, 2, 5)), ((4, 4, 6), (4, 4, 2), (2, 2, 7))
 
 
+@pytest.mark.slow
 def test_the_method_adds_labels_and_kd_to_200_times_afd():
   student, teacher = (
     cases.outputs(shapes, seed) for seed, shapes in enumerate(SHAPES)

@@ -339,6 +339,7 @@ def test_without_base_samples_the_term_is_nothing():
   assert metrics["base_samples"] == metrics["bss_attacked"] == 0
 
 
+@pytest.mark.slow
 def test_a_run_attacks_its_live_teacher_and_counts_it(tmp_path):
   arg = QUICK + "method=bss,teacher.steps=20,hyper.attack_steps=2"
   told = run(tmp_path / "run", LINEAR, LINEAR_TEACHER, arg=arg)

@@ -172,6 +172,7 @@ def test_the_method_is_the_public_step():
   assert later > file["total"]
 
 
+@pytest.mark.slow
 def test_the_network_shares_its_first_stages_and_gates_its_last():
   images = draw(6, 8, 8, 3)
   model, ensemble = (models.get(f"one_resnet8{end}", 5) for end in ("", "_e"))

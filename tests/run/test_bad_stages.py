@@ -174,8 +174,11 @@ def test_a_rate_of_a_stage_that_explodes(
     "rollback": r"the loss .* after 3 ways back; lower",
     "skip": r"all of the last \d+ steps were skipped at step \d+: .*loss is",
   }
-  with pytest.raises(UserError, match=said[choice]):
+  with pytest.raises(UserError, match=said[choice]) as met:
     run(tmp_path / "run", *flags, arg=arg)
+  its_own = "stage 1" in str(met.value)
+  key = "hyper.stage_learning_rate" if its_own else "optimizer.learning_rate"
+  assert f"lower {key}" in str(met.value)
   argv = [f"--config={DIGITS}:{arg}", *flags, f"--workdir={tmp_path / 'run'}"]
   assert errors.command(main.main, [*argv, "--replay"]) == 0
   assert "the same as the run's" in capfd.readouterr().out

@@ -48,6 +48,7 @@ def test_it_writes_and_answers_in_the_step(folder, tmp_path):
   assert summary["teacher_test_minus_nats_per_token"] < 0
 
 
+@pytest.mark.slow
 def test_its_answers_are_a_table(folder, tmp_path):
   arg = "method=kd,budget=4,batch_size=3,teacher.top_k=3"
   arg += f",table.path={tmp_path}/table"

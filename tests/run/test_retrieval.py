@@ -74,6 +74,7 @@ def test_a_run_ends_with_a_student_that_searches(tmp_path):
   assert judged["ndcg@10"] == pytest.approx(summary["test_ndcg@10"])
 
 
+@pytest.mark.slow
 def test_a_student_without_its_documents_is_refused(tmp_path):
   run(tmp_path / "run", folder(tmp_path), method="supervised")
   file = tmp_path / "run" / "student.safetensors"
@@ -94,6 +95,7 @@ def test_a_student_without_its_documents_is_refused(tmp_path):
       ckd_jax.load_student(tmp_path / "other.safetensors")
 
 
+@pytest.mark.slow
 def test_a_service_is_asked_about_titles_within_the_budget(tmp_path):
   asked.clear()
   summary = run(

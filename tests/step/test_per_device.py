@@ -5,6 +5,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ckd_jax import data, models
@@ -73,6 +74,7 @@ def test_every_device_draws_its_own_dropout():
   assert len(np.unique(outputs.logits)) == 8
 
 
+@pytest.mark.slow
 def test_a_run_says_so_and_learns(tmp_path, capsys):
   arg = QUICK + "method=supervised"
   flags = ("--config.student=cnn", "--config.batch_norm=device")

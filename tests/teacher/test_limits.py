@@ -206,6 +206,11 @@ OTHERS = ("0123abcd", "012345abcdef", "AKIA012")  # known by how they begin
     f"wss://me:{SECRET}/more@host/v1",
     f"https://host/v1\n  ?token={SECRET}",
     f"Incorrect API key provided: {SECRET}",
+    f"login bob:{SECRET}@api.example.com",
+    f"//bob:{SECRET}@api.example.com/v1",
+    f"the password is {SECRET}",
+    f"GET /v1/key/{SECRET} failed",
+    f"hf_{'abcdefgh' * 3}{SECRET}",
     "invalid key sk-live-0123abcd, hf_012345abcdef, AKIA0123456789",
   ],
 )
