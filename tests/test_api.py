@@ -144,6 +144,7 @@ def test_a_network_of_ones_own_is_trained_exported_and_loaded(
   assert same.summary == result.summary
 
 
+@pytest.mark.slow
 def test_batch_statistics_and_dropout_are_those_of_the_network(data):
   """In training they move and drop; in evaluation nothing does."""
   images = np.float32(data[0][0][:8]) / 255

@@ -200,6 +200,7 @@ def test_equal_answers_make_equal_tables_wherever_they_lie(tmp_path):
   assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_an_outside_table_with_embeddings_serves_rkd(digits, tmp_path):
   pixels = digits.train.inputs.reshape(len(digits.train.labels), -1)
   logits = 5 * np.eye(10)[digits.train.labels]
