@@ -59,7 +59,7 @@ def commands(text: str) -> list[str]:
     for line in block.replace("\\\n", " ").splitlines()
   ]
   plain = FENCED.sub("", text)
-  spans = re.findall(r"`(--config=configs/\w[^`]*)`", plain)
+  spans = re.findall(r"`(--config=configs/\w[^`A-Z]*)`", plain)
   lines = [*blocks, *(f"ckd-jax train {span}" for span in spans)]
   ours = re.compile(r"(?:ckd-jax (?=\w)|python -m ckd_jax\.).*")
   found = [ours.search(line) for line in lines]
