@@ -49,7 +49,7 @@ def broken(path, text: str) -> list[str]:
 
 
 def commands(text: str) -> list[str]:
-  """Our own commands, each in one line: of blocks, and configs in a sentence."""
+  """Our own commands, each in one line: of blocks, and of configs in prose."""
   blocks = [
     line.strip()
     for language, block in re.findall(
