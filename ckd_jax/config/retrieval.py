@@ -32,3 +32,19 @@ def conflicts(config) -> Iterator[str]:
       "batch_norm 'device' would average the documents of all devices: set"
       " batch_norm=global"
     )
+  if config.dataset.retrieval.documents == "student":
+    yield from _of_symmetric(config)
+
+
+def _of_symmetric(config) -> Iterator[str]:
+  """What cannot be where the student reads the documents, too."""
+  if config.dataset.retrieval.sampled:
+    yield (
+      "a student that reads the documents compares those of its batch: set"
+      " dataset.retrieval.sampled=0, or dataset.retrieval.documents=teacher"
+    )
+  if config.dataset.placement == "stream":
+    yield (
+      "documents that the student reads lie on the device: set"
+      " dataset.placement=device, or dataset.retrieval.documents=teacher"
+    )

@@ -10,6 +10,10 @@ trained, and perhaps `titles` and `queries`. A title is a training query for its
 own document; the budget counts titles, and a table holds a vector for each.
 The queries are the test set, judged by nDCG@10, MRR@10 and Recall@100.
 
+With `documents=student` the student is symmetric: it reads titles and documents
+alike, and is judged by its own vectors of all documents. The encoder's vectors
+of documents teach it then, which costs no call: they came with the file.
+
 An encoder that is a service is asked about titles: `teacher.source=callable`
 and a function from a list of str to float[n, dim]. Keys that are not explained
 here are in configs/sst2.py and configs/cifar100.py.
@@ -40,6 +44,10 @@ def get_config(arg: str = "") -> ConfigDict:
   # Documents that a step compares, drawn anew, with those of its titles; 0: all
   # of them, which is right up to about 100,000.
   config.dataset.retrieval.sampled = 0
+  # Whose vectors of documents are searched: the "teacher"'s, as they are, or
+  # the "student"'s; then a step compares the documents of its titles, texts are
+  # read up to dataset.text.length, 128 is better, and eval_every costs more.
+  config.dataset.retrieval.documents = "teacher"
   if method == "ckd":
     config.hyper.offset = "none"
   if method == "embed_distill":

@@ -89,6 +89,7 @@ class Dataset(NamedTuple):
     index: where classes are documents, their vectors; then an answer is a
       vector, too. None: answers are logits.
     vectors: answers that came with the data.
+    documents: the rows of the index, where the student reads them, too.
     whole: the training split before it was spoiled; None where it was not.
   """
 
@@ -101,6 +102,7 @@ class Dataset(NamedTuple):
   notes: tuple[str, ...] = ()
   index: Index | None = None
   vectors: Vectors | None = None
+  documents: Split | None = None
   whole: Split | None = None
 
   @property
@@ -265,6 +267,7 @@ def _load_retrieval(
     *found.texts,
     index=Index(found.anchors, index.temperature, index.cosine, index.sampled),
     vectors=found.vectors,
+    documents=found.documents,
   )
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from ckd_jax import methods
 from ckd_jax.data import Dataset, Judge, Split, shown, take
 from ckd_jax.errors import UserError
-from ckd_jax.methods import TopK
+from ckd_jax.methods import Outputs, TopK
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.feed import Feed, make_feed, student_inputs
 from ckd_jax.run.phase import Phase
@@ -24,7 +24,6 @@ from ckd_jax.step import (
   Placed,
   Recipe,
   State,
-  capacity,
   forward,
   gather,
   pad,
@@ -51,8 +50,9 @@ class RunContext(NamedTuple):
     examples: the table on the devices.
     key: the run's random key, the same for every step.
     state: before the first step.
-    inputs: on the devices, by split, "train", "validation", "test"; splits
-      without rows are left out.
+    inputs: on the devices, by split, "train", "validation", "test", and
+      "documents" where the student reads them; splits without rows are left
+      out.
     splits: the same rows on the host, with labels.
     judge: measures answers about a split.
     target: float32[classes], the mean logits that a fitted offset aims at; None
@@ -90,6 +90,18 @@ class RunContext(NamedTuple):
   @property
   def num_classes(self) -> int:
     return self.plan.recipe.task.num_classes
+
+  def encoded(self, params, state):
+    """The state of the student, whose documents it reads if it can."""
+    documents = self.inputs.get("documents")
+    if documents is None:
+      return state
+    return self.programs.encode(params, state, documents)
+
+  def predict(self, params, state, split: str) -> np.ndarray:
+    """The student's logits of a split's rows, float32[n, classes]."""
+    state = self.encoded(params, state)
+    return self.programs.predict(params, state, self.inputs[split])
 
   def reordered(self, rollbacks: int) -> "RunContext":
     """The context with another order of rows after each way back."""
@@ -157,6 +169,7 @@ def assemble(
   if answers.live is None and task.labels.ndim == 1:
     target = methods.mean_target(plan.method, task.labels, answers.teachers)
   splits = _splits(plan, dataset)
+  documents = dataset.documents
   feed = None
   if streamed:
     feed = make_feed(plan, dataset, answers, examples, mesh)
@@ -178,6 +191,7 @@ def assemble(
     origin={
       "images": dataset.train.fingerprint,
       "answers": fingerprint(answers),
+      **({"documents": documents.fingerprint} if documents else {}),
     },
     images_per_step=images_per_step,
     mesh=mesh,
@@ -199,8 +213,18 @@ def _examples(
     answers.teachers,
     () if answers.live is None else answers.live.weights,
   )
-  examples = pad(examples, capacity(plan.recipe.task.num_examples))
+  examples = pad(examples, plan.table_rows, _documents(dataset, answers))
   return hosts.put_global(examples, replicated(mesh))
+
+
+def _documents(dataset: Dataset, answers: Collected) -> Examples | None:
+  """Rows of the documents that a student reads, and the teacher's vectors."""
+  documents = dataset.documents
+  if documents is None or dataset.index is None:
+    return None
+  vectors = dataset.index.anchors
+  told = (Outputs(vectors.astype(x.logits.dtype)) for x in answers.teachers)
+  return Examples(documents.inputs, documents.labels, tuple(told))
 
 
 def _begin(plan: Plan, programs: Programs, key, examples: Examples):
@@ -226,6 +250,7 @@ def _splits(plan: Plan, dataset: Dataset) -> dict[str, Split]:
     "train": train._replace(inputs=plan.inputs),
     "validation": dataset.train.part(plan.rows.validation),
     "test": dataset.test,
+    **({"documents": dataset.documents} if dataset.documents else {}),
   }
 
 
@@ -233,7 +258,8 @@ def _placed(
   plan: Plan, splits: dict[str, Split], mesh: Mesh, streamed: bool, like
 ) -> dict[str, Placed]:
   """The inputs of every split that has any, on the devices."""
-  shared = {"test": like.inputs["test"]} if like else {}
+  names = ("test", "documents") if like else ()
+  shared = {x: like.inputs[x] for x in names if x in like.inputs}
   placed = {
     name: place(
       split.inputs,

@@ -233,6 +233,7 @@ def _export_best(
   """
   best = jax.device_get(ended.best[plan.offset.mode])
   params, model_state = best.params, best.model
+  model_state = jax.device_get(context.encoded(params, model_state))
   if plan.offset.mode == offsets.FIT:
     params = offsets.fold(params, best.offset, plan.offset.bias)
   metadata = {
