@@ -144,12 +144,11 @@ def read(
   judge = ranking(
     {f"query_{query}": found for query, found in grades.items()}, documents.ids
   )
-  split = None
+  split, more = None, []
   if options.documents == "student":
-    split, cut = _split(documents, made.view, str(files["documents"]))
-    notes += cut
+    split, more = _split(documents, made.view, files)
   return RetrievalSet(
-    made._replace(judge=judge, notes=(*notes, *made.notes)),
+    made._replace(judge=judge, notes=(*notes, *made.notes, *more)),
     anchors,
     vectors._replace(
       train=None if vectors.train is None else vectors.train[asked],
@@ -160,19 +159,21 @@ def read(
 
 
 def _split(
-  documents: _Documents, view: TokenView, place: str
+  documents: _Documents, view: TokenView, files: Mapping[str, Any]
 ) -> tuple[Split, list[str]]:
   """The documents as a student reads them, and what to tell of it."""
   texts = [text.replace("\t", " ") for text in documents.texts]
   for id_, text in zip(documents.ids, texts, strict=True):
-    check_characters(text, f"{place}: document {id_!r}")
+    check_characters(text, f"{files['documents']}: document {id_!r}")
   tokens, cut = view.vocabulary.encode(texts, view.length)
   ids = [f"document_{id_}" for id_ in documents.ids]
-  notes = [
-    f"{cut:,} of {len(ids):,} documents are longer than {view.length} tokens and"
-    " are cut (dataset.text.length)"
+  split = make_split(tokens, np.arange(len(ids)), ids, texts)
+  if not cut:
+    return split, []
+  return split, [
+    f"{cut:,} of {len(ids):,} documents are longer than {view.length} tokens"
+    " and are cut (dataset.text.length)"
   ]
-  return make_split(tokens, np.arange(len(ids)), ids, texts), notes[: bool(cut)]
 
 
 def _documents(file: Any) -> tuple[_Documents, list[str]]:
