@@ -180,6 +180,7 @@ _OF_RETRIEVAL: dict[str, Any] = {
   "dataset.retrieval.cosine": SWITCH,
   "dataset.retrieval.sampled": whole(0),
   "dataset.retrieval.documents": ("student", "teacher"),
+  "dataset.retrieval.answers": ("scores", "vectors"),
 }
 
 # Keys that a config may leave out, and their defaults.
@@ -215,6 +216,7 @@ TEXT_OPTIONAL = {
 
 _RETRIEVAL_OPTIONAL = {
   **TEXT_OPTIONAL,
+  "dataset.retrieval.answers": "vectors",
   "dataset.retrieval.documents": "teacher",
 }
 

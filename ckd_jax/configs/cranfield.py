@@ -15,8 +15,16 @@ alike, and is judged by its own vectors of all documents. The encoder's vectors
 of documents teach it then, which costs no call: they came with the file.
 
 An encoder that is a service is asked about titles: `teacher.source=callable`
-and a function from a list of str to float[n, dim]. Keys that are not explained
-here are in configs/sst2.py and configs/cifar100.py.
+and a function from a list of str to float[n, dim].
+
+A cross encoder's scores come with `answers=scores`, in a table or a file
+(`teacher.path`): `logits` [titles, documents], -inf where nobody asked, or
+`top_ids`, `top_log_probs` and `top_rest` (0) of those asked about; a service
+returns such a row for a title, and that is one call, of as many pairs as it has
+scores. `embedding` [titles, 2 * dim], where it is known, holds the pooled
+vectors of a title and of its own document; without it set `hyper.weight=0.0`.
+
+Keys that are not explained here are in configs/sst2.py and configs/cifar100.py.
 """
 
 from ml_collections import ConfigDict
@@ -48,6 +56,9 @@ def get_config(arg: str = "") -> ConfigDict:
   # the "student"'s; then a step compares the documents of its titles, texts are
   # read up to dataset.text.length, 128 is better, and eval_every costs more.
   config.dataset.retrieval.documents = "teacher"
+  # What a teacher says of a title: "vectors", as in FILE, or "scores" of
+  # documents, those of a cross encoder, which reads both at once.
+  config.dataset.retrieval.answers = "vectors"
   if method == "ckd":
     config.hyper.offset = "none"
   if method == "embed_distill":

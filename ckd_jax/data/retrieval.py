@@ -38,6 +38,8 @@ class RetrievalOptions(NamedTuple):
     sampled: documents that a training step compares; 0: all of them.
     documents: whose vectors of documents are searched: the "teacher"'s, as they
       are, or the "student"'s, which reads queries and documents alike.
+    answers: what a teacher says of a query: "vectors", or "scores" of documents
+      and perhaps vectors of pairs, those of a cross encoder.
   """
 
   embeddings: str
@@ -45,6 +47,7 @@ class RetrievalOptions(NamedTuple):
   cosine: bool = True
   sampled: int = 0
   documents: str = "teacher"
+  answers: str = "vectors"
 
 
 class Vectors(NamedTuple):

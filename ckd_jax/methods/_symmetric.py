@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ckd_jax.methods._anchored import Index
+from ckd_jax.methods._pairs import pooled, scores_of
 from ckd_jax.methods._seams import Loss, Method, Outputs, no_offset
 
 
@@ -14,7 +15,8 @@ def symmetric(method: Method, index: Index) -> Method:
   pass over the rows reaches them, a query's label leads to its own. A group is
   [query, document]; the logits of a query are its scores of the documents of
   the batch, its label is the column of its own, and embeddings are of both.
-  Teacher's vectors of documents are rows of the table, as those of queries.
+  A teacher's vectors of documents are rows of the table, as those of queries;
+  a cross encoder's stand beside the query's.
 
   Where two queries of a batch share a document it has two columns, of which the
   first is the label of both: equal scores, so the other one is no mistake.
@@ -24,15 +26,16 @@ def symmetric(method: Method, index: Index) -> Method:
     index: how vectors are compared; its anchors are counted, no more.
 
   Returns:
-    A method whose teacher gives a vector as its "logits", and whose student's
-    embedding is a vector, too.
+    A method whose teacher gives a vector as its "logits", or scores of pairs,
+    and whose student's embedding is a vector, too.
   """
 
   def init(key, task, student, teacher):
     scores = jnp.zeros((1, 1, task.batch_size))
     student = student._replace(logits=scores)
     if method.needs:
-      teacher = teacher._replace(logits=scores, embedding=teacher.logits)
+      vector = pooled(teacher.embedding)[0] if index.pairs else teacher.logits
+      teacher = teacher._replace(logits=scores, embedding=vector)
     task = task._replace(num_classes=task.batch_size)
     return method.init(key, task, student, teacher)
 
@@ -47,11 +50,6 @@ def symmetric(method: Method, index: Index) -> Method:
     documents = len(labels) - len(index.anchors) + labels[queries]
     return jnp.concatenate([queries, documents], axis=1)
 
-  def scored(outputs: Outputs, vectors: jax.Array) -> Outputs:
-    vectors = index.placed(vectors)
-    logits = index.scores(vectors[:, :1], vectors[:, 1])
-    return outputs._replace(logits=logits, embedding=vectors)
-
   def on_pairs(loss: Loss) -> Loss:
     def wrapped(params, state, student, batch, key, step):
       named = batch.labels[:, 0]
@@ -61,9 +59,9 @@ def symmetric(method: Method, index: Index) -> Method:
         index=queries[0],
         inputs=queries[1],
         labels=own,
-        teachers=tuple(scored(one, one.logits) for one in batch.teachers),
+        teachers=tuple(_told(index, one, own, named) for one in batch.teachers),
       )
-      student = scored(student, student.embedding)
+      student = _scored(index, student, student.embedding)
       hits = jnp.argmax(student.logits, axis=-1) == own
       value, (state, metrics) = loss(params, state, student, batch, key, step)
       counted = {"train_accuracy": 100 * jnp.mean(hits)}
@@ -75,9 +73,28 @@ def symmetric(method: Method, index: Index) -> Method:
     init=init,
     sample=sample,
     loss=on_pairs(method.loss),
-    needs=method.needs - {"embedding"},
+    needs=method.needs if index.pairs else method.needs - {"embedding"},
+    takes_top=index.pairs or method.takes_top,
     offset_target=no_offset,
     stages=tuple(
       stage._replace(loss=on_pairs(stage.loss)) for stage in method.stages
     ),
   )
+
+
+def _scored(index: Index, outputs: Outputs, vectors: jax.Array) -> Outputs:
+  """Outputs of [batch, 2, dim] whose logits are those of queries."""
+  vectors = index.placed(vectors)
+  logits = index.scores(vectors[:, :1], vectors[:, 1])
+  return outputs._replace(logits=logits, embedding=vectors)
+
+
+def _told(index: Index, outputs: Outputs, own, documents) -> Outputs:
+  """The same of a teacher; `documents` are the numbers of the batch's."""
+  if not index.pairs:
+    return _scored(index, outputs, outputs.logits)
+  outputs = jax.tree.map(lambda x: x[:, :1], outputs)
+  logits = scores_of(outputs.logits, own, len(index.anchors), documents)
+  both = pooled(outputs.embedding)
+  vectors = None if both[0] is None else jnp.concatenate(both, axis=1)
+  return outputs._replace(logits=logits, embedding=vectors)

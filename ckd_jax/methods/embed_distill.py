@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax.methods import Method
+from ckd_jax.methods import Method, Outputs
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._heads import apply_linear, linear
 from ckd_jax.methods._terms import Extra, Inputs, make_method
@@ -78,7 +78,7 @@ def make(
 
   Args:
     weight: weight of the embeddings: of queries, equation 7, and of documents
-      that the student reads, equation 8.
+      that the student reads, equation 8. At 0 a teacher needs none.
     score_weight: weight of the scores, equation 11: `kd` at temperature 1.
     distance: "l2", "mse" or "cosine", as in `embedding_match`.
     cross_entropy_weight: weight of the cross-entropy with the labels.
@@ -94,6 +94,8 @@ def make(
 
   def init(key, task, student, teacher):
     del task
+    if not _has_both(student, teacher):
+      return {}, {}
     inputs, outputs = student.embedding.shape[-1], teacher.embedding.shape[-1]
     if inputs == outputs:
       return {}, {}
@@ -106,12 +108,18 @@ def make(
       return jnp.mean(embedding_match(student, teacher, distance=distance))
 
     scores = kd(inputs.student.logits, inputs.teacher.logits, temperature=1.0)
-    found = {
-      "embedding": (weight, gap(*inputs.embeddings)),
-      "score": (score_weight, jnp.mean(scores)),
-    }
+    found = {}
+    if _has_both(inputs.student, inputs.teacher):
+      found["embedding"] = (weight, gap(*inputs.embeddings))
+    found["score"] = (score_weight, jnp.mean(scores))
     if inputs.documents is not None:
       found["document_embedding"] = (weight, gap(*inputs.documents))
     return found
 
-  return make_method(terms, extra, needs=("embedding",), init=init)
+  needs = ("embedding",) if weight else ()
+  return make_method(terms, extra, needs=needs, init=init)
+
+
+def _has_both(student: Outputs, teacher: Outputs) -> bool:
+  """Whether there are embeddings to compare; at weight 0 there need not be."""
+  return student.embedding is not None and teacher.embedding is not None

@@ -218,13 +218,22 @@ def _examples(
 
 
 def _documents(dataset: Dataset, answers: Collected) -> Examples | None:
-  """Rows of the documents that a student reads, and the teacher's vectors."""
-  documents = dataset.documents
-  if documents is None or dataset.index is None:
+  """Rows of the documents that a student reads, and the teacher's vectors.
+
+  A cross encoder says nothing about a document alone.
+  """
+  documents, index = dataset.documents, dataset.index
+  if documents is None or index is None:
     return None
-  vectors = dataset.index.anchors
-  told = (Outputs(vectors.astype(x.logits.dtype)) for x in answers.teachers)
-  return Examples(documents.inputs, documents.labels, tuple(told))
+  count = len(documents.labels)
+
+  def told(one: Outputs) -> Outputs:
+    if not index.pairs:
+      return Outputs(index.anchors.astype(one.logits.dtype))
+    return jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), one)
+
+  teachers = tuple(map(told, answers.teachers))
+  return Examples(documents.inputs, documents.labels, teachers)
 
 
 def _begin(plan: Plan, programs: Programs, key, examples: Examples):
@@ -297,11 +306,7 @@ def check_finite(
   """
   if not examples.teachers:
     return
-  logits = examples.teachers[0].logits
-  if isinstance(logits, TopK):  # what is not named has a probability, too
-    return
-  finite = np.isfinite(np.asarray(logits[np.arange(len(logits))]))
-  finite = finite.all(tuple(range(1, finite.ndim)))
+  finite = _finite_rows(examples.teachers[0].logits, plan, examples)
   if finite.all():
     return
   rows = np.resize(np.flatnonzero(~finite), shape)
@@ -314,6 +319,17 @@ def check_finite(
       f"{plan.about.method!r} cannot match: kd takes them, its loss is defined "
       "by probabilities"
     )
+
+
+def _finite_rows(logits, plan: Plan, examples: Examples) -> np.ndarray:
+  """bool[rows]: whether no class is ruled out."""
+  count = len(examples.labels)
+  if not isinstance(logits, TopK):
+    finite = np.isfinite(np.asarray(logits[np.arange(count)]))
+    return finite.all(tuple(range(1, finite.ndim)))
+  if plan.recipe.task.labels.ndim > 1 or examples.count is None:
+    return np.ones(count, bool)  # what is not named has a probability, too
+  return np.arange(count) >= int(examples.count)  # documents are ruled out
 
 
 def _first_loss(recipe: Recipe, state: State, examples: Examples, rows):

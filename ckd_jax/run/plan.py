@@ -183,7 +183,7 @@ def _members(
 
   def load(name: str) -> Model:
     dtype, options = jnp.dtype(config.dtype), view.options()
-    return models.load(name, dataset.answer_width, dtype=dtype, **options)
+    return models.load(name, dataset.network_width, dtype=dtype, **options)
 
   peers = map(load, config.get("peers", ()))
   return (given or load(config.student), *peers)

@@ -36,7 +36,7 @@ def test_documents_are_classes_and_titles_are_queries(tmp_path):
   assert (
     found.answer_names == ("0", "1", "2", "3") and found.answer_width == DIM
   )
-  assert found.index[1:] == (0.1, False, 5)
+  assert found.index[1:] == (0.1, False, 5, False)
   np.testing.assert_array_equal(found.anchors, vectors(TEXTS))
   assert found.train.labels.tolist() == [0, 1, 2, 3]
   assert found.train.questions.tolist() == list(TITLES.values())[:4]

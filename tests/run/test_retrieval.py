@@ -26,6 +26,13 @@ def encode(texts):
   return retrieval.encode(texts)
 
 
+def scored(texts) -> np.ndarray:
+  """A cross encoder: scores of all documents but those of wings."""
+  asked.extend(texts)
+  scores = 5 * retrieval.encode(texts) @ vectors(TEXTS).T
+  return np.where(["wing" in x for x in TEXTS.values()], -np.inf, scores)
+
+
 def flags(set_folder, *more, method="embed_distill"):
   path, file = set_folder
   return [
@@ -202,6 +209,86 @@ def test_a_service_is_asked_about_titles_within_the_budget(tmp_path):
   assert summary["teacher_test_ndcg@10"] is None
   info = json.loads((tmp_path / "run/table/table.json").read_text())
   assert info["class_names"] == ["0", "1", "2", "3"]
+
+
+PAIRS = "--config.dataset.retrieval.answers=scores"
+
+
+def pair_files(path) -> list[str]:
+  """Scores of titles by documents and pooled vectors; and three of them."""
+  titles = list(TITLES.values())[:4]
+  embedding = np.random.default_rng(0).normal(size=(4, 6)).astype("f4")
+  asked.clear()
+  full, kept = scored(titles).astype("f4"), path / "kept.npz"
+  np.savez(path / "full.npz", logits=full, embedding=embedding)
+  ids = np.argsort(-full, axis=1)[:, :3]
+  log_probs = np.take_along_axis(full, ids, 1)
+  log_probs -= np.log(np.exp(log_probs).sum(1, keepdims=True))
+  np.savez(
+    kept, top_ids=ids, top_log_probs=log_probs, top_rest=np.zeros(4, "f4")
+  )
+  return [f"--config.teacher.path={x}" for x in (path / "full.npz", kept)]
+
+
+@pytest.mark.parametrize(
+  "both", [(), pytest.param((BOTH,), marks=pytest.mark.slow)]
+)
+def test_a_cross_encoder_teaches_by_scores_of_pairs(tmp_path, both):
+  files = folder(tmp_path, vectors={"titles": None})
+  full, _ = pair_files(tmp_path)
+  summary = run(tmp_path / "run", files, PAIRS, full, *both)
+  # Of six documents two are about wings; three titles are to learn from.
+  assert summary["teacher_calls"] == 3 and summary["teacher_pairs"] == 3 * 4
+  assert summary["teacher"].startswith("file:full.npz:")
+  assert summary["teacher_test_ndcg@10"] is None
+  found = ckd_jax.load_student(tmp_path / "run")
+  assert found.embed("wing lift").shape == (4,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("both", [(), (BOTH,)])
+def test_a_cross_encoder_s_best_documents_and_a_service(tmp_path, both):
+  files = folder(tmp_path)
+  _, kept = pair_files(tmp_path)
+  alone = ["--config.hyper.weight=0.0", PAIRS, *both]
+  summary = run(tmp_path / "kept", files, kept, *alone)
+  assert summary["teacher_calls"] == 3 and summary["teacher_pairs"] == 9
+  service = [
+    "--config.teacher.source=callable",
+    f"--config.teacher.path={__name__}:scored",
+  ]
+  asked.clear()
+  summary = run(tmp_path / "service", files, *service, *alone)
+  assert summary["paid_calls"] == len(asked) == 3
+  assert summary["teacher_pairs"] == 3 * 4
+  info = json.loads((tmp_path / "service/table/table.json").read_text())
+  assert info["class_names"] == list(TITLES)
+
+
+def test_scores_that_do_not_fit_are_one_line(tmp_path):
+  files, given = folder(tmp_path), pair_files(tmp_path)
+  odd = tmp_path / "odd.npz"
+  scores = np.zeros((4, 6), "f4")
+  scores[:, 1] = 1
+  np.savez(odd, logits=scores, embedding=np.ones((4, 5), "f4"))
+  ids = np.tile(np.array([0, 9], np.int32), (4, 1))
+  strange = tmp_path / "strange.npz"
+  np.savez(strange, top_ids=ids, top_log_probs=np.log(np.full((4, 2), 0.5)))
+  for more, words in (
+    ((), "needs teacher.path"),
+    ((given[1],), "needs the teacher's embedding"),
+    ((f"--config.teacher.path={odd}",), "side by side, equally long"),
+    ((f"--config.teacher.path={strange}",), "id is 9"),
+    ((given[0], "logit_mse"), "rule classes out (-inf)"),
+    ((given[1], "logit_mse"), "rule classes out (-inf)"),
+    (("--config.dataset.retrieval.answers=pairs",), "unknown dataset.retr"),
+  ):
+    typed = [x for x in more if x != "logit_mse"]
+    method = "logit_mse" if typed != [*more] else "embed_distill"
+    with pytest.raises(UserError) as raised:
+      run(tmp_path / "run", files, PAIRS, *typed, method=method)
+    (line,) = str(raised.value).splitlines()
+    assert words in line
 
 
 def wrong(texts):
