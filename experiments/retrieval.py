@@ -3,7 +3,8 @@
   python experiments/retrieval.py [--data=../shared/text] [--jobs=2]
 
 The documents are those of an outside encoder (multilingual-e5-small), which
-answers 1,259 titles; 139 titles validate, the 225 real queries test. Of each
+answers 1,259 titles; 139 titles validate, the 225 real queries test. A
+symmetric student has its own vectors of documents, up to 128 words. Of each
 loss the temperature is the one whose seed 1 has the best validation nDCG@10;
 seeds 2 and 3 follow at that one. Runs are lines of results/retrieval.jsonl.
 """
@@ -31,12 +32,19 @@ def _weights(labels: float, scores: float, embeddings: float) -> dict:
   }
 
 
-ARMS = {
+QUERIES = {  # a query encoder for the documents of the outside one
   "supervised": {},
   "score": _weights(0.0, 1.0, 0.0),
   "embedding": _weights(0.0, 0.0, 1.0),
   "both": _weights(1.0, 1.0, 1.0),
   "both, embedding times 5": _weights(1.0, 1.0, 5.0),
+}
+BOTH = {  # a student that reads the documents, too
+  "dataset.retrieval.documents": "student",
+  "dataset.text.length": 128,
+}
+ARMS = QUERIES | {
+  f"symmetric, {name}": options | BOTH for name, options in QUERIES.items()
 }
 YARDSTICKS = ("TF-IDF", "the outside encoder")
 FIGURES = ("ndcg@10", "mrr@10", "recall@100")
@@ -53,7 +61,7 @@ def commands(folder: pathlib.Path, keys) -> dict[tuple, list[str]]:
   found = {}
   for arm, temperature, seed in keys:
     label = f"{arm}, tau {temperature}"
-    method = "supervised" if arm == "supervised" else "embed_distill"
+    method = "embed_distill" if "hyper.weight" in ARMS[arm] else "supervised"
     options = {
       "dataset.path": cranfield,
       "dataset.retrieval.embeddings": vectors,
@@ -69,8 +77,8 @@ def commands(folder: pathlib.Path, keys) -> dict[tuple, list[str]]:
 
 
 def temperatures(arm: str) -> tuple[float, ...]:
-  """Equation 7 alone has none."""
-  return TEMPERATURES if arm != "embedding" else TEMPERATURES[:1]
+  """Equations 7 and 8 alone have none."""
+  return TEMPERATURES[:1] if arm.endswith("embedding") else TEMPERATURES
 
 
 def chosen(arm: str, rows: dict) -> float | None:
@@ -134,7 +142,8 @@ def table() -> str:
       for name in FIGURES
     ]
     calls = str(max(row["teacher_calls"] for row in mine))
-    lines.append([arm, str(tau) if arm != "embedding" else "-", *cells, calls])
+    one = len(temperatures(arm)) == 1
+    lines.append([arm, "-" if one else str(tau), *cells, calls])
   head = ["loss", "temperature", "nDCG@10", "MRR@10", "Recall@100", "calls"]
   return study.markdown(head, lines)
 

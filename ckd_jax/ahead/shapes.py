@@ -14,7 +14,6 @@ from ckd_jax.run import Plan, Programs
 from ckd_jax.step import (
   Examples,
   Rows,
-  capacity,
   finish_stage,
   gather,
   pad,
@@ -134,7 +133,7 @@ def _table(plan: Plan, outputs, streamed: bool) -> Examples:
   answers = few_of(outputs)
   few = Examples(inputs, plan.recipe.task.labels[:_FEW], answers)
   one, two = (pad(few, rows) for rows in (_FEW + 1, _FEW + 2))
-  rows = capacity(plan.recipe.task.num_examples)
+  rows = plan.table_rows
 
   def grown(one, two):
     shape = [

@@ -12,12 +12,13 @@ def conflicts(config) -> Iterator[str]:
     config: a ConfigDict with a section `dataset.retrieval`.
   """
   source, kind = config.teacher.source, config.teacher.kind
+  of_pairs = config.dataset.retrieval.answers == "scores"
   if source not in ("callable", "none", "table"):
     yield (
       "a retrieval set is answered by the encoder of its documents:"
       f" teacher.source is {source!r}, choose table or callable"
     )
-  if kind != "logits":
+  if kind != "logits" and not of_pairs:
     yield (
       "the answers of a retrieval set are vectors:"
       f" teacher.kind is {kind!r}, set teacher.kind=logits"
@@ -31,4 +32,26 @@ def conflicts(config) -> Iterator[str]:
     yield (
       "batch_norm 'device' would average the documents of all devices: set"
       " batch_norm=global"
+    )
+  if config.dataset.retrieval.documents == "student":
+    yield from _of_symmetric(config)
+
+
+def come_with_data(config) -> bool:
+  """Whether answers may be vectors that came with the documents'."""
+  answers = config.dataset.retrieval.answers
+  return config.teacher.source == "table" and answers == "vectors"
+
+
+def _of_symmetric(config) -> Iterator[str]:
+  """What cannot be where the student reads the documents, too."""
+  if config.dataset.retrieval.sampled:
+    yield (
+      "a student that reads the documents compares those of its batch: set"
+      " dataset.retrieval.sampled=0, or dataset.retrieval.documents=teacher"
+    )
+  if config.dataset.placement == "stream":
+    yield (
+      "documents that the student reads lie on the device: set"
+      " dataset.placement=device, or dataset.retrieval.documents=teacher"
     )

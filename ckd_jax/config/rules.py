@@ -179,6 +179,8 @@ _OF_RETRIEVAL: dict[str, Any] = {
   "dataset.retrieval.temperature": RATE,
   "dataset.retrieval.cosine": SWITCH,
   "dataset.retrieval.sampled": whole(0),
+  "dataset.retrieval.documents": ("student", "teacher"),
+  "dataset.retrieval.answers": ("scores", "vectors"),
 }
 
 # Keys that a config may leave out, and their defaults.
@@ -212,6 +214,13 @@ TEXT_OPTIONAL = {
 }
 
 
+_RETRIEVAL_OPTIONAL = {
+  **TEXT_OPTIONAL,
+  "dataset.retrieval.answers": "vectors",
+  "dataset.retrieval.documents": "teacher",
+}
+
+
 def is_text(config: Any) -> bool:
   """Whether a config, or its plain values, is about texts."""
   dataset = config["dataset"] if "dataset" in config else {}
@@ -232,6 +241,8 @@ def rules_of(config: Any) -> dict[str, Any]:
 
 def optional(config: Any) -> dict[str, Any]:
   """The keys that this config may leave out, and their defaults."""
+  if is_retrieval(config):
+    return _RETRIEVAL_OPTIONAL
   return TEXT_OPTIONAL if is_text(config) else OPTIONAL
 
 

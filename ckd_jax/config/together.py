@@ -63,7 +63,7 @@ def _conflicts(config, method) -> Iterator[str]:
       f"method {config.method!r} needs a teacher: set teacher.source to one of"
       f" {others}"
     )
-  with_data = source == "table" and is_retrieval(config)
+  with_data = is_retrieval(config) and retrieval.come_with_data(config)
   if source in ("callable", "checkpoint", "gpt2", "table", "torch") and (
     not config.teacher.path and not with_data
   ):

@@ -87,8 +87,9 @@ class Dataset(NamedTuple):
     judge: measures answers about a split.
     notes: what a user should know of the data, one line each.
     index: where classes are documents, their vectors; then an answer is a
-      vector, too. None: answers are logits.
+      vector, too, or scores of documents. None: answers are logits.
     vectors: answers that came with the data.
+    documents: the rows of the index, where the student reads them, too.
     whole: the training split before it was spoiled; None where it was not.
   """
 
@@ -101,6 +102,7 @@ class Dataset(NamedTuple):
   notes: tuple[str, ...] = ()
   index: Index | None = None
   vectors: Vectors | None = None
+  documents: Split | None = None
   whole: Split | None = None
 
   @property
@@ -119,14 +121,21 @@ class Dataset(NamedTuple):
     return len(self.class_names) or self.shown().options()["vocabulary"]
 
   @property
+  def network_width(self) -> int:
+    """Length of what a network gives: of a vector, where vectors score."""
+    if self.index is not None:
+      return self.index.anchors.shape[1]
+    return self.answer_width
+
+  @property
   def answer_names(self) -> tuple[str, ...]:
     """What each number of an answer is about.
 
     A class, a token of the vocabulary, or the dimension of a vector.
     """
     view = self.view
-    if self.index is not None:
-      return numerals(self.index.anchors.shape[1])
+    if self.index is not None and not self.index.pairs:
+      return numerals(self.network_width)
     if not self.class_names and isinstance(view, TokenView):
       return view.vocabulary.names()
     return self.class_names
@@ -260,11 +269,13 @@ def _load_retrieval(
       " with configs/cranfield.py"
     )
   found = retrieval.read(path, text, index)
+  how = index.temperature, index.cosine, index.sampled
   return Dataset(
     name,
     *found.texts,
-    index=Index(found.anchors, index.temperature, index.cosine, index.sampled),
+    index=Index(found.anchors, *how, pairs=index.answers == "scores"),
     vectors=found.vectors,
+    documents=found.documents,
   )
 
 

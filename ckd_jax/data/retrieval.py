@@ -17,8 +17,10 @@ from etils import epath
 from ckd_jax.data.judges import ranking
 from ckd_jax.data.lazy import memory
 from ckd_jax.data.members import Member, read_members
-from ckd_jax.data.text import TextOptions, TextSet, assemble
+from ckd_jax.data.split import Split, make_split
+from ckd_jax.data.text import TextOptions, TextSet, assemble, check_characters
 from ckd_jax.data.text_files import Texts, find, read_rows
+from ckd_jax.data.token_view import TokenView
 from ckd_jax.errors import UserError
 
 _FILES = ("documents", "qrels", "queries")
@@ -34,12 +36,18 @@ class RetrievalOptions(NamedTuple):
     temperature: by which products of vectors are divided, to be logits.
     cosine: whether vectors are brought to length 1 before.
     sampled: documents that a training step compares; 0: all of them.
+    documents: whose vectors of documents are searched: the "teacher"'s, as they
+      are, or the "student"'s, which reads queries and documents alike.
+    answers: what a teacher says of a query: "vectors", or "scores" of documents
+      and perhaps vectors of pairs, those of a cross encoder.
   """
 
   embeddings: str
   temperature: float = 0.1
   cosine: bool = True
   sampled: int = 0
+  documents: str = "teacher"
+  answers: str = "vectors"
 
 
 class Vectors(NamedTuple):
@@ -64,11 +72,14 @@ class RetrievalSet(NamedTuple):
       relevant one; classes are documents.
     anchors: float32[documents, dim], the encoder's vectors.
     vectors: its answers about queries.
+    documents: titles and texts, labelled with themselves, for a student that
+      reads them; None for one that does not.
   """
 
   texts: TextSet
   anchors: np.ndarray
   vectors: Vectors
+  documents: Split | None
 
 
 class _Documents(NamedTuple):
@@ -136,14 +147,36 @@ def read(
   judge = ranking(
     {f"query_{query}": found for query, found in grades.items()}, documents.ids
   )
+  split, more = None, []
+  if options.documents == "student":
+    split, more = _split(documents, made.view, files)
   return RetrievalSet(
-    made._replace(judge=judge, notes=(*notes, *made.notes)),
+    made._replace(judge=judge, notes=(*notes, *made.notes, *more)),
     anchors,
     vectors._replace(
       train=None if vectors.train is None else vectors.train[asked],
       test=None if vectors.test is None else vectors.test[judged],
     ),
+    split,
   )
+
+
+def _split(
+  documents: _Documents, view: TokenView, files: Mapping[str, Any]
+) -> tuple[Split, list[str]]:
+  """The documents as a student reads them, and what to tell of it."""
+  texts = [text.replace("\t", " ") for text in documents.texts]
+  for id_, text in zip(documents.ids, texts, strict=True):
+    check_characters(text, f"{files['documents']}: document {id_!r}")
+  tokens, cut = view.vocabulary.encode(texts, view.length)
+  ids = [f"document_{id_}" for id_ in documents.ids]
+  split = make_split(tokens, np.arange(len(ids)), ids, texts)
+  if not cut:
+    return split, []
+  return split, [
+    f"{cut:,} of {len(ids):,} documents are longer than {view.length} tokens"
+    " and are cut (dataset.text.length)"
+  ]
 
 
 def _documents(file: Any) -> tuple[_Documents, list[str]]:

@@ -213,10 +213,20 @@ def _check_texts(rows: Texts) -> None:
   for number, text in enumerate(rows.texts):
     if not all(part.strip() for part in text.split("\t")):
       raise UserError(f"{rows.place}: row {number} has an empty text")
-    if not text.isascii() and not _is_unicode(text):
-      raise UserError(f"{rows.place}: row {number} is no Unicode text")
-    if "\0" in text:
-      raise UserError(f"{rows.place}: row {number} has a NUL character")
+    check_characters(text, f"{rows.place}: row {number}")
+
+
+def check_characters(text: str, place: str) -> None:
+  """Refuses characters that cannot be written down.
+
+  Args:
+    text: that is read.
+    place: of it, for the message.
+  """
+  if not text.isascii() and not _is_unicode(text):
+    raise UserError(f"{place} is no Unicode text")
+  if "\0" in text:
+    raise UserError(f"{place} has a NUL character")
 
 
 def _is_unicode(text: str) -> bool:

@@ -45,6 +45,7 @@ from ckd_jax.methods._seams import (
   stateless,
   unchanged,
 )
+from ckd_jax.methods._symmetric import symmetric
 
 __all__ = [
   "Adapter",
@@ -79,6 +80,7 @@ __all__ = [
   "names",
   "no_offset",
   "stateless",
+  "symmetric",
   "unchanged",
   "working_with",
 ]

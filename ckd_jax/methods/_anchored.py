@@ -1,10 +1,11 @@
-"""Any method where classes are documents and a teacher's answer is a vector."""
+"""Any method where classes are documents, and vectors score them."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ckd_jax.methods._pairs import pooled, scores_of
 from ckd_jax.methods._seams import Loss, Method, Outputs, no_offset
 from ckd_jax.numerics import float32, normalise
 
@@ -17,12 +18,15 @@ class Index(NamedTuple):
     temperature: by which products of vectors are divided, to be logits.
     cosine: whether vectors are brought to length 1 before.
     sampled: documents that a training step compares; 0: all of them.
+    pairs: whether a teacher's answers are scores of documents, those of a cross
+      encoder, and its embeddings of pairs; else vectors.
   """
 
   anchors: Any
   temperature: float = 1.0
   cosine: bool = False
   sampled: int = 0
+  pairs: bool = False
 
   def placed(self, vectors: jax.Array) -> jax.Array:
     """Vectors [..., dim] as they are compared, float32."""
@@ -46,6 +50,8 @@ def anchored(method: Method, index: Index) -> Method:
 
   The table holds a vector for each query, as short as the encoder's; its scores
   are computed in the step. The documents' vectors lie in the method's memory.
+  Or it holds the scores themselves, those of a cross encoder; a document that
+  it was not asked about is ruled out.
 
   With `sampled` a step compares the documents that its rows name, and others
   drawn uniformly, all different: a softmax over these. The scores of all
@@ -57,25 +63,21 @@ def anchored(method: Method, index: Index) -> Method:
     index: the documents.
 
   Returns:
-    A method whose teacher gives a vector as its "logits", and whose student's
-    embedding is a vector, too.
+    A method whose teacher gives a vector as its "logits", or scores of pairs,
+    and whose student's embedding is a vector, too.
   """
   sampled = index.sampled
   if not sampled and not method.needs:
     return method  # labels alone
 
-  def scored(outputs: Outputs, vectors, among) -> Outputs:
-    vectors = index.placed(vectors)
-    logits = index.scores(vectors, among)
-    return outputs._replace(logits=logits, embedding=vectors)
-
   def init(key, task, student, teacher):
     among = jnp.asarray(index.anchors, jnp.float32)
     some = among[: sampled or None]
     task = task._replace(num_classes=len(some))
-    student = scored(student, student.embedding, some)
+    student = _scored(index, student, student.embedding, some)
     if method.needs:
-      teacher = scored(teacher, teacher.logits, some)
+      first = jnp.zeros((1, 1), int)
+      teacher = _told(index, teacher, first, some, jnp.arange(len(some)))
     params, own = method.init(key, task, student, teacher)
     return params, {"documents": among, "method": own}
 
@@ -84,17 +86,19 @@ def anchored(method: Method, index: Index) -> Method:
 
   def on_vectors(loss: Loss) -> Loss:
     def wrapped(params, state, student, batch, key, step):
-      among, counted = state["documents"], {}
+      among, rows, counted = state["documents"], None, {}
       if sampled:
         drawing, key = jax.random.split(key)
         rows = draw(drawing, batch.labels, len(among), sampled)
         among = among[rows]
         batch = batch._replace(labels=jnp.searchsorted(rows, batch.labels))
-        student = scored(student, student.embedding, among)
+        student = _scored(index, student, student.embedding, among)
         hits = jnp.argmax(student.logits, axis=-1) == batch.labels
         counted = {"train_accuracy": 100 * jnp.mean(hits)}
-      teachers = [scored(one, one.logits, among) for one in batch.teachers]
-      batch = batch._replace(teachers=tuple(teachers))
+      teachers = tuple(
+        _told(index, one, batch.labels, among, rows) for one in batch.teachers
+      )
+      batch = batch._replace(teachers=teachers)
       own = state["method"]
       value, (own, metrics) = loss(params, own, student, batch, key, step)
       return value, ({**state, "method": own}, {**counted, **metrics})
@@ -112,13 +116,30 @@ def anchored(method: Method, index: Index) -> Method:
     init=init,
     sample=sample,
     loss=on_vectors(method.loss),
-    needs=method.needs - {"embedding"},
+    needs=method.needs if index.pairs else method.needs - {"embedding"},
+    takes_top=index.pairs or method.takes_top,
     offset_target=no_offset,
     stages=tuple(
       stage._replace(loss=on_vectors(stage.loss), finish=finish(stage))
       for stage in method.stages
     ),
   )
+
+
+def _scored(index: Index, outputs: Outputs, vectors, among) -> Outputs:
+  """Outputs whose logits are scores of the documents float[m, dim]."""
+  vectors = index.placed(vectors)
+  logits = index.scores(vectors, among)
+  return outputs._replace(logits=logits, embedding=vectors)
+
+
+def _told(index: Index, outputs: Outputs, labels, among, rows) -> Outputs:
+  """The same of a teacher; `rows` are the documents' numbers, None is all."""
+  if not index.pairs:
+    return _scored(index, outputs, outputs.logits, among)
+  logits = scores_of(outputs.logits, labels, len(index.anchors), rows)
+  query, _ = pooled(outputs.embedding)
+  return outputs._replace(logits=logits, embedding=query)
 
 
 def draw(

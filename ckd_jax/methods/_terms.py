@@ -50,6 +50,14 @@ class Inputs(NamedTuple):
       )
     return student[:, 0], teacher[:, 0]
 
+  @property
+  def documents(self) -> tuple[jax.Array, jax.Array] | None:
+    """The same of the queries' documents; None where nobody reads them."""
+    student, teacher = self.student.embedding, self.teacher.embedding
+    if student is None or teacher is None or student.shape[1] == 1:
+      return None
+    return student[:, 1], teacher[:, 1]
+
 
 class OwnTerms(Protocol):
   """Computes a method's own terms."""

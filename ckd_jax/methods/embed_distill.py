@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ckd_jax.methods import Method
+from ckd_jax.methods import Method, Outputs
 from ckd_jax.methods._checks import at_least
 from ckd_jax.methods._heads import apply_linear, linear
 from ckd_jax.methods._terms import Extra, Inputs, make_method
@@ -68,15 +68,17 @@ def make(
   kd_weight: float = 0.0,
   ckd_weight: float = 0.0,
 ) -> Method:
-  """EmbedDistill (arXiv 2301.12005) for queries, all weights 1 as published.
+  """EmbedDistill (arXiv 2301.12005), all weights 1 as published.
 
   Labels, scores and embeddings: the logits are a query's scores, one for every
   document. Where the widths differ, a linear projection of the student's
-  embedding is trained with it. Documents do not pass through the student: its
-  equation 8 is the case where both networks share them, and is 0.
+  embedding is trained with it. Documents that do not pass through the student
+  are shared by both networks: equation 8 is 0. A symmetric student reads them,
+  too, and the logits are scores of the documents of a batch.
 
   Args:
-    weight: weight of the embeddings, equation 7.
+    weight: weight of the embeddings: of queries, equation 7, and of documents
+      that the student reads, equation 8. At 0 a teacher needs none.
     score_weight: weight of the scores, equation 11: `kd` at temperature 1.
     distance: "l2", "mse" or "cosine", as in `embedding_match`.
     cross_entropy_weight: weight of the cross-entropy with the labels.
@@ -92,20 +94,32 @@ def make(
 
   def init(key, task, student, teacher):
     del task
+    if not _has_both(student, teacher):
+      return {}, {}
     inputs, outputs = student.embedding.shape[-1], teacher.embedding.shape[-1]
     if inputs == outputs:
       return {}, {}
     return {"projection": linear(key, inputs, outputs)}, {}
 
   def terms(inputs: Inputs):
-    student, teacher = inputs.embeddings
-    if "projection" in inputs.params:
-      student = apply_linear(inputs.params["projection"], student)
-    gap = embedding_match(student, teacher, distance=distance)
-    scores = kd(inputs.student.logits, inputs.teacher.logits, temperature=1.0)
-    return {
-      "embedding": (weight, jnp.mean(gap)),
-      "score": (score_weight, jnp.mean(scores)),
-    }
+    def gap(student, teacher):
+      if "projection" in inputs.params:
+        student = apply_linear(inputs.params["projection"], student)
+      return jnp.mean(embedding_match(student, teacher, distance=distance))
 
-  return make_method(terms, extra, needs=("embedding",), init=init)
+    scores = kd(inputs.student.logits, inputs.teacher.logits, temperature=1.0)
+    found = {}
+    if _has_both(inputs.student, inputs.teacher):
+      found["embedding"] = (weight, gap(*inputs.embeddings))
+    found["score"] = (score_weight, jnp.mean(scores))
+    if inputs.documents is not None:
+      found["document_embedding"] = (weight, gap(*inputs.documents))
+    return found
+
+  needs = ("embedding",) if weight else ()
+  return make_method(terms, extra, needs=needs, init=init)
+
+
+def _has_both(student: Outputs, teacher: Outputs) -> bool:
+  """Whether there are embeddings to compare; at weight 0 there need not be."""
+  return student.embedding is not None and teacher.embedding is not None

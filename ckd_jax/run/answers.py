@@ -32,6 +32,7 @@ class Collected(NamedTuple):
     live: teachers that answer inside the step instead.
     teacher: its name, of several the largest one's; "none" without one.
     calls: answers that this run learns from.
+    pairs: of a cross encoder's answers, documents that they score.
     experts: of several teachers (name, answers of it), the largest last.
     paid: of these, answers that this run bought, now or before a kill.
     repeated: calls that it made a second time, not counted in `paid`.
@@ -57,6 +58,7 @@ class Collected(NamedTuple):
   live: Live | None = None
   teacher: str = "none"
   calls: int = 0
+  pairs: int = 0
   experts: tuple[tuple[str, int], ...] = ()
   paid: int = 0
   repeated: int = 0
@@ -117,7 +119,9 @@ def collect(
     )
     live = Live(network.model, weights, network.view)
     return known._replace(live=live)
-  return known._replace(**buy(all_asked, asking, dataset, rows, plan, workdir))
+  bought = buy(all_asked, asking, dataset, rows, plan, workdir)
+  pairs = _pairs(bought["teachers"], dataset)
+  return known._replace(pairs=pairs, **bought)
 
 
 def _opened(asking: Asking, dataset: Dataset, plan: Plan, mesh):
@@ -199,22 +203,40 @@ def _from_table(
     kind, ids = dataset.test.kind, dataset.test.ids
     tested = _tested(usable(test, ids, kind), dataset)
   elif dataset.vectors is not None and dataset.vectors.test is not None:
-    tested = _tested(Outputs(dataset.vectors.test), dataset)
+    if not _is_of_pairs(dataset):
+      tested = _tested(Outputs(dataset.vectors.test), dataset)
+  outputs = usable(held, train.ids[rows], train.kind, needs)
   return Collected(
-    teachers=(usable(held, train.ids[rows], train.kind, needs),),
+    teachers=(outputs,),
     teacher=held.info["teacher"],
     **view_of(held.info),
     calls=len(rows),
+    pairs=_pairs((outputs,), dataset),
     path=path and str(path),
     digest=table.digest(held.info),
     **tested,
   )
 
 
+def _is_of_pairs(dataset: Dataset) -> bool:
+  return dataset.index is not None and dataset.index.pairs
+
+
+def _pairs(teachers: tuple[Outputs, ...], dataset: Dataset) -> int:
+  """How many pairs of a query and a document were scored."""
+  if not _is_of_pairs(dataset):
+    return 0
+  return sum(
+    int(np.isfinite(scores).sum())
+    for one in teachers
+    for scores in [getattr(one.logits, "log_probs", one.logits)]
+  )
+
+
 def _with_data(dataset: Dataset) -> Table:
   """The answers that came with the data."""
   vectors = dataset.vectors
-  if vectors is None or vectors.train is None:
+  if vectors is None or vectors.train is None or _is_of_pairs(dataset):
     raise UserError(
       f"the vectors of {dataset.name} have no titles: put them into the file of"
       " dataset.retrieval.embeddings, or set teacher.path"
@@ -243,7 +265,7 @@ def _tested(test: Outputs, dataset: Dataset) -> dict[str, Any]:
   rows, logits = len(dataset.test.labels), test.logits
   if isinstance(logits, TopK):  # nothing to judge
     return {"test_outputs": test, "evaluation_calls": rows}
-  if dataset.index is not None:
+  if dataset.index is not None and not dataset.index.pairs:
     index = dataset.index
     logits = np.asarray(index.scores(index.placed(logits), index.anchors))
   figures = dataset.judge(logits, dataset.test)

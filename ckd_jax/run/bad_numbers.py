@@ -239,8 +239,9 @@ def look(
   after, metrics = jax.jit(step)(state, examples, context.key)
   gradients, _ = jax.tree_util.tree_flatten_with_path(after.optimizer)
   rows = np.asarray(_index(context, state, examples)).ravel()
-  answers = take_rows(examples.teachers, rows)
-  ids = run.dataset.train.ids[context.plan.rows.train][rows]
+  ids = run.dataset.train.ids[context.plan.rows.train]
+  rows = rows[rows < len(ids)]  # a document comes with the query that names it
+  answers, ids = take_rows(examples.teachers, rows), ids[rows]
   return Found(
     step=int(state.step) + 1,
     metrics={name: float(value) for name, value in metrics.items()},

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from ckd_jax import methods
 from ckd_jax.data import Dataset, Judge, Split, shown, take
 from ckd_jax.errors import UserError
-from ckd_jax.methods import TopK
+from ckd_jax.methods import Outputs, TopK
 from ckd_jax.run.answers import Collected
 from ckd_jax.run.feed import Feed, make_feed, student_inputs
 from ckd_jax.run.phase import Phase
@@ -24,7 +24,6 @@ from ckd_jax.step import (
   Placed,
   Recipe,
   State,
-  capacity,
   forward,
   gather,
   pad,
@@ -51,8 +50,9 @@ class RunContext(NamedTuple):
     examples: the table on the devices.
     key: the run's random key, the same for every step.
     state: before the first step.
-    inputs: on the devices, by split, "train", "validation", "test"; splits
-      without rows are left out.
+    inputs: on the devices, by split, "train", "validation", "test", and
+      "documents" where the student reads them; splits without rows are left
+      out.
     splits: the same rows on the host, with labels.
     judge: measures answers about a split.
     target: float32[classes], the mean logits that a fitted offset aims at; None
@@ -90,6 +90,18 @@ class RunContext(NamedTuple):
   @property
   def num_classes(self) -> int:
     return self.plan.recipe.task.num_classes
+
+  def encoded(self, params, state):
+    """The state of the student, whose documents it reads if it can."""
+    documents = self.inputs.get("documents")
+    if documents is None:
+      return state
+    return self.programs.encode(params, state, documents)
+
+  def predict(self, params, state, split: str) -> np.ndarray:
+    """The student's logits of a split's rows, float32[n, classes]."""
+    state = self.encoded(params, state)
+    return self.programs.predict(params, state, self.inputs[split])
 
   def reordered(self, rollbacks: int) -> "RunContext":
     """The context with another order of rows after each way back."""
@@ -157,6 +169,7 @@ def assemble(
   if answers.live is None and task.labels.ndim == 1:
     target = methods.mean_target(plan.method, task.labels, answers.teachers)
   splits = _splits(plan, dataset)
+  documents = dataset.documents
   feed = None
   if streamed:
     feed = make_feed(plan, dataset, answers, examples, mesh)
@@ -178,6 +191,7 @@ def assemble(
     origin={
       "images": dataset.train.fingerprint,
       "answers": fingerprint(answers),
+      **({"documents": documents.fingerprint} if documents else {}),
     },
     images_per_step=images_per_step,
     mesh=mesh,
@@ -199,8 +213,27 @@ def _examples(
     answers.teachers,
     () if answers.live is None else answers.live.weights,
   )
-  examples = pad(examples, capacity(plan.recipe.task.num_examples))
+  examples = pad(examples, plan.table_rows, _documents(dataset, answers))
   return hosts.put_global(examples, replicated(mesh))
+
+
+def _documents(dataset: Dataset, answers: Collected) -> Examples | None:
+  """Rows of the documents that a student reads, and the teacher's vectors.
+
+  A cross encoder says nothing about a document alone.
+  """
+  documents, index = dataset.documents, dataset.index
+  if documents is None or index is None:
+    return None
+  count = len(documents.labels)
+
+  def told(one: Outputs) -> Outputs:
+    if not index.pairs:
+      return Outputs(index.anchors.astype(one.logits.dtype))
+    return jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), one)
+
+  teachers = tuple(map(told, answers.teachers))
+  return Examples(documents.inputs, documents.labels, teachers)
 
 
 def _begin(plan: Plan, programs: Programs, key, examples: Examples):
@@ -226,6 +259,7 @@ def _splits(plan: Plan, dataset: Dataset) -> dict[str, Split]:
     "train": train._replace(inputs=plan.inputs),
     "validation": dataset.train.part(plan.rows.validation),
     "test": dataset.test,
+    **({"documents": dataset.documents} if dataset.documents else {}),
   }
 
 
@@ -233,7 +267,8 @@ def _placed(
   plan: Plan, splits: dict[str, Split], mesh: Mesh, streamed: bool, like
 ) -> dict[str, Placed]:
   """The inputs of every split that has any, on the devices."""
-  shared = {"test": like.inputs["test"]} if like else {}
+  names = ("test", "documents") if like else ()
+  shared = {x: like.inputs[x] for x in names if x in like.inputs}
   placed = {
     name: place(
       split.inputs,
@@ -271,11 +306,7 @@ def check_finite(
   """
   if not examples.teachers:
     return
-  logits = examples.teachers[0].logits
-  if isinstance(logits, TopK):  # what is not named has a probability, too
-    return
-  finite = np.isfinite(np.asarray(logits[np.arange(len(logits))]))
-  finite = finite.all(tuple(range(1, finite.ndim)))
+  finite = _finite_rows(examples.teachers[0].logits, plan, examples)
   if finite.all():
     return
   rows = np.resize(np.flatnonzero(~finite), shape)
@@ -288,6 +319,17 @@ def check_finite(
       f"{plan.about.method!r} cannot match: kd takes them, its loss is defined "
       "by probabilities"
     )
+
+
+def _finite_rows(logits, plan: Plan, examples: Examples) -> np.ndarray:
+  """bool[rows]: whether no class is ruled out."""
+  count = len(examples.labels)
+  if not isinstance(logits, TopK):
+    finite = np.isfinite(np.asarray(logits[np.arange(count)]))
+    return finite.all(tuple(range(1, finite.ndim)))
+  if plan.recipe.task.labels.ndim > 1 or examples.count is None:
+    return np.ones(count, bool)  # what is not named has a probability, too
+  return np.arange(count) >= int(examples.count)  # documents are ruled out
 
 
 def _first_loss(recipe: Recipe, state: State, examples: Examples, rows):

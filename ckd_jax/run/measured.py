@@ -79,7 +79,7 @@ def _measured(
   """Measures a split; nothing where it has no rows."""
   if split not in context.inputs:
     return _Measured()
-  logits = context.programs.predict(params, state, context.inputs[split])
+  logits = context.predict(params, state, split)
   rows = context.splits[split]
   classes = {}
   if context.judge is accuracy:

@@ -20,7 +20,7 @@ from ckd_jax.run.given import NOTHING, Given
 from ckd_jax.run.intervals import Intervals, Plateau
 from ckd_jax.run.teacher_training import TeacherTraining, teacher_training
 from ckd_jax.run.views import student_view
-from ckd_jax.step import Recipe, optimizer
+from ckd_jax.step import Recipe, capacity, optimizer
 from ckd_jax.teacher import Asking
 
 
@@ -68,6 +68,8 @@ class Plan(NamedTuple):
     members: the student and its peers, which the recipe's network joins.
     rows: of the training set, to learn from and to validate with.
     inputs: a tree of [train, ...], to learn from, in memory or in files.
+    table_rows: of the table on the devices, with padding, and with documents
+      that the student reads.
     asking: settings of the teacher.
     teacher_training: the run that trains the teacher first; None where there is
       nothing to train.
@@ -92,6 +94,7 @@ class Plan(NamedTuple):
   members: tuple[Model, ...]
   rows: Selection
   inputs: Any
+  table_rows: int
   asking: Asking
   teacher_training: TeacherTraining | None
   intervals: Intervals
@@ -135,6 +138,8 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
   )
   members = _members(config, dataset, view, given.model)
   recipe = _recipe(config, dataset, rows, view, members)
+  read = dataset.documents
+  documents = 0 if read is None else len(read.labels)
   return Plan(
     about=_about(config, dataset),
     recipe=recipe,
@@ -142,6 +147,7 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     members=members,
     rows=rows,
     inputs=subset(dataset.train.inputs, rows.train),
+    table_rows=capacity(len(rows.train) + documents),
     asking=asking(config)._replace(given=given.answers),
     teacher_training=_teacher_training(config, dataset, recipe.method),
     intervals=_intervals(config, recipe.task),
@@ -149,7 +155,8 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     offset=OffsetPlan(mode=config.hyper.get("offset", offsets.NONE)),
     learning_rate=config.optimizer.learning_rate,
     student_view=config.get("student_view", "fresh"),
-    placement=config.dataset.placement,
+    # Documents are rows of the table.
+    placement="device" if documents else config.dataset.placement,
     batch_norm=config.get("batch_norm", "global"),
     steps_per_launch=config.steps_per_launch,
     bad_numbers=config.get("bad_numbers", "raise"),
@@ -176,7 +183,7 @@ def _members(
 
   def load(name: str) -> Model:
     dtype, options = jnp.dtype(config.dtype), view.options()
-    return models.load(name, dataset.answer_width, dtype=dtype, **options)
+    return models.load(name, dataset.network_width, dtype=dtype, **options)
 
   peers = map(load, config.get("peers", ()))
   return (given or load(config.student), *peers)
@@ -198,7 +205,8 @@ def _recipe(
   method = methods.make(config.method, **config.hyper)
   model = models.cohort(members) if len(members) > 1 else members[0]
   if dataset.index is not None:
-    method = methods.anchored(method, dataset.index)
+    seen = methods.symmetric if dataset.documents else methods.anchored
+    method = seen(method, dataset.index)
     model = models.tower(model, dataset.index)
   return Recipe(
     method=method,

@@ -12,6 +12,7 @@ from ckd_jax.run.phase import Phase
 from ckd_jax.run.plan import Plan
 from ckd_jax.step import (
   KEEP_GRADIENT,
+  Encode,
   Examples,
   Forward,
   Live,
@@ -24,9 +25,11 @@ from ckd_jax.step import (
   init_state,
   make_batch_sharder,
   make_branches,
+  make_encode,
   make_forward,
   make_predict,
   make_step,
+  make_vectors,
   per_device,
   repeat,
   replicated,
@@ -46,6 +49,9 @@ class Programs(NamedTuple):
     forward: (params, state, stored inputs) -> logits, not jitted.
     predict: (params, state, Placed) -> float32[n, classes] on the host.
     predict_branches: the same to float32[n, branches, classes].
+    vectors: (params, state, stored inputs) -> embeddings, not jitted.
+    encode: (params, state, Placed) -> the state of a tower that read these
+      documents.
     learning_rate: the highest rate of the schedule in the step.
   """
 
@@ -55,6 +61,8 @@ class Programs(NamedTuple):
   forward: Forward
   predict: Predict
   predict_branches: Predict
+  vectors: Forward
+  encode: Encode
   learning_rate: float
 
 
@@ -72,6 +80,7 @@ def make_programs(
   replicas = replicated(mesh)
   recipe = plan.recipe
   forward = make_forward(recipe.model, recipe.view)
+  vectors = make_vectors(recipe.model, recipe.view)
   return Programs(
     begin=jax.jit(
       lambda key, examples: init_state(key, recipe, examples, live=live),
@@ -84,6 +93,8 @@ def make_programs(
     predict_branches=make_predict(
       make_branches(recipe.model, recipe.view), replicas
     ),
+    vectors=vectors,
+    encode=make_encode(vectors, replicas),
     learning_rate=plan.learning_rate,
   )
 

@@ -94,9 +94,8 @@ def watched(context: RunContext) -> tuple[str, ...]:
 def predict_splits(context: RunContext, state: State) -> dict[str, np.ndarray]:
   """The student's logits by split, float32[n, classes]."""
   params, model_state = state.params["student"], state.model
-  predict = context.programs.predict
   return {
-    name: predict(params, model_state, context.inputs[name])
+    name: context.predict(params, model_state, name)
     for name in watched(context)
   }
 
@@ -187,13 +186,12 @@ def test(
   """
   if "test" not in context.inputs:
     return
-  predict, inputs = context.programs.predict, context.inputs["test"]
-  last = predict(state.params["student"], state.model, inputs)
+  last = context.predict(state.params["student"], state.model, "test")
   train = predict_splits(context, state).get("train")
   found = offsets.by_mode(context.target, train, context.num_classes)
   for mode, offset in found.items():
     kept, score = best[mode], record.modes[mode]
-    logits = predict(kept.params, kept.model, inputs)
+    logits = context.predict(kept.params, kept.model, "test")
     score.test = _first(context, "test", logits + np.asarray(kept.offset))
     score.last_test = _first(context, "test", last + offset)
 

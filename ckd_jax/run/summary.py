@@ -95,12 +95,13 @@ def _teacher(plan: Plan, answers: Collected, student: int, flops: float):
 def _calls(answers: Collected) -> str:
   if answers.live:
     return "live, in every step"
+  pairs = f", scores of {answers.pairs:,} pairs" if answers.pairs else ""
   if answers.may_buy is None:
-    return f"none: {answers.calls} answers of a table"
+    return f"none: {answers.calls} answers of a table{pairs}"
   failed = f", {answers.failed} failed" if answers.failed else ""
   return (
     f"{answers.paid} bought by this run, {answers.repeated} repeated{failed}; "
-    f"{answers.may_buy} may still be bought"
+    f"{answers.may_buy} may still be bought{pairs}"
   )
 
 
@@ -215,6 +216,7 @@ def _cost_of(
   return {
     "teacher_calls": answers.calls,
     **({"expert_calls": dict(answers.experts)} if answers.experts else {}),
+    **({"teacher_pairs": answers.pairs} if answers.pairs else {}),
     "paid_calls": answers.paid,
     "repeated_calls": answers.repeated,
     "failed_calls": answers.failed,
@@ -233,6 +235,7 @@ def _export_best(
   """
   best = jax.device_get(ended.best[plan.offset.mode])
   params, model_state = best.params, best.model
+  model_state = jax.device_get(context.encoded(params, model_state))
   if plan.offset.mode == offsets.FIT:
     params = offsets.fold(params, best.offset, plan.offset.bias)
   metadata = {

@@ -106,7 +106,7 @@ def _check_positions(found: table.Form, wanted: table.Form, what: str) -> None:
 
 def _columns(dataset: Dataset) -> str:
   """What the numbers of an answer are about."""
-  if dataset.index is not None:
+  if dataset.index is not None and not dataset.index.pairs:
     return "dimensions"
   return "classes" if dataset.class_names else "tokens (dataset.text)"
 

@@ -277,7 +277,8 @@ class _Predictor:
     first = contexts[0]
     where = NamedSharding(first.mesh, PartitionSpec("students", "data"))
     share = first.mesh.shape["data"]
-    for name in selection.watched(first):
+    documents = ("documents",) if "documents" in first.inputs else ()
+    for name in (*documents, *selection.watched(first)):
       splits = [context.inputs[name] for context in contexts]
       inputs = [_joined(split.batches) for split in splits]
       counts = [split.count for split in splits]
@@ -289,17 +290,28 @@ class _Predictor:
         jax.device_put(_stacked(padded, slice(i, i + size)), where)
         for i in range(0, total, size)
       ]
-    self._forward = jax.jit(shard_vmap(first.programs.forward, first.mesh))
+    self._documents = self._batches.pop("documents", [])
+    self._forward, self._vectors = (
+      jax.jit(shard_vmap(function, first.mesh))
+      for function in (first.programs.forward, first.programs.vectors)
+    )
 
   def __call__(self, state: State) -> list[dict[str, np.ndarray]]:
     """`selection.predict_splits` of each student."""
     found: list[dict[str, np.ndarray]] = [{} for _ in range(self._students)]
+    params, model = state.params["student"], self._encoded(state)
     for name, batches in self._batches.items():
-      parts = [
-        self._forward(state.params["student"], state.model, batch)
-        for batch in batches
-      ]
+      parts = [self._forward(params, model, batch) for batch in batches]
       logits = np.concatenate([np.asarray(part) for part in parts], axis=1)
       for student, count in enumerate(self._counts[name]):
         found[student][name] = logits[student, :count]
     return found
+
+  def _encoded(self, state: State) -> Any:
+    """`RunContext.encoded` of all students."""
+    if not self._documents:
+      return state.model
+    params, count = state.params["student"], self._counts["documents"][0]
+    parts = [self._vectors(params, state.model, x) for x in self._documents]
+    vectors = jnp.concatenate(parts, axis=1)[:, :count]
+    return {**state.model, "documents": vectors}

@@ -151,6 +151,7 @@ def prepare(
     context = make_context(plan, dataset, answers, mesh)
   hosts.assert_equal(plan.recipe.view.kind, context.origin["images"])
   hosts.assert_equal("answers of the teacher", context.origin["answers"])
+  hosts.assert_equal("documents", context.origin.get("documents", ""))
   # Only after all checks, so a mistake can be mended in the same workdir.
   if hosts.first():
     files.write(workdir / "config.json", logger.json_bytes(plan.config))

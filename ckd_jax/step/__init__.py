@@ -7,12 +7,15 @@
 from ckd_jax.step import optimizer
 from ckd_jax.step.begin import init_state
 from ckd_jax.step.evaluate import (
+  Encode,
   Forward,
   Placed,
   Predict,
   make_branches,
+  make_encode,
   make_forward,
   make_predict,
+  make_vectors,
   measures,
   percent,
   place,
@@ -52,6 +55,7 @@ from ckd_jax.step.students import replace, shard_vmap, stack, take
 __all__ = [
   "KEEP_GRADIENT",
   "SKIPPED",
+  "Encode",
   "Examples",
   "Forward",
   "Live",
@@ -73,11 +77,13 @@ __all__ = [
   "is_sound",
   "make_batch_sharder",
   "make_branches",
+  "make_encode",
   "make_forward",
   "make_mesh",
   "make_predict",
   "make_step",
   "make_update",
+  "make_vectors",
   "measures",
   "optimizer",
   "pad",

@@ -33,6 +33,14 @@ class Forward(Protocol):
     ...
 
 
+class Encode(Protocol):
+  """Lets a tower read the documents that it searches, on every host."""
+
+  def __call__(self, params: Any, state: Any, documents: Placed) -> Any:
+    """Returns the tower's state with its own vectors of the documents."""
+    ...
+
+
 class Predict(Protocol):
   """The logits of every row exactly once, on every host."""
 
@@ -110,6 +118,47 @@ def make_branches(model: Model, view: View) -> Forward:
     return jnp.stack(outputs.branches, axis=1).astype(jnp.float32)
 
   return forward
+
+
+def make_vectors(model: Model, view: View) -> Forward:
+  """Makes the function that gives the embeddings of a network.
+
+  Args:
+    model: architecture of the network, which has embeddings.
+    view: what it is shown of the inputs.
+
+  Returns:
+    A `Forward` to float32[n, dim].
+  """
+
+  def forward(params, state, inputs):
+    outputs, _ = model.apply(params, state, view(None, inputs), train=False)
+    return outputs.embedding.astype(jnp.float32)
+
+  return forward
+
+
+def make_encode(
+  vectors: Forward, replicas: NamedSharding | None = None
+) -> Encode:
+  """Makes the function that lets a tower read its documents.
+
+  Args:
+    vectors: from `make_vectors`.
+    replicas: sharding of the vectors, a copy on every device; None for one.
+  """
+  jitted = jax.jit(vectors, out_shardings=replicas)
+  join = jax.jit(
+    lambda parts, count: jnp.concatenate(parts)[:count],
+    static_argnums=1,
+    out_shardings=replicas,
+  )
+
+  def encode(params, state, documents: Placed):
+    parts = [jitted(params, state, batch) for batch in documents.batches]
+    return {**state, "documents": join(parts, documents.count)}
+
+  return encode
 
 
 def make_predict(

@@ -41,7 +41,8 @@ class Examples(NamedTuple):
     labels: int32[rows], or Rows of int32[length].
     teachers: Outputs of Rows, one for each teacher.
     live: weights of the teachers that answer inside the step.
-    count: int32, rows in use, the others are padding; None is all of them.
+    count: int32, rows in use, the others are padding, or documents that a
+      student reads; None is all of them.
     index: int32[batch, group], who is compared in this step, where the host
       streams; None: the step draws it.
   """
@@ -77,25 +78,33 @@ def capacity(count: int) -> int:
   return -(-count // _ROWS) * _ROWS
 
 
-def pad(examples: Examples, rows: int) -> Examples:
+def pad(
+  examples: Examples, rows: int, last: Examples | None = None
+) -> Examples:
   """Adds empty rows at the end of the table, flattens it, and sets `count`.
 
   Args:
     examples: of NumPy arrays [n, ...].
     rows: number of rows after padding.
+    last: of NumPy arrays [m, ...], the last rows, which are not in the count.
   """
 
-  def extend(array):
-    widths = [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1)
-    padded = np.pad(array, widths)
+  def extend(array, *tail):
+    gap = rows - len(array) - sum(map(len, tail))
+    padded = np.pad(array, [(0, gap)] + [(0, 0)] * (array.ndim - 1))
+    if tail:
+      padded = np.concatenate([padded, *tail])
     return padded if padded.ndim == 1 else Rows.of(padded)
 
+  def of(field: str):
+    tails = () if last is None else (getattr(last, field),)
+    return jax.tree.map(extend, getattr(examples, field), *tails)
+
   streamed = count(examples.inputs) < len(examples.labels)
-  inputs = examples.inputs
   return examples._replace(
-    inputs=inputs if streamed else jax.tree.map(extend, inputs),
-    labels=extend(examples.labels),
-    teachers=jax.tree.map(extend, examples.teachers),
+    inputs=examples.inputs if streamed else of("inputs"),
+    labels=of("labels"),
+    teachers=of("teachers"),
     count=np.int32(len(examples.labels)),
   )
 

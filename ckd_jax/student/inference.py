@@ -22,6 +22,8 @@ _BATCH = 512  # rows in one pass; the last one is padded
 class Student:
   """A trained student: called with images or texts, it returns logits.
 
+  `embed` gives its embeddings instead.
+
   Attributes:
     name: of the network, as in the config.
     classes: names of the classes, in the order of the logits.
@@ -45,7 +47,11 @@ class Student:
     def forward(params, state, inputs):
       shown = view(None, inputs)
       outputs, _ = model.apply(params, state, shown, train=False)
-      return outputs.logits.astype(np.float32)
+      return {
+        name: value.astype(np.float32)
+        for name in ("logits", "embedding")
+        if (value := getattr(outputs, name)) is not None
+      }
 
     self._forward = forward
 
@@ -68,16 +74,42 @@ class Student:
     Raises:
       UserError: it is of another type or size than in training.
     """
-    inputs, lead = self.view.read(given)
-    rows = range(0, count(inputs), _BATCH)
-    parts = [self._part(take(inputs, slice(i, i + _BATCH))) for i in rows]
-    shape = jax.eval_shape(
-      self._forward, self.params, self.state, self.view.stored(1)
-    ).shape[1:]
-    logits = np.concatenate([np.zeros((0, *shape), np.float32), *parts])
-    return logits.reshape(*lead, *shape)
+    return self._answer(given, "logits")
 
-  def _part(self, inputs) -> np.ndarray:
+  def embed(self, given) -> np.ndarray:
+    """Computes embeddings: of a retrieval set, the vectors of texts.
+
+    The product of a query's and a document's vector, over the temperature, is
+    the logit; a student that reads documents embeds both alike. Documents that
+    it does not read are `state["documents"]`.
+
+    Args:
+      given: as for a call.
+
+    Returns:
+      float32[n, dim], or [dim] for one.
+
+    Raises:
+      UserError: it is of another type or size than in training, or the network
+        has no embedding.
+    """
+    return self._answer(given, "embedding")
+
+  def _answer(self, given, name: str) -> np.ndarray:
+    """One output of the network about images or texts."""
+    inputs, lead = self.view.read(given)
+    outputs = jax.eval_shape(
+      self._forward, self.params, self.state, self.view.stored(1)
+    )
+    if name not in outputs:
+      raise UserError(f"student {self.name} has no {name}, only logits")
+    rows = range(0, count(inputs), _BATCH)
+    parts = [self._part(take(inputs, slice(i, i + _BATCH)))[name] for i in rows]
+    shape = outputs[name].shape[1:]
+    found = np.concatenate([np.zeros((0, *shape), np.float32), *parts])
+    return found.reshape(*lead, *shape)
+
+  def _part(self, inputs) -> dict[str, np.ndarray]:
     rows = count(inputs)
     size = min(_BATCH, 1 << (rows - 1).bit_length())  # few shapes to compile
 
@@ -85,7 +117,8 @@ class Student:
       return np.pad(leaf, [(0, size - rows)] + [(0, 0)] * (leaf.ndim - 1))
 
     padded = jax.tree.map(pad, inputs)
-    return np.asarray(self._forward(self.params, self.state, padded))[:rows]
+    outputs = self._forward(self.params, self.state, padded)
+    return {name: np.asarray(value)[:rows] for name, value in outputs.items()}
 
   def __repr__(self) -> str:
     return f"Student({self.name!r}, {self.view}, {len(self.classes)} classes)"

@@ -36,7 +36,7 @@ def test_documents_are_classes_and_titles_are_queries(tmp_path):
   assert (
     found.answer_names == ("0", "1", "2", "3") and found.answer_width == DIM
   )
-  assert found.index[1:] == (0.1, False, 5)
+  assert found.index[1:] == (0.1, False, 5, False)
   np.testing.assert_array_equal(found.anchors, vectors(TEXTS))
   assert found.train.labels.tolist() == [0, 1, 2, 3]
   assert found.train.questions.tolist() == list(TITLES.values())[:4]
@@ -61,6 +61,31 @@ def test_documents_are_classes_and_titles_are_queries(tmp_path):
   words = found.view.vocabulary
   assert 1 not in words.ids("nameless about lift")  # of documents alone
   assert words.ids("cheese") == [1]  # of a query alone
+
+
+def test_documents_that_a_student_reads(tmp_path):
+  path, file = folder(tmp_path)
+  assert load(path, file).documents is None
+  found = load(path, file, documents="student")
+  split, words = found.documents, found.view.vocabulary
+  assert split.questions.tolist() == [f"{TITLES[x]} {TEXTS[x]}" for x in TITLES]
+  assert split.ids.tolist() == [f"document_{x}" for x in TITLES]
+  assert split.labels.tolist() == list(range(6))  # as the index has them
+  assert split.inputs[0].tolist() == words.ids("wing flutter about")
+  assert split.inputs[5].tolist() == [0, 0, 0]  # empty, which is told
+  assert found.notes[0] == "1 of 6 documents are empty: f"
+  assert found.notes[-1] == (
+    "4 of 6 documents are longer than 3 tokens and are cut"
+    " (dataset.text.length)"
+  )
+  (tmp_path / "documents.jsonl").write_text(
+    "".join(
+      json.dumps({"id": id_, "title": "a", "text": "b\0" * (id_ == "c")}) + "\n"
+      for id_ in TITLES
+    )
+  )
+  with pytest.raises(UserError, match="document 'c' has a NUL character"):
+    load(path, file, documents="student")
 
 
 def test_a_hand_made_judgement(tmp_path):

@@ -7,14 +7,18 @@ import pytest
 from ckd_jax import methods, models
 from ckd_jax.data.token_view import TokenView
 from ckd_jax.data.vocabulary import Vocabulary
-from ckd_jax.methods import Index, Model, Outputs, Task, anchored
+from ckd_jax.methods import Index, Model, Outputs, Task, anchored, symmetric
 from ckd_jax.step import (
   Examples,
   Recipe,
   init_state,
   make_batch_sharder,
+  make_encode,
   make_step,
+  make_vectors,
   optimizer,
+  pad,
+  place,
   shard_vmap,
 )
 from tests.helpers.arrays import draw, unit
@@ -56,22 +60,30 @@ def test_vectors_of_another_dimension_are_refused():
     tower.apply(params, state, draw(3, 4), train=False)
 
 
-def steps(mesh, times=2):
+def tokens_of(rows: int, seed: int = 0) -> np.ndarray:
+  drawn = np.random.default_rng(seed).integers(1, 10, (rows, LENGTH))
+  return drawn.astype(np.int32)
+
+
+def steps(mesh, seen=anchored, times=2):
   """The state after some steps of a strong decay, and the metrics."""
   index = Index(ANCHORS, 0.1, True, sampled=9)
   labels = (np.arange(ROWS) % DOCUMENTS).astype(np.int32)
-  tokens = np.random.default_rng(0).integers(1, 10, (ROWS, LENGTH))
   vectors = draw(ROWS, DIM, seed=3)
   network = models.get("averaging", DIM, **VIEW.options())
   recipe = Recipe(
-    anchored(methods.make("embed_distill"), index),
+    seen(methods.make("embed_distill"), index),
     models.tower(network, index),
     task=Task(ROWS, DOCUMENTS, BATCH, 2, labels),
     view=VIEW,
     transform=optimizer.make("adamw", 0.9, 0.5),
     schedule=lambda step: np.float32(0.1),
   )
-  examples = Examples(tokens.astype(np.int32), labels, (Outputs(vectors),))
+  examples = Examples(tokens_of(ROWS), labels, (Outputs(vectors),))
+  if seen is symmetric:
+    numbers = np.arange(DOCUMENTS, dtype=np.int32)
+    documents = Examples(tokens_of(DOCUMENTS, 1), numbers, (Outputs(ANCHORS),))
+    examples = pad(examples, 40, documents)
   state = jax.jit(lambda key: init_state(key, recipe, examples))(
     jax.random.key(0)
   )
@@ -93,3 +105,28 @@ def test_one_and_four_devices_agree_and_documents_stay():
   for held in (state.model["documents"], state.method["documents"]):
     assert held[0].tobytes() == ANCHORS.tobytes()
   assert {"embedding", "score", "cross_entropy"} <= metrics.keys()
+
+
+@pytest.mark.slow
+def test_a_symmetric_step_is_the_same_on_one_and_four_devices():
+  one, four = (steps(mesh_of(1, n), symmetric) for n in (1, 4))
+  assert deviation(one, four) < 1e-3
+  assert {"document_embedding", "embedding", "score"} <= four[1].keys()
+
+
+def test_a_tower_reads_its_documents_in_batches():
+  """And searches those, of which the last batch is not full."""
+  index = Index(ANCHORS, 0.5, cosine=True)
+  network = models.get("averaging", DIM, **VIEW.options())
+  tower = models.tower(network, index)
+  texts = tokens_of(DOCUMENTS, 1)
+  params, state = tower.init(jax.random.key(0), texts)
+  encode = make_encode(make_vectors(tower, VIEW))
+  mesh = mesh_of(1, 4)
+  after = encode(params, state, place(texts, mesh, batch_size=4))
+  bare = network.apply(params, state["network"], texts, train=False)[0]
+  wanted = unit(bare.logits)
+  np.testing.assert_allclose(after["documents"], wanted, rtol=1e-4, atol=1e-6)
+  assert after["network"] is state["network"]
+  logits = tower.apply(params, after, texts, train=False)[0].logits
+  np.testing.assert_allclose(logits, wanted @ wanted.T / 0.5, atol=1e-5)

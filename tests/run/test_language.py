@@ -78,6 +78,8 @@ def test_the_student_alone(paid, tmp_path):
   assert student("ab").shape == (LENGTH, 6)
   assert student(["ab", "c"]).shape == (2, LENGTH, 6)
   assert student(np.zeros((0, LENGTH), np.int32)).shape == (0, LENGTH, 6)
+  with pytest.raises(UserError, match="has no embedding, only logits"):
+    student.embed("ab")
   export.run(paid[0] / "run", tmp_path / "out")
   assert len((tmp_path / "out/labels.txt").read_text().splitlines()) == 6
 
