@@ -207,7 +207,7 @@ def _weights(folder: pathlib.Path, is_zip: bool) -> None:
   """A checkpoint of PyTorch, of the small network for digits."""
   import torch  # pyright: ignore[reportMissingImports]
 
-  tensors = {key: torch.tensor(value) for key, value in cnn().items()}
+  tensors = {key: torch.tensor(value).float() for key, value in cnn().items()}
   path = folder / "weights.pth"
   torch.save(tensors, path, _use_new_zipfile_serialization=is_zip)
 
