@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from ckd_jax import models, torch_weights
+from ckd_jax import data, models, table, teacher, torch_weights
 from ckd_jax.errors import UserError
 from tests.helpers.paths import ROOT
 from tests.helpers.torch_tensors import cnn
@@ -209,6 +209,35 @@ def test_what_is_saved_beside_the_tensors_does_no_harm(tmp_path):
     torch.save(content, path, _use_new_zipfile_serialization=modern)
     found = torch_weights.load(path)
     np.testing.assert_array_equal(found["bias"], model.bias.detach().numpy())
+
+
+@pytest.mark.torch
+def test_weights_that_changed_since_they_answered_are_told(tmp_path):
+  """In the older format nothing else knows of it."""
+  torch = pytest.importorskip("torch")
+  tensors = {key: torch.tensor(value) for key, value in cnn().items()}
+  path = tmp_path / "a.pth"
+  torch.save(tensors, path, _use_new_zipfile_serialization=False)
+  view = data.ImageView((8, 8, 1), (0.5,), (0.5,))
+  split = data.Split(
+    np.zeros((9, 8, 8, 1), np.uint8),
+    np.zeros(9, np.int32),
+    np.asarray([f"train_{row}" for row in range(9)]),
+    "f00d",
+  )
+  subject = table.Subject("pets", "train", split, tuple("abcdefg"))
+
+  def ask(rows: int):
+    asked = teacher.from_torch(path, "cnn", view=view, batch_size=8)
+    order = teacher.Order(subject, range(rows))
+    return teacher.build(asked, order, tmp_path / "table", budget=rows).paid
+
+  assert ask(4) == 4 and ask(9) == 5
+  content = path.read_bytes()
+  one = cnn()["fc.weight"].tobytes()[:8]
+  path.write_bytes(content.replace(one, one[:-1] + bytes([one[-1] ^ 0x80])))
+  with pytest.raises(UserError, match="the same network with other weights"):
+    ask(9)
 
 
 @pytest.mark.torch
