@@ -171,7 +171,7 @@ def _check_names(pickled: IO[bytes]) -> None:
   `weights_only` lets others be called that take any memory: bytearray(10**12).
   """
   for operation, argument, _ in pickletools.genops(pickled):
-    if operation.name == "GLOBAL" and not _NAMES.fullmatch(argument):
+    if operation.name == "GLOBAL" and not _NAMES.fullmatch(str(argument)):
       raise ValueError(f"it holds more than tensors: {argument}")
 
 

@@ -128,7 +128,7 @@ def checkpoints() -> dict[str, bytes]:
     "no numbers": torch.empty(7, 32, device="meta"),
     "quantized": torch.quantize_per_tensor(eye, 0.1, 0, torch.qint8),
     "nested": torch.nested.nested_tensor([one, torch.ones(2)]),
-    "complex": eye.to(torch.complex64),
+    "complex": torch.complex(torch.ones(7, 32), torch.ones(7, 32)),
   }
   return {
     "pickle": pickle.dumps(Bomb(), protocol=2),
