@@ -10,7 +10,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +138,7 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
   return {key: value.detach().float().numpy() for key, value in content.items()}
 
 
-def _check(file: BinaryIO, size: int) -> None:
+def _check(file: IO[bytes], size: int) -> None:
   """Refuses a file that is damaged or would take more memory than it has bytes.
 
   Args:
