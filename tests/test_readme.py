@@ -1,4 +1,4 @@
-"""The code in README.md does what it says."""
+"""The code in README.md, and what leads on from it, does what it says."""
 
 import re
 import shutil
@@ -16,8 +16,10 @@ from tests.helpers.arrays import softmax
 from tests.helpers.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
+STUDENTS = (ROOT / "docs" / "students.md").read_text()
 LOSSES, METHOD = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 (PYTHON,) = re.findall(r"```py\n(.*?)```", TEXT, re.S)
+(LOADED,) = re.findall(r"```py\n(.*?)```", STUDENTS, re.S)
 
 
 def test_one_loss_in_a_pipeline_of_ones_own():
@@ -43,10 +45,21 @@ def test_a_student_from_arrays(capsys):
   exec(PYTHON, names)
   assert names["answers"].shape == (64, 4)
   assert names["result"].summary["steps"] == 20
+  exec(LOADED.replace("runs/NAME", str(names["result"].path)), names)
+  np.testing.assert_array_equal(names["logits"], names["answers"])
+
+
+def test_the_two_commands_are_those_that_are_run():
+  commands = re.findall(r"```\n(pip install.*?)\n```", TEXT)
+  assert len(commands) == 2
+  run = (ROOT / ".ci" / "run").read_text().splitlines()
+  for command in commands:
+    assert f"{command} || exit 1" in run
 
 
 def test_the_tree_shows_every_room():
-  tree = re.search(r"```\nckd_jax/\n(.*?)```", TEXT, re.S)[1]
+  text = (ROOT / "CONTRIBUTING.md").read_text()
+  tree = re.search(r"```\nckd_jax/\n(.*?)```", text, re.S)[1]
   shown = set(re.findall(r"^  (?:main sweep export )?(\w+)/", tree, re.M))
   rooms = {
     path.parent.name for path in (ROOT / "ckd_jax").glob("*/__init__.py")
@@ -96,7 +109,8 @@ def test_the_contract_test_runs_on_it_unasked(tmp_path):
 
 def test_the_table_of_methods_is_whole_and_true():
   """Every method has its row; KD and CKD join all that learn from a teacher."""
-  rows = re.search(r"\| method \|.*?\n\n", TEXT, re.S)[0].splitlines()[2:]
+  text = (ROOT / "docs" / "methods.md").read_text()
+  rows = re.search(r"\| method \|.*?\n\n", text, re.S)[0].splitlines()[2:]
   named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
   assert set(methods.names()) <= named
   weights = {"kd_weight", "ckd_weight"}
