@@ -12,13 +12,15 @@ the six best on the validation images, and ckd, kd (also with the table's view
 of every image alone) and supervised, run with three seeds. Methods of several
 teachers have the public ResNet-20 and ResNet-32, too; bss attacks the teacher
 inside the step, dml trains a resnet20 beside the student, one gives it
-branches. A finished run is one line of results/methods_cifar10.jsonl; the
+branches, and takd has a resnet20 between, which kd made of the same answers.
+A finished run is one line of results/methods_cifar10.jsonl; the
 driver resumes, and `--only` names the labels to run. DATA has x_train, y_train,
 x_test and y_test.
 """
 
 import argparse
 import pathlib
+import subprocess
 
 import study
 
@@ -35,7 +37,12 @@ VARIANTS = {
   },
   "crd": {"crd, 1024 negatives": {"hyper.negatives": 1024}},
   # What methods on maps pay for seeing one view of every image, and no other.
-  "kd": {"kd": {}, "kd, table's view": {"student_view": "table"}},
+  # TAKD is kd of an assistant, which learnt from the teacher by kd.
+  "kd": {
+    "kd": {},
+    "kd, table's view": {"student_view": "table"},
+    "takd, resnet20": {"teacher.source": "checkpoint"},
+  },
   "infoflow": {"infoflow + labels": {"hyper.cross_entropy_weight": 1.0}},
   "dml": {"dml, resnet20": {"peers": '("resnet20",)'}},
   "one": {"one": {"student": "one_resnet8"}},
@@ -127,6 +134,11 @@ def commands(flags, seeds: tuple[int, ...], labels) -> dict:
       if method == "bss":
         del options["table.path"]
         options["teacher.live"] = True
+      if options["teacher.source"] == "checkpoint":
+        options |= {"teacher.path": flags.runs / "assistant"}
+        options |= {"teacher.view": "augmented"}
+        options |= {"table.path": tables / "assistant"}
+        del options["table.test_path"]
       if method in ("ces_kd", "dgkd"):
         files = [pathlib.Path(x) for x in (*flags.assistants, flags.teacher)]
         sources = [f"torch:{x.name.partition('-')[0]}_a:{x}" for x in files]
@@ -136,6 +148,14 @@ def commands(flags, seeds: tuple[int, ...], labels) -> dict:
         f"cifar10.py:method={method},budget=2000", options
       )
   return every
+
+
+def assist(flags) -> None:
+  """Trains the assistant of takd, once; a finished run only says so."""
+  (command,) = commands(flags, (1,), ["kd"]).values()
+  folder = flags.runs / "assistant"
+  more = "--config.student=resnet20", f"--workdir={folder}"
+  subprocess.run([*command, *more], check=True)
 
 
 def three_seeds() -> list[str]:
@@ -196,6 +216,8 @@ def main() -> None:
   if flags.data and flags.teacher and flags.assistants:
     labels = flags.only.split(";") if flags.only else arms()
     ask(flags.data, flags.teacher, flags.runs / "tables")
+    if any(label.startswith("takd") for label in labels):
+      assist(flags)
     where = RESULTS, FIELDS, flags.runs, flags.jobs
     study.run_missing(commands(flags, (1,), labels), *where)
     more = [label for label in three_seeds() if label in labels]
