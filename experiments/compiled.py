@@ -87,6 +87,19 @@ def hyper_of(text: str) -> tuple:
   return tuple((name, value(text)) for name, text in pairs)
 
 
+def named(names: str) -> list[str]:
+  """The methods of these names; of "all", those of images with a table."""
+  if names != "all":
+    return names.split(",")
+  return methods.working_with(frozenset(methods.Outputs._fields))
+
+
+def student_for(method: str, student: str) -> str:
+  """The student, or its form with branches for methods that train several."""
+  wants_branches = methods.make(method).branches != "none"
+  return f"one_{student}" if wants_branches else student
+
+
 def versions() -> dict[str, str]:
   """Of JAX and of the compilers that are here."""
   found = {}
@@ -112,13 +125,12 @@ def main() -> None:
   parser.add_argument("--part", default="")
   parser.add_argument("--top", type=int, default=0)
   flags = parser.parse_args()
-  names = flags.methods
   facts = versions() | study.stamp()
   RESULTS.parent.mkdir(exist_ok=True)
   for target, student, method, images, rows in itertools.product(
     flags.targets.split(","),
     flags.students.split(","),
-    methods.names() if names == "all" else names.split(","),
+    named(flags.methods),
     map(int, flags.batches.split(",")),
     map(int, flags.rows.split(",")),
   ):
@@ -126,7 +138,7 @@ def main() -> None:
       target=target,
       devices=flags.devices,
       config=flags.config,
-      student=student,
+      student=student_for(method, student),
       method=method,
       hyper=hyper_of(flags.hyper),
       images=images,

@@ -9,8 +9,10 @@ heads, is compiled alone and sharded as in a run, for as many images through the
 student; answers are random, of the shapes that student and teacher give.
 Milliseconds are medians, compilation apart; memory is what XLA sets aside for
 intermediate results, per device. The growth is the exponent of the batch
-between its smallest and its largest size. One line a measurement is appended to
-results/method_cost.jsonl; the newest ones of this device are printed.
+between its smallest and its largest size. Left out are methods that ask a live
+teacher, whose own passes are the cost, and those that train several students.
+One line a measurement is appended to results/method_cost.jsonl; the newest ones
+of this device are printed.
 """
 
 import argparse
@@ -183,6 +185,11 @@ def losses(bench: Bench, method: Method, student: str, images: int):
   )
 
 
+def of_one_network() -> list[str]:
+  """Methods of images that train one student from answers of a table."""
+  return methods.working_with(frozenset(Outputs._fields) - {"branches"})
+
+
 def cases(names: list[str]):
   """(label, method) of every method and of its variants."""
   for name in names:
@@ -227,7 +234,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--students", default="resnet8,wrn_16_2")
   parser.add_argument("--batches", default="64,512")
-  parser.add_argument("--methods", default=",".join(methods.names()))
+  parser.add_argument("--methods", default=",".join(of_one_network()))
   parser.add_argument("--repeats", type=int, default=5)
   flags = parser.parse_args()
   use_every_core()
