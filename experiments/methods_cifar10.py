@@ -7,15 +7,15 @@
 CIFAR-10, the public ResNet-56 (option A) as teacher, student resnet8, budget
 2000, 1,000 steps of 64 rows, one cycle. The teacher is asked once, about one
 crop and flip of each of the 1,600 images, and its logits, embeddings and maps
-are one table for all. Every method runs with its published weights and seed 1;
+are one table for all. Every method runs with its default weights and seed 1;
 the six best on the validation images, and ckd, kd (also with the table's view
-of every image alone), takd and supervised, run with three seeds. Methods of several
-teachers have the public ResNet-20 and ResNet-32, too; bss attacks the teacher
-inside the step, dml trains a resnet20 beside the student, one gives it
-branches, and takd has a resnet20 between, which kd made of the same answers.
-A finished run is one line of results/methods_cifar10.jsonl; the
-driver resumes, and `--only` names the labels to run. DATA has x_train, y_train,
-x_test and y_test.
+of every image alone), takd and supervised, run with three seeds. Methods of
+several teachers have the public ResNet-20 and ResNet-32, too; bss attacks the
+teacher inside the step, dml trains a resnet20 beside the student, one gives it
+branches, and takd has a resnet20 between, which kd made of the same answers. A
+finished run is one line of results/methods_cifar10.jsonl; the driver resumes,
+and `--only` names the labels to run. DATA has x_train, y_train, x_test and
+y_test.
 """
 
 import argparse
