@@ -5,9 +5,12 @@ tensor's name, and only the layout differs.
 """
 
 import os
+import pickletools
+import re
 import warnings
+import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,13 @@ from ckd_jax.system import tensors as files
 # layers; and back.
 _TO_JAX = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+_NAMES = re.compile(  # that pickles of tensors hold, and notes beside them
+  r"torch (\w+Storage|Size|device|[a-z]\w*)|torch\.storage UntypedStorage"
+  r"|torch\._utils _rebuild_(parameter|tensor(_v[23])?)"
+  r"|collections (Counter|OrderedDict)|_codecs encode"
+  r"|(builtins|__builtin__) (complex|set)"
+)
+_SAFE = "2.10"  # before it `weights_only` could be misled
 
 
 def convert(
@@ -69,6 +79,9 @@ def convert(
 def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads the tensors of a .pth or .th file, without running its code.
 
+  A zip, as PyTorch has written since 1.6, has a sum of every member, which is
+  compared here: PyTorch does not. The older format has none.
+
   Args:
     path: of a state dict, or of a checkpoint that holds one under
       "state_dict" or "model".
@@ -77,8 +90,8 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     PyTorch's name -> array.
 
   Raises:
-    UserError: PyTorch is not installed, the file is missing, cut or damaged,
-      holds code, or holds no state dict.
+    UserError: PyTorch is not installed or too old, the file is missing, cut or
+      damaged, holds code or claims more than it holds, or holds no state dict.
   """
   try:
     import torch  # pyright: ignore[reportMissingImports]
@@ -86,12 +99,20 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     raise UserError(
       "reading a PyTorch checkpoint needs PyTorch: pip install 'ckd_jax[torch]'"
     ) from error
+  if torch.__version__ < _SAFE:
+    raise UserError(
+      f"PyTorch {torch.__version__} can be made to run what a checkpoint holds"
+      f" (CVE-2026-24747): pip install 'torch>={_SAFE}'"
+    )
   path = epath.Path(path)
   if not path.is_file():
     raise UserError(f"there is no file {path}")
+  size = path.stat().length
   try:
     with path.open("rb") as file, warnings.catch_warnings():
       warnings.simplefilter("ignore")  # a file that is refused needs one line
+      _check(file, size)
+      file.seek(0)
       content = torch.load(file, map_location="cpu", weights_only=True)
   except Exception as error:  # damaged bytes raise errors of any type
     raise UserError(
@@ -106,7 +127,52 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     for key, value in content.items()
   ):
     raise UserError(f"{path} holds no state dict (name -> tensor)")
+  if imaginary := [key for key in content if content[key].is_complex()]:
+    raise UserError(f"{path}: the numbers of {imaginary[0]!r} are complex")
+  claimed = sum(x.numel() * x.element_size() for x in content.values())
+  if claimed > size:  # a view can repeat one number without end
+    raise UserError(
+      f"{path} has {size} bytes and claims tensors of {claimed}: save every"
+      " tensor with its own numbers (tensor.clone())"
+    )
   return {key: value.detach().float().numpy() for key, value in content.items()}
+
+
+def _check(file: IO[bytes], size: int) -> None:
+  """Refuses a file that is damaged or would take more memory than it has bytes.
+
+  Args:
+    file: any file; its position moves.
+    size: of it, in bytes.
+
+  Raises:
+    Exception: of any type, as damaged bytes raise errors of any type.
+  """
+  if not zipfile.is_zipfile(file):  # the older format: five pickles, numbers
+    file.seek(0)
+    for _ in range(5):
+      _check_names(file)
+    return
+  with zipfile.ZipFile(file) as archive:
+    members = archive.infolist()
+    is_packed = any(x.compress_type != zipfile.ZIP_STORED for x in members)
+    if is_packed or sum(x.file_size for x in members) > size:
+      raise ValueError("its members are packed, or larger than the file")
+    if archive.testzip() is not None:
+      raise ValueError("a sum is not that of its member")
+    for member in members:
+      if member.filename.lower().endswith(".pkl"):
+        _check_names(archive.open(member))
+
+
+def _check_names(pickled: IO[bytes]) -> None:
+  """Refuses names that a state dict does not need; runs nothing.
+
+  `weights_only` lets others be called that take any memory: bytearray(10**12).
+  """
+  for operation, argument, _ in pickletools.genops(pickled):
+    if operation.name == "GLOBAL" and not _NAMES.fullmatch(str(argument)):
+      raise ValueError(f"it holds more than tensors: {argument}")
 
 
 def _torch_name(path: tuple) -> str:

@@ -18,7 +18,6 @@ results/against_pytorch.jsonl.
 """
 
 import argparse
-import datetime
 import json
 import pathlib
 import statistics
@@ -50,7 +49,7 @@ def ours(student: str, batch: int, dtype: str, estimator: str) -> dict:
 
 
 def keep(row: dict) -> None:
-  row = {"date": str(datetime.date.today()), **row}
+  row = study.stamp() | row
   print(json.dumps({k: v for k, v in row.items() if k != "path"}), flush=True)
   RESULTS.parent.mkdir(exist_ok=True)
   with open(RESULTS, "a") as file:

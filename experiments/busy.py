@@ -13,7 +13,6 @@ results/busy.jsonl, results/busy-DEVICE.png is drawn.
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
@@ -155,7 +154,7 @@ def main() -> None:
   picture = RESULTS.parent / f"busy-{name}.png"
   draw(devices[idlest], flags.shown, title, picture)
   row = {
-    "date": str(datetime.date.today()),
+    **study.stamp(),
     "student": flags.student,
     "images_a_step": flags.batch,
     "dtype": flags.dtype,

@@ -13,7 +13,6 @@ results/collectives.jsonl.
 
 import argparse
 import collections
-import datetime
 import json
 import math
 import re
@@ -96,7 +95,7 @@ def main() -> None:
           shown(fit.plan.recipe.view),
         ),
         "jax": jax.__version__,
-        "date": str(datetime.date.today()),
+        **study.stamp(),
       }
       print(json.dumps(row), flush=True)
       with open(RESULTS, "a") as file:

@@ -19,7 +19,6 @@ compiles a method's own part of a step, without the student: "loss", or "stage
 import argparse
 import ast
 import contextlib
-import datetime
 import importlib.metadata
 import itertools
 import json
@@ -114,7 +113,7 @@ def main() -> None:
   parser.add_argument("--top", type=int, default=0)
   flags = parser.parse_args()
   names = flags.methods
-  facts = versions() | {"date": str(datetime.date.today())}
+  facts = versions() | study.stamp()
   RESULTS.parent.mkdir(exist_ok=True)
   for target, student, method, images, rows in itertools.product(
     flags.targets.split(","),

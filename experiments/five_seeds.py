@@ -12,7 +12,6 @@ by seed: both see the same images and answers.
 
 import argparse
 import concurrent.futures
-import datetime
 import json
 import os
 import pathlib
@@ -70,7 +69,7 @@ def sweep(arm: str, flags) -> list[dict]:
       env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
     )
   paths = sorted(folder.glob("*/summary.json"))
-  return [json.loads(path.read_text()) for path in paths]
+  return [study.result(path.parent) for path in paths]
 
 
 def row(summary: dict) -> dict:
@@ -78,8 +77,9 @@ def row(summary: dict) -> dict:
   offset = (summary["offset"] or {}).get("fit") or {}
   kept = ("label", "seed", "steps", "test_accuracy", "val_accuracy")
   kept += ("teacher_calls", "train_seconds", "devices", "jax")
+  kept += study.RECIPE
   return {
-    "date": str(datetime.date.today()),
+    **study.stamp(),
     **{key: summary[key] for key in kept},
     "with_offset": offset.get("test"),
   }

@@ -1,7 +1,9 @@
 """Folders that runs leave behind, and everybody who reads them."""
 
 import contextlib
+import functools
 import hashlib
+import importlib.util
 import pathlib
 import shutil
 import tempfile
@@ -13,12 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ckd_jax import config, export, report, student, table, teacher
+from ckd_jax import (
+  config,
+  export,
+  report,
+  student,
+  table,
+  teacher,
+  torch_weights,
+)
 from ckd_jax.data import Split
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model, Outputs
 from ckd_jax.run import logger, run
 from ckd_jax.table import Answers
+from tests.helpers.torch_tensors import cnn
 
 DIGITS = pathlib.Path(__file__).parents[1] / "ckd_jax/configs/digits.py"
 RUN = (
@@ -102,10 +113,12 @@ class Kind(NamedTuple):
   Attributes:
     make: fills a folder.
     reads: by name; each is called with the folder, in order.
+    has_sums: whether its files could tell a number that was changed.
   """
 
   make: Callable[[pathlib.Path], Any]
   reads: dict[str, Read]
+  has_sums: bool = True
 
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (16, 8, 8, 1), np.uint8)
@@ -190,6 +203,35 @@ def _held(folder: pathlib.Path) -> Any:
   return held.ids.tolist(), Answers(held.answers.values.tolist()), held.info
 
 
+def _weights(folder: pathlib.Path, is_zip: bool) -> None:
+  """A checkpoint of PyTorch, of the small network for digits."""
+  import torch  # pyright: ignore[reportMissingImports]
+
+  tensors = {key: torch.tensor(value).float() for key, value in cnn().items()}
+  path = folder / "weights.pth"
+  torch.save(tensors, path, _use_new_zipfile_serialization=is_zip)
+
+
+def _converted(folder: pathlib.Path) -> Any:
+  tensors = torch_weights.load(folder / "weights.pth")
+  return student.params_sha256(
+    *torch_weights.convert("cnn", tensors, channels=1)
+  )
+
+
+def _of_torch() -> dict[str, Kind]:
+  """PyTorch's files, where it is installed."""
+  if importlib.util.find_spec("torch") is None:
+    return {}
+  reads: dict[str, Read] = {"weights": _converted}
+  return {
+    "weights": Kind(functools.partial(_weights, is_zip=True), reads),
+    "older weights": Kind(
+      functools.partial(_weights, is_zip=False), reads, has_sums=False
+    ),
+  }
+
+
 KINDS = {
   "finished run": Kind(
     the_run,
@@ -214,4 +256,5 @@ KINDS = {
   "export": Kind(
     _an_export, {"load_student": _predictions, "teacher": _answers}
   ),
+  **_of_torch(),
 }

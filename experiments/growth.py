@@ -12,7 +12,6 @@ One line each is appended to results/growth.jsonl, results/growth.png is drawn.
 """
 
 import argparse
-import datetime
 import json
 import math
 
@@ -184,7 +183,7 @@ def main() -> None:
         "student": flags.student,
         "device": device,
         "jax": jax.__version__,
-        "date": str(datetime.date.today()),
+        **study.stamp(),
       }
       print(json.dumps(row), flush=True)
       with open(RESULTS, "a") as file:

@@ -150,8 +150,8 @@ def _is_there(folder: pathlib.Path, wanted: str, began: int) -> bool:
   """Whether a phase has begun; the shortest one is looked for by itself."""
   if wanted != TABLE:
     return phase(folder, began) == wanted
-  with contextlib.suppress(OSError):
-    for table in folder.glob("table*"):
+  for table in (*folder.glob("table*"), *folder.glob("table/callable*")):
+    with contextlib.suppress(OSError):
       if any(re.match(r"\.(table|part).*tmp", x) for x in os.listdir(table)):
         return True
   return False

@@ -11,7 +11,6 @@ median of the repeats is printed and appended to results/loop_cost.jsonl.
 """
 
 import argparse
-import datetime
 import json
 import statistics
 import tempfile
@@ -89,7 +88,7 @@ def main() -> None:
   bare_ms, loop_ms = map(statistics.median, zip(*pairs, strict=True))
   ratio = statistics.median(loop / step for step, loop in pairs)
   row = {
-    "date": str(datetime.date.today()),
+    **study.stamp(),
     "student": flags.student,
     "pairs_a_step": flags.batch_size,
     "bare_milliseconds": round(bare_ms, 3),

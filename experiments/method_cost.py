@@ -14,7 +14,6 @@ results/method_cost.jsonl; the newest ones of this device are printed.
 """
 
 import argparse
-import datetime
 import json
 import math
 import statistics
@@ -238,8 +237,7 @@ def main() -> None:
   )
   bench = Bench(NamedSharding(mesh, PartitionSpec("data")), flags.repeats)
   device = f"{len(devices)} x {devices[0].device_kind}"
-  facts = {"device": device, "jax": jax.__version__}
-  facts["date"] = str(datetime.date.today())
+  facts = {"device": device, "jax": jax.__version__, **study.stamp()}
   RESULTS.parent.mkdir(exist_ok=True)
 
   def keep(student, images, what, found):

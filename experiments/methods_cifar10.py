@@ -168,13 +168,15 @@ def table_of_results() -> str:
         study.describe([row["test_accuracy"] for row in group]),
         study.describe([fit["test"] for fit in fits]),
         study.describe([row["val_accuracy"] for row in group]),
+        "H100" if "H100" in group[0]["devices"] else "CPU core",
         f"{mean(label, 'train_seconds'):.0f}",
         f"{mean(label, 'processor_seconds'):.0f}",
         str(group[0]["teacher_calls"]),
       ]
     )
   head = ["method", "test accuracy %", "with fitted offset %"]
-  head += ["validation accuracy %", "seconds", "processor seconds", "calls"]
+  head += ["validation accuracy %", "device", "seconds"]
+  head += ["processor seconds", "calls"]
   return study.markdown(head, lines)
 
 

@@ -34,6 +34,7 @@ class Mutant(NamedTuple):
     old: text that stands in it exactly once.
     new: what replaces it.
     tests: that should fail, as pytest names them; "-mslow" before slow ones.
+    unnoticed: when the tests passed with it: "audit", "later" or never, "".
   """
 
   name: str
@@ -41,6 +42,7 @@ class Mutant(NamedTuple):
   old: str
   new: str
   tests: list[str]
+  unnoticed: str = ""
 
 
 class Outcome(NamedTuple):

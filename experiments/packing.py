@@ -14,7 +14,6 @@ results/packing.jsonl, from which the table is printed.
 """
 
 import argparse
-import datetime
 import itertools
 import json
 
@@ -86,7 +85,7 @@ def measure(form: str, channels: int, students: int, flags) -> dict:
   moved = 2 * 5 * channels * flags.size**2  # bfloat16: two read, two written, x
   floor = max(operations / place.chip.flops, moved / place.chip.bandwidth)
   return {
-    "date": str(datetime.date.today()),
+    **study.stamp(),
     "target": flags.target,
     "form": form,
     "channels": channels,

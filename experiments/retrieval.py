@@ -10,7 +10,6 @@ seeds 2 and 3 follow at that one. Runs are lines of results/retrieval.jsonl.
 """
 
 import argparse
-import datetime
 import json
 import lzma
 import pathlib
@@ -118,8 +117,7 @@ def yardsticks(folder: pathlib.Path) -> list[dict]:
   ):
     figures = found.judge(scores, found.test)
     named = {f"test_{name}": value for name, value in figures.items()}
-    today = str(datetime.date.today())
-    rows.append({"date": today, "label": label, "seed": None, **named})
+    rows.append({**study.stamp(), "label": label, "seed": None, **named})
   return rows
 
 

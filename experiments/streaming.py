@@ -11,7 +11,6 @@ appended to results/streaming.jsonl.
 """
 
 import argparse
-import datetime
 import itertools
 import json
 import time
@@ -94,7 +93,7 @@ def main() -> None:
   row |= {
     "device": f"{fit.mesh.size} x {jax.devices()[0].device_kind}",
     "jax": jax.__version__,
-    "date": str(datetime.date.today()),
+    **study.stamp(),
   }
   with open(RESULTS, "a") as file:
     file.write(json.dumps(row) + "\n")

@@ -17,6 +17,7 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
+RECIPE = ("learning_rate", "batch_size")  # of a run, beside its summary
 
 
 def main_command(config: str, options: dict) -> list[str]:
@@ -34,6 +35,36 @@ def finished(results: pathlib.Path, fields: tuple[str, ...]) -> dict:
     with contextlib.suppress(ValueError):  # cut by a kill: that run goes again
       rows.append(json.loads(line))
   return {tuple(row[field] for field in fields): row for row in rows}
+
+
+def stamp() -> dict[str, str | None]:
+  """When, and by which code: the commit, with a + if files differ from it."""
+  return {"date": str(datetime.date.today()), "commit": _commit()}
+
+
+def _commit() -> str | None:
+  """None outside a clone."""
+
+  def git(*arguments: str) -> str:
+    command = ["git", "-C", HERE.parent, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+  try:
+    # Lines that a study has just written do not change it.
+    code = (".", ":!experiments/results", ":!*.md")
+    changed = git("status", "--porcelain", "--", *code)
+    return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
+  except (OSError, subprocess.CalledProcessError):
+    return None
+
+
+def result(folder: pathlib.Path) -> dict:
+  """The summary of a finished run, and the rate and batch of its config."""
+  summary = json.loads((folder / "summary.json").read_text())
+  config = json.loads((folder / "config.json").read_text())
+  rate = config["optimizer"]["learning_rate"]
+  return summary | dict(zip(RECIPE, (rate, config["batch_size"]), strict=True))
 
 
 def again(results: pathlib.Path) -> None:
@@ -83,7 +114,7 @@ def run_missing(
 def _run(key: tuple, command: list[str], results, runs_dir, cores) -> None:
   """Runs or resumes one run on cores that are free, and keeps its result."""
   name = "-".join(re.sub(r"[ ,]+", "-", str(part)) for part in key)
-  mine = cores.get()
+  begun, mine = stamp(), cores.get()
   try:
     with open(runs_dir / f"{name}.log", "a") as log:
       subprocess.run(
@@ -94,13 +125,12 @@ def _run(key: tuple, command: list[str], results, runs_dir, cores) -> None:
       )
   finally:
     cores.put(mine)
-  summary = json.loads((runs_dir / name / "summary.json").read_text())
+  summary = result(runs_dir / name)
   for private in ("table_path", "table_digest", "params_sha256"):
     summary.pop(private)
   cut = results.exists() and not results.read_text().endswith("\n")
   with open(results, "a") as file:
-    today = str(datetime.date.today())
-    line = json.dumps({"date": today, **summary, "cores": len(mine)})
+    line = json.dumps({**begun, **summary, "cores": len(mine)})
     file.write("\n" * cut + line + "\n")
   metric = summary["metric"]
   print(f"{name}: {metric} {summary[f'test_{metric}']:.4g}", flush=True)

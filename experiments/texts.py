@@ -12,7 +12,6 @@ table.
 """
 
 import argparse
-import datetime
 import json
 import pathlib
 import statistics
@@ -66,7 +65,7 @@ def sweep(name: str, arm: str, budget: int, flags) -> list[dict]:
     ]
   )
   paths = sorted(folder.glob("*/summary.json"))
-  return [json.loads(path.read_text()) for path in paths]
+  return [study.result(path.parent) for path in paths]
 
 
 def row(name: str, summary: dict) -> dict:
@@ -74,8 +73,9 @@ def row(name: str, summary: dict) -> dict:
   kept = ("label", "budget", "seed", "steps", "test_accuracy", "val_accuracy")
   kept += ("last_test_accuracy", "offset", "teacher_test_accuracy")
   kept += ("teacher_calls", "train_seconds", "processor_seconds", "jax")
+  kept += study.RECIPE
   return {
-    "date": str(datetime.date.today()),
+    **study.stamp(),
     "dataset": name,
     **{key: summary[key] for key in kept},
   }

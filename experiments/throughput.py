@@ -16,7 +16,6 @@ appended to results/throughput.jsonl.
 """
 
 import argparse
-import datetime
 import itertools
 import json
 import os
@@ -238,7 +237,7 @@ def measure(
     "compile_seconds": round(compile_seconds, 2),
     "device": f"{first.mesh.size} x {jax.devices()[0].device_kind}",
     "jax": jax.__version__,
-    "date": str(datetime.date.today()),
+    **study.stamp(),
   }
 
 

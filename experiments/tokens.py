@@ -16,7 +16,6 @@ both (SKD)? It is what the step costs more than that on texts of the data.
 """
 
 import argparse
-import datetime
 import json
 import pathlib
 import statistics
@@ -78,7 +77,7 @@ def measure(method: str, flags) -> dict:
   step, bare = (statistics.median(times[name]) for name in steps)
   tokens = fit.images_per_step * recipe.view.length
   return {
-    "date": str(datetime.date.today()),
+    **study.stamp(),
     "method": method,
     "tokens_a_step": tokens,
     "processor_milliseconds": round(1e3 * step, 2),
@@ -120,7 +119,7 @@ def measure_writing(flags) -> dict:
         times[source].append(each)
   cost = {source: statistics.median(every) for source, every in times.items()}
   return {
-    "date": str(datetime.date.today()),
+    **study.stamp(),
     "method": "on_policy",
     "tokens_a_step": tokens,
     "processor_milliseconds": {

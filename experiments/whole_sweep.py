@@ -14,7 +14,6 @@ assumed. One line a size is appended to results/whole_sweep.jsonl.
 """
 
 import argparse
-import datetime
 import json
 import math
 import pathlib
@@ -92,7 +91,7 @@ def measure(flags, size: int) -> dict:
   begun = (wall - worked) / len(budgets)  # reading, compiling, testing
   seconds = begun * len(BUDGETS) + all_steps * worked / steps
   return {
-    "date": str(datetime.date.today()),
+    **study.stamp(),
     "student": flags.student,
     "dtype": flags.dtype,
     "group": size,

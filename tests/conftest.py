@@ -53,6 +53,14 @@ def compiled_once(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def hypothesis_home(tmp_path_factory):
+  """What Hypothesis keeps is kept out of the checkout."""
+  from hypothesis import configuration
+
+  configuration.set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
+
+
+@pytest.fixture(scope="session")
 def digits():
   return data.load("digits")
 

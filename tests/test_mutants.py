@@ -1,5 +1,6 @@
 """The list of plausible bugs fits the code, and names tests that exist."""
 
+import collections
 import importlib
 
 from tests.helpers.paths import ROOT
@@ -10,6 +11,9 @@ def test_every_bug_can_be_put_in(monkeypatch):
   mutants = importlib.import_module("mutants")
   listed = mutants.read([])
   assert mutants.misfits(listed, ROOT) == []
+  unnoticed = collections.Counter(bug.unnoticed for bug in listed)
+  assert unnoticed["audit"] == 14  # as docs/reliability.md shows
+  assert unnoticed.keys() == {"audit", "later", ""}
   named = {test.partition("::")[0] for bug in listed for test in bug.tests}
   named.discard("-mslow")
   assert not [file for file in named if not (ROOT / file).exists()]

@@ -208,6 +208,30 @@ def test_what_is_asked_is_asked_once(teacher_run, tmp_path):
   assert sum(one["paid_calls"] for one in results) == 80
 
 
+def test_a_student_of_a_finished_run_that_is_not_whole_is_told(tmp_path):
+  """Nothing else is trained; without its summary the run is made again."""
+  arg = f"{QUICK}method=supervised,teacher.source=none,steps=2,eval_every=2"
+  argv = [f"--config={DIGITS}:{arg}", LINEAR, f"--workdir={tmp_path}"]
+
+  def again(seeds):
+    return sweep.run(*sweep.read([*argv, f"--over=seed={seeds}"]))
+
+  (wanted,) = again("1")
+  file = tmp_path / "seed=1" / "student.safetensors"
+  whole = file.read_bytes()
+  file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+  with pytest.raises(UserError, match="is not what the run wrote"):
+    again("1,2")
+  file.unlink()
+  with pytest.raises(UserError, match="seed=1 is finished, and its student"):
+    again("1,2")
+  assert not (tmp_path / "seed=2").exists()
+  (tmp_path / "seed=1" / "summary.json").unlink()
+  (found,) = again("1")
+  assert found["params_sha256"] == wanted["params_sha256"]
+  assert file.read_bytes() == whole
+
+
 def test_crews_hold_what_can_share_a_program():
   config = f"--config={DIGITS}:{QUICK}"
   flags = ["--over=seed=1,2,3,4,5", "--over=batch_size=16,8"]

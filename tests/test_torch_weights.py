@@ -1,6 +1,8 @@
 """PyTorch checkpoints: read without running them, converted, and accurate."""
 
 import builtins
+import json
+import os
 import pathlib
 import pickle
 import subprocess
@@ -10,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from ckd_jax import models, torch_weights
+from ckd_jax import data, models, table, teacher, torch_weights
 from ckd_jax.errors import UserError
 from tests.helpers.paths import ROOT
+from tests.helpers.torch_tensors import cnn
 
 # Accuracy on the first 3,000 test images of CIFAR-10, in percent, as PyTorch
 # measured it.
@@ -24,22 +27,8 @@ _TEACHERS = {
 }
 
 
-def _cnn() -> dict[str, np.ndarray]:
-  """A state dict of `cnn` as PyTorch would name and lay it out."""
-  rng = np.random.default_rng(0)
-  tensors = {}
-  for i, (inputs, width) in enumerate([(1, 16), (16, 32), (32, 32)], start=1):
-    tensors[f"conv{i}.weight"] = rng.normal(size=(width, inputs, 3, 3))
-    for leaf in ("weight", "bias", "running_mean", "running_var"):
-      tensors[f"bn{i}.{leaf}"] = rng.uniform(0.5, 1.5, width)
-    tensors[f"bn{i}.num_batches_tracked"] = np.array(3)
-  tensors["fc.weight"] = rng.normal(size=(7, 32))
-  tensors["fc.bias"] = rng.normal(size=7)
-  return tensors
-
-
 def test_convert_changes_the_layout_and_drops_the_prefix():
-  tensors = _cnn()
+  tensors = cnn()
   wrapped = {f"module.{key}": value for key, value in tensors.items()}
   params, state = torch_weights.convert("cnn", wrapped, channels=1)
   kernel = np.asarray(tensors["conv2.weight"], np.float32)
@@ -66,7 +55,7 @@ def test_convert_changes_the_layout_and_drops_the_prefix():
   ],
 )
 def test_convert_names_what_does_not_fit(changes, message):
-  tensors = {k: v for k, v in (_cnn() | changes).items() if v is not None}
+  tensors = {k: v for k, v in (cnn() | changes).items() if v is not None}
   with pytest.raises(UserError, match=message):
     torch_weights.convert("cnn", tensors, channels=1)
 
@@ -169,6 +158,86 @@ def test_load_refuses_damaged_and_missing_files(tmp_path, modern):
     torch.save(content, path)
     with pytest.raises(UserError, match="no state dict"):
       torch_weights.load(path)
+
+
+@pytest.mark.torch
+def test_hostile_files_are_one_line_and_take_no_memory(tmp_path):
+  pytest.importorskip("torch")
+  done = subprocess.run(
+    [sys.executable, "-m", "tests.helpers.hostile_torch", str(tmp_path)],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+  )
+  assert done.returncode == 0, done.stderr
+  said = json.loads(done.stdout)
+  assert len(said) == 28  # as docs/reliability.md says
+  read = {case for case, line in said.items() if line == "READ"}
+  assert read == {"weights two dots", "weights other case"}
+  for case, line in said.items():
+    assert not line.startswith("RAW") and "\n" not in line, (case, line)
+  assert not list(tmp_path.rglob("*evil*"))
+  assert not list(pathlib.Path("/tmp").glob("ckd_jax_evil*"))
+
+
+@pytest.mark.torch
+def test_a_pytorch_that_can_be_misled_is_refused(tmp_path, monkeypatch):
+  torch = pytest.importorskip("torch")
+  torch.save({"a": torch.ones(1)}, tmp_path / "a.pth")
+  old = type(torch.__version__)("2.9.1+cpu")
+  monkeypatch.setattr(torch, "__version__", old)
+  with pytest.raises(UserError, match=r"PyTorch 2\.9\.1.* install 'torch>=2"):
+    torch_weights.load(tmp_path / "a.pth")
+
+
+@pytest.mark.torch
+def test_what_is_saved_beside_the_tensors_does_no_harm(tmp_path):
+  """Moments, a schedule, names of types: what a training loop saves."""
+  torch = pytest.importorskip("torch")
+  model = torch.nn.Linear(3, 2)
+  optimizer = torch.optim.Adam(model.parameters())
+  rate = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 4])
+  content = {
+    "state_dict": dict(model.named_parameters()),
+    "others": [optimizer.state_dict(), rate.state_dict(), {1, 2}, 1j, b"x"],
+    "types": [torch.float16, torch.Size([1]), torch.device("cpu")],
+    "tensors": [torch.ones(2, dtype=x) for x in (torch.bfloat16, torch.bool)],
+  }
+  for modern in (True, False):
+    path = tmp_path / f"{modern}.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=modern)
+    found = torch_weights.load(path)
+    np.testing.assert_array_equal(found["bias"], model.bias.detach().numpy())
+
+
+@pytest.mark.torch
+def test_weights_that_changed_since_they_answered_are_told(tmp_path):
+  """In the older format nothing else knows of it."""
+  torch = pytest.importorskip("torch")
+  tensors = {key: torch.tensor(value) for key, value in cnn().items()}
+  path = tmp_path / "a.pth"
+  torch.save(tensors, path, _use_new_zipfile_serialization=False)
+  view = data.ImageView((8, 8, 1), (0.5,), (0.5,))
+  split = data.Split(
+    np.zeros((9, 8, 8, 1), np.uint8),
+    np.zeros(9, np.int32),
+    np.asarray([f"train_{row}" for row in range(9)]),
+    "f00d",
+  )
+  subject = table.Subject("pets", "train", split, tuple("abcdefg"))
+
+  def ask(rows: int):
+    asked = teacher.from_torch(path, "cnn", view=view, batch_size=8)
+    order = teacher.Order(subject, range(rows))
+    return teacher.build(asked, order, tmp_path / "table", budget=rows).paid
+
+  assert ask(4) == 4 and ask(9) == 5
+  content = path.read_bytes()
+  one = cnn()["fc.weight"].tobytes()[:8]
+  path.write_bytes(content.replace(one, one[:-1] + bytes([one[-1] ^ 0x80])))
+  with pytest.raises(UserError, match="the same network with other weights"):
+    ask(9)
 
 
 @pytest.mark.torch

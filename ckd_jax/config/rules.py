@@ -90,7 +90,8 @@ RULES: dict[str, Any] = {  # a Rule, names, or a function that returns names
       isinstance(value, tuple | list) and all(map(_is_expert, value))
     ),
     "a tuple of callable:package.module:function, checkpoint:FOLDER or"
-    " torch:NAME:FILE",
+    " torch:NAME:FILE (gpt2 answers at every position, which no method of"
+    " several teachers compares: teacher.source takes it)",
   ),
   "teacher.name": TEXT,
   "teacher.path": PATH,

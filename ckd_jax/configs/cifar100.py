@@ -109,7 +109,8 @@ def _set_teacher(config: ConfigDict) -> None:
   # function uint8[n, h, w, c] -> float[n, classes]. none: no teacher.
   config.teacher.source = "train"
   # May be left out: config.teacher.sources, for ces_kd and dgkd, several
-  # teachers in place of source, name and path, the largest last,
+  # teachers in place of source, name and path, the largest last, of
+  # torch, checkpoint and callable alone,
   # ("torch:resnet20_a:FILE", "checkpoint:FOLDER", "callable:module:function").
   # Each has a table of its own, in a folder of table.path, and the budget is
   # the limit of each.

@@ -99,7 +99,7 @@ def restore(
   """Reads the newest checkpoint that is exactly as it was written.
 
   A damaged one is renamed `*.corrupt`, with one line in the log, and the one
-  before is tried.
+  before is tried, if there is one.
 
   Args:
     directory: of the checkpoints of one run.
@@ -252,10 +252,12 @@ def _prune(directory, step: int, keep: int) -> None:
 
 def _newest_valid(directory, at_most: int | None) -> int:
   """The newest step whose bytes are what was written, or -1."""
-  for step in reversed(finished(directory)):
+  steps = finished(directory)
+  if at_most is not None:
+    steps = [step for step in steps if step <= at_most]
+  while steps:
+    step = steps.pop()
     folder = step_folder(directory, step)
-    if at_most is not None and step > at_most:
-      continue
     try:
       _check_files(folder, _manifest(folder))
       return step
@@ -265,10 +267,11 @@ def _newest_valid(directory, at_most: int | None) -> int:
         corrupt.rmtree()
       folder.rename(corrupt)
       logging.getLogger(__name__).warning(
-        "checkpoint %s is damaged (%s): renamed %s, trying the one before",
+        "checkpoint %s is damaged (%s): renamed %s, %s",
         folder,
         error,
         corrupt.name,
+        "trying the one before" if steps else "and there is none before it",
       )
   return -1
 

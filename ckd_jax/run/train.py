@@ -7,7 +7,6 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ckd_jax import config as configuration
-from ckd_jax import student
 from ckd_jax.data import Dataset
 from ckd_jax.errors import UserError
 from ckd_jax.run import logger, outcome, saved, selection, summary
@@ -78,7 +77,6 @@ def run(
   with claimed(workdir, flag_name, wait=wait):
     finished = check_workdir(workdir, config, flag_name)
     if finished is not None:
-      student.load(workdir / student.STUDENT)  # it is there, and whole
       console.say(f"{workdir} is finished")
       console.say(logger.header(outcome.result(finished)))
       return finished

@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from ckd_jax import config as configuration
+from ckd_jax import student
 from ckd_jax.errors import DAMAGED, UserError
 from ckd_jax.run import outcome
 from ckd_jax.system import files, hosts, sealed
@@ -24,7 +25,8 @@ def check_workdir(
     flag_name: the setting that names the folder, for messages.
 
   Raises:
-    UserError: the folder cannot be used, or holds a run of another config.
+    UserError: the folder cannot be used, holds a run of another config, or a
+      finished one whose summary or student is not as it was written.
   """
   path = workdir / "config.json"
   try:
@@ -53,7 +55,20 @@ def check_workdir(
       f"{workdir} holds a run of another config ({'; '.join(changes)}): "
       f"choose another {flag_name} or the old values"
     )
+  if finished is not None:
+    _check_student(workdir)
   return finished
+
+
+def _check_student(workdir: epath.Path) -> None:
+  """Refuses a finished run whose student is not there, or not whole."""
+  path = workdir / student.STUDENT
+  if not path.exists():
+    raise UserError(
+      f"{workdir} is finished, and its {student.STUDENT} is gone: restore it"
+      " from a copy, or delete summary.json and the same command makes it again"
+    )
+  student.load(path)
 
 
 def _object(path: epath.Path) -> dict[str, Any] | None:

@@ -79,10 +79,22 @@ def require(path: epath.PathLike, info: dict, **expected) -> None:
     value = list(map(str, value)) if key == "class_names" else value
     if info.get(key) == value:
       continue
+    advice = "choose another table.path"
+    if key == "teacher" and _network(info.get(key)) == _network(value) != "":
+      advice = (
+        "the same network with other weights: restore its file from a copy, or"
+        f" {advice}"
+      )
     raise UserError(
       f"the table {path} has {key} {_short(info.get(key))} and this run"
-      f" {_short(value)}: choose another table.path"
+      f" {_short(value)}: {advice}"
     )
+
+
+def _network(name) -> str:
+  """A local teacher's name without the digest of its weights."""
+  found = re.fullmatch(r"(.*):[0-9a-f]{16}", str(name))
+  return found[1] if found else ""
 
 
 def _short(value) -> str:

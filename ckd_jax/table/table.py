@@ -76,8 +76,9 @@ class Table(NamedTuple):
     values = np.asarray(values)
     if values.ndim not in (2, 3) or values.dtype.kind not in "fiu":
       raise UserError(
-        f"answers are {values.dtype} of shape {values.shape}, not numbers "
-        "[images, classes] or [texts, length, vocabulary]"
+        f"answers are {values.dtype} of shape {values.shape}, not numbers of"
+        " shape [rows, classes], or [rows, length, vocabulary] of a language"
+        " model: give one row for each image or text"
       )
     values = _half_or_single(values)
     names = range(values.shape[-1]) if class_names is None else class_names

@@ -2,14 +2,13 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 
 from ckd_jax import losses
-from tests import test_bounds
+from tests.helpers import every_loss
 
 DTYPES = (np.float32, ml_dtypes.bfloat16, np.float16)
 POINTWISE = (  # [n]
@@ -36,11 +35,6 @@ PATTERNS = (
 )
 
 
-def _dkd(student, teacher):
-  labels = np.arange(len(student)) % student.shape[1]
-  return losses.dkd(student, teacher, labels)
-
-
 def _fsp(student, teacher):
   # Of no channel twice: two gradients of float16 can add up to infinity.
   return losses.fsp(
@@ -48,34 +42,27 @@ def _fsp(student, teacher):
   )
 
 
-OWN = {"dkd": _dkd, "fsp": _fsp}
-
-
 def _names() -> list[tuple[str, tuple[int, ...]]]:
   """(loss, shape of both inputs)."""
   known = {
     name: shape
-    for name, (shape, _) in test_bounds.CASES.items()
+    for name, (shape, _) in every_loss.CASES.items()
     if name != "infoflow wide"  # the same at sizes that take long
   }
   degenerate = [(name, shape) for name in ANY_ROWS for shape in SHAPES]
   maps = [
     (name, (1, *known[name][1:]))
-    for name in (*test_bounds.MAPS, "hint", "vid", "fsp")
+    for name in (*every_loss.MAPS, "hint", "vid", "fsp")
   ]
   return sorted({*known.items(), *degenerate, *maps})
 
 
 @functools.cache
-def graded(name: str):
-  """The jitted loss with its gradients, and the shape of the loss."""
-  loss = OWN.get(name) or test_bounds.CASES[name][1]
-
-  def total(student, teacher):
-    value = loss(student, teacher)
-    return jnp.sum(value), value
-
-  return jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+def _graded(name: str):
+  """The jitted loss, with its gradients."""
+  if name == "fsp":
+    return every_loss.of_both(_fsp)
+  return every_loss.graded(name)
 
 
 def numbers(shape, pattern: str, size: float, seed: int, dtype) -> np.ndarray:
@@ -101,12 +88,16 @@ _SIDE = st.tuples(
   st.sampled_from([0.0, 1e-30, 1e-8, 1e-3, 1.0, 30.0, 1e4, 1e8]),
   st.integers(0, 1000),
 )
+_OTHER = st.one_of(st.sampled_from(["same", "opposite"]), _SIDE)
 CASES = st.tuples(
-  st.sampled_from(_names()),
-  st.sampled_from(DTYPES),
-  _SIDE,
-  st.one_of(st.sampled_from(["same", "opposite"]), _SIDE),
+  st.sampled_from(_names()), st.sampled_from(DTYPES), _SIDE, _OTHER
 )
+
+
+def cases_of(name: str):
+  """Cases of one loss that one program answers: of its shape, in float32."""
+  shape, _ = every_loss.CASES[name]
+  return st.tuples(st.just((name, shape)), st.just(np.float32), _SIDE, _OTHER)
 
 
 def check(case) -> None:
@@ -117,7 +108,7 @@ def check(case) -> None:
     teacher = student if second == "same" else -student
   else:
     teacher = numbers(shape, *second, dtype)
-  (_, value), gradients = graded(name)(student, teacher)
+  (_, value), gradients = _graded(name)(student, teacher)
   of_rows = name.split()[0] in POINTWISE
   wanted = shape[:1] if of_rows else OWN_SHAPES.get(name, ())
   assert value.shape == wanted, (name, value.shape)

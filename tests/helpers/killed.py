@@ -13,13 +13,13 @@ import random
 import sys
 
 from ckd_jax import main, run
+from experiments.counting import COUNT
 from experiments.killing import ASKING, CHECKPOINT, ended, kill, start
 from tests.helpers.paths import DIGITS
 
 IMPORTED = (run,)  # slow: once, before the forks
-COUNT = "KILLS_COUNT"  # of experiments.kills.oracle
 ARG = (
-  "method=kd,teacher.source=callable,teacher.path=experiments.kills:oracle,"
+  "method=kd,teacher.source=callable,teacher.path=experiments.counting:oracle,"
   "student=tests.helpers.runs:linear,budget=30,batch_size=8,steps=24,"
   "eval_every=12,checkpoint_every=4,log_every=1,teacher.part_size=12"
 )

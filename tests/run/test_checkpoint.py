@@ -165,19 +165,23 @@ def forge_leaves(folder):
     forge_leaves,
   ],
 )
-def test_other_damage(tmp_path, damage):
+def test_other_damage(tmp_path, damage, caplog):
   state = make_state()
-  for step in (1, 2):
-    checkpoint.save(tmp_path, step, state, {})
+  for step in (1, 2, 3):  # the last one is left alone
+    checkpoint.save(tmp_path, step, state, {}, keep=3)
   (tmp_path / "00000002.corrupt").mkdir()  # of an earlier accident
   damage(tmp_path / "00000002")
-  assert checkpoint.restore(tmp_path, state)[0] == 1
+  assert checkpoint.restore(tmp_path, state, at_most=2)[0] == 1
   damage(tmp_path / "00000001")
-  assert checkpoint.restore(tmp_path, state) is None
+  assert checkpoint.restore(tmp_path, state, at_most=2) is None
   assert sorted(path.name for path in tmp_path.iterdir()) == [
     "00000001.corrupt",
     "00000002.corrupt",
+    "00000003",
   ]
+  first, second = (record.message for record in caplog.records)
+  assert first.endswith("renamed 00000002.corrupt, trying the one before")
+  assert second.endswith("00000001.corrupt, and there is none before it")
 
 
 def test_strays_are_ignored(tmp_path):

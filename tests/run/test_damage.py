@@ -21,9 +21,13 @@ from tests.helpers.paths import ROOT
     pytest.param("export", 100, marks=pytest.mark.slow),
     pytest.param("finished run", 100, marks=pytest.mark.slow),
     pytest.param("stopped run", 60, marks=pytest.mark.slow),
+    pytest.param("weights", 60, marks=pytest.mark.torch),
+    pytest.param("older weights", 60, marks=pytest.mark.torch),
   ],
 )
 def test_damage_is_told_or_without_effect(name, count):
+  if "weights" in name:
+    pytest.importorskip("torch")
   counts, lines = flips.count(flips.KINDS[name], count)
   assert not lines
   flipped = [number for (what, _), number in counts.items() if what == "flip"]

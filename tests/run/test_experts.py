@@ -122,6 +122,7 @@ def test_a_network_and_a_black_box_together(teacher_run, tmp_path, capsys):
     ((SOURCES[:1] * 2,), "two or more different teachers"),
     ((("callable:math",) * 2,), "must be a tuple of callable:package.module"),
     ((("table:x", "y"),), "must be a tuple of callable:package.module"),
+    ((("gpt2:x", SOURCES[0]),), r"torch:NAME:FILE \(gpt2 .* teacher.source"),
     ((("checkpoint:x", "torch:resnet19_a:y"),), "unknown teacher.sources"),
     ((("checkpoint:https://a:b@c", SOURCES[0]),), "holds the user name"),
   ],

@@ -52,7 +52,7 @@ def test_devices_hold_no_wide_numbers(dtype, held):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"values": np.zeros(3)}, r"shape \(3,\)"),
+    ({"values": np.zeros(3)}, r"shape \(3,\), .* shape \[rows, classes\], or"),
     ({"values": np.asarray([["a", "b"]])}, "not numbers"),
     ({"values": np.full((2, 3), np.nan)}, "NaN"),
     ({"kind": "probs"}, r"probs lie in \[0, 1\]"),
