@@ -104,6 +104,7 @@ def test_given_scores_of_all_documents(form):
   assert "document_embedding" not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["all", "listed"])
 def test_given_scores_of_sampled_documents(form):
   kept, dense = listed()
