@@ -87,7 +87,7 @@ def copied(folder: str) -> pathlib.Path:
   return root
 
 
-def outcome(root: pathlib.Path, tests: list[str]) -> Outcome:
+def outcome(root: pathlib.Path, tests: list[str], limit=SECONDS) -> Outcome:
   """Runs tests in a copy, until the first one fails."""
   command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0"]
   try:
@@ -97,13 +97,22 @@ def outcome(root: pathlib.Path, tests: list[str]) -> Outcome:
       env=os.environ | {"PYTHONPATH": str(root), "COLUMNS": "200"},
       capture_output=True,
       text=True,
-      timeout=SECONDS,
+      timeout=limit,
     )
   except subprocess.TimeoutExpired:
-    return Outcome(1, f"still running after {SECONDS} s")
+    return Outcome(1, f"still running after {limit} s")
   failed = re.findall(r"^(?:FAILED|ERROR) (.*)$", done.stdout, re.M)
   last = (done.stdout + done.stderr).strip().splitlines()[-1:]
   return Outcome(done.returncode, " ".join((failed or last)[:1])[:200])
+
+
+def together(mutants: list[Mutant]) -> list[list[str]]:
+  """All their tests, once: the slow ones, and the others."""
+  kinds: dict[tuple[str, ...], set[str]] = {}
+  for mutant in mutants:
+    marks = tuple(test for test in mutant.tests if test.startswith("-m"))
+    kinds.setdefault(marks, set()).update({*mutant.tests} - {*marks})
+  return [[*marks, *sorted(names)] for marks, names in kinds.items()]
 
 
 def tried(mutant: Mutant, root: pathlib.Path) -> Outcome:
@@ -124,11 +133,11 @@ def main() -> None:
     if lines := misfits(mutants, root):
       print(*lines, sep="\n")
       sys.exit(2)
-    every = sorted({test for mutant in mutants for test in mutant.tests})
-    without = outcome(root, every)
-    if without.status:
-      print(f"without any mutant: {without.line}")
-      sys.exit(2)
+    for tests in together(mutants):
+      without = outcome(root, tests, limit=10 * SECONDS)
+      if without.status:
+        print(f"without any mutant: {without.line}")
+        sys.exit(2)
     survivors, strange = [], []
     for mutant in mutants:
       begun = time.monotonic()

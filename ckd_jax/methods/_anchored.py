@@ -139,6 +139,8 @@ def _told(index: Index, outputs: Outputs, labels, among, rows) -> Outputs:
     return _scored(index, outputs, outputs.logits, among)
   logits = scores_of(outputs.logits, labels, len(index.anchors), rows)
   query, _ = pooled(outputs.embedding)
+  if query is not None:
+    query = index.placed(query)
   return outputs._replace(logits=logits, embedding=query)
 
 

@@ -95,6 +95,7 @@ def _told(index: Index, outputs: Outputs, own, documents) -> Outputs:
     return _scored(index, outputs, outputs.logits)
   outputs = jax.tree.map(lambda x: x[:, :1], outputs)
   logits = scores_of(outputs.logits, own, len(index.anchors), documents)
-  both = pooled(outputs.embedding)
-  vectors = None if both[0] is None else jnp.concatenate(both, axis=1)
+  both, vectors = pooled(outputs.embedding), None
+  if both[0] is not None:
+    vectors = index.placed(jnp.concatenate(both, axis=1))
   return outputs._replace(logits=logits, embedding=vectors)

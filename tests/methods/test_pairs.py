@@ -16,7 +16,7 @@ from ckd_jax.methods import (
   symmetric,
 )
 from ckd_jax.methods._anchored import draw as drawn
-from tests.helpers.arrays import draw, log_softmax
+from tests.helpers.arrays import draw, log_softmax, unit
 
 ROWS, DOCUMENTS, DIM, KEPT = 4, 7, 3, 3
 ANCHORS = draw(DOCUMENTS, DIM, seed=2)
@@ -61,6 +61,7 @@ def losses(seen, index, told, embedding=POOLED, **hyper):
   @jax.jit
   def graded(vectors):
     def loss(vectors):
+      vectors = index.placed(vectors)  # as a tower gives them
       student = Outputs(index.scores(vectors, index.anchors), vectors)
       key = jax.random.key(0)
       value, (_, found) = method.loss(params, state, student, batch, key, 0)
@@ -95,9 +96,15 @@ def test_given_scores_of_all_documents(form):
   np.testing.assert_allclose(found["score"], matched(mine, wanted), rtol=1e-5)
   gap = distance(VECTORS[:, 0], POOLED[:, :DIM])
   np.testing.assert_allclose(found["embedding"], gap, rtol=1e-5)
+  if form == "all":
+    index = Index(ANCHORS, 0.5, cosine=True, pairs=True)
+    gap = distance(unit(VECTORS[:, 0]), unit(POOLED[:, :DIM]))
+    _, found = losses(anchored, index, told)
+    np.testing.assert_allclose(found["embedding"], gap, rtol=1e-5)
   assert "document_embedding" not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["all", "listed"])
 def test_given_scores_of_sampled_documents(form):
   kept, dense = listed()
@@ -116,16 +123,18 @@ def test_given_scores_of_the_batch(form):
   """A query with none of the batch's documents has its label."""
   kept, dense = listed()
   told, wanted = (SCORES, SCORES) if form == "all" else (kept, dense)
-  _, found = losses(symmetric, Index(ANCHORS, 0.5, pairs=True), told)
-  wanted = wanted[:, LABELS]
+  cosine = form == "all"
+  _, found = losses(symmetric, Index(ANCHORS, 0.5, cosine, pairs=True), told)
+  place = unit if cosine else np.float64
+  vectors, wanted = place(VECTORS), wanted[:, LABELS]
   if form == "listed":
     assert not np.isfinite(wanted[3]).any()
     wanted[3, 3] = 0.0
-  mine = np.float64(VECTORS[:, 0]) @ VECTORS[:, 1].T / 0.5
+  mine = vectors[:, 0] @ vectors[:, 1].T / 0.5
   np.testing.assert_allclose(found["score"], matched(mine, wanted), rtol=1e-5)
-  for name, place in (("embedding", 0), ("document_embedding", 1)):
-    side = POOLED[:, place * DIM : (place + 1) * DIM]
-    gap = distance(VECTORS[:, place], side)
+  for name, at in (("embedding", 0), ("document_embedding", 1)):
+    side = POOLED[:, DIM * at : DIM * (at + 1)]
+    gap = distance(vectors[:, at], place(side))
     np.testing.assert_allclose(found[name], gap, rtol=1e-5)
 
 

@@ -230,9 +230,8 @@ def pair_files(path) -> list[str]:
   return [f"--config.teacher.path={x}" for x in (path / "full.npz", kept)]
 
 
-@pytest.mark.parametrize(
-  "both", [(), pytest.param((BOTH,), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("both", [(), (BOTH,)])
 def test_a_cross_encoder_teaches_by_scores_of_pairs(tmp_path, both):
   files = folder(tmp_path, vectors={"titles": None})
   full, _ = pair_files(tmp_path)
@@ -265,6 +264,7 @@ def test_a_cross_encoder_s_best_documents_and_a_service(tmp_path, both):
   assert info["class_names"] == list(TITLES)
 
 
+@pytest.mark.slow
 def test_scores_that_do_not_fit_are_one_line(tmp_path):
   files, given = folder(tmp_path), pair_files(tmp_path)
   odd = tmp_path / "odd.npz"

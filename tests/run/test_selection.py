@@ -102,9 +102,7 @@ LEAN = np.array([0, 9, 0], np.float32)  # an offset that hides every answer
 def a_context(judged, mode="none"):
   """Three splits, one with labels; parameters are logits, by split."""
   return SimpleNamespace(
-    programs=SimpleNamespace(
-      predict=lambda params, model, split: params[split]
-    ),
+    predict=lambda params, model, split: params[split],
     inputs={name: name for name in ("train", "validation", "test")},
     splits={judged: Split(None, LABELS, LABELS, "")},
     judge=accuracy,
