@@ -133,7 +133,7 @@ def test_negatives_are_other_documents_however_many_are_compared():
   hyper = {"negatives": 20, "dim": 3}
   found = {
     sampled: jax.jit(case("crd", Index(ANCHORS, 0.5, False, sampled), hyper)[0])
-    for sampled in (0, 6, 9)
+    for sampled in (0, 7)
   }
   student = draw(ROWS, DIM)
   terms = [float(loss(student)[1]["crd"]) for loss in found.values()]
