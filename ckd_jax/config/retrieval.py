@@ -2,15 +2,26 @@
 
 from collections.abc import Iterator
 
+from ckd_jax import methods
 from ckd_jax.offset import FIT
 
 
-def conflicts(config) -> Iterator[str]:
+def conflicts(config, method: methods.Method) -> Iterator[str]:
   """What cannot be where classes are documents.
 
   Args:
     config: a ConfigDict with a section `dataset.retrieval`.
+    method: built from its method and hyper.
   """
+  if method.branches != "none":
+    found = methods.working_with(frozenset({"logits", "embedding"}), "texts")
+    # Several teachers answer with logits of classes.
+    work = ", ".join(x for x in found if methods.make(x).consult is None)
+    yield (
+      f"method {config.method!r} compares logits of several networks, and what"
+      " they give here is vectors: leave peers out, and choose one of"
+      f" {work}"
+    )
   source, kind = config.teacher.source, config.teacher.kind
   of_pairs = config.dataset.retrieval.answers == "scores"
   if source not in ("callable", "none", "table"):

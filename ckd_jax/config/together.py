@@ -47,7 +47,7 @@ def _conflicts(config, method) -> Iterator[str]:
   yield from _of_experts(config, method)
   yield from _of_spoiled(config)
   if is_retrieval(config):
-    yield from retrieval.conflicts(config)
+    yield from retrieval.conflicts(config, method)
   held_out = int(config.budget * config.val_fraction)
   if config.schedule == "plateau" and not held_out:
     kind = "texts" if is_text(config) else "images"

@@ -239,6 +239,7 @@ def make(
 
   def terms(inputs: Inputs):
     student, teacher = inputs.embeddings
+    # Labels of a batch may be columns of some documents: these are the rows'.
     index, classes = inputs.batch.index[:, 0], inputs.state["classes"]
     value, memory = _contrast_counted(
       (
@@ -247,7 +248,7 @@ def make(
       ),
       inputs.state["memory"],
       (index, index),
-      _draw_counts(inputs.key, inputs.batch.labels[:, 0], classes, negatives),
+      _draw_counts(inputs.key, index, classes, negatives),
       negatives=negatives,
       num_examples=classes["num_examples"],
       temperature=temperature,
@@ -259,17 +260,21 @@ def make(
 
 
 def _classes(task):
-  """The class of every row, the padding's an own one, and their sizes."""
+  """The class of every row, -1 of padding, and how many rows are of it."""
   is_known = jnp.arange(task.labels.shape[0]) < task.num_examples
-  labels = jnp.where(is_known, task.labels, task.num_classes)
+  labels = jnp.where(is_known, task.labels, -1)
+  ordered = jnp.sort(labels)
+  first, end = (
+    jnp.searchsorted(ordered, labels, side=side) for side in ("left", "right")
+  )
   return {
     "labels": labels,
-    "count": jnp.zeros(task.num_classes + 1, jnp.int32).at[labels].add(1),
+    "count": end - first,
     "num_examples": jnp.asarray(task.num_examples, jnp.int32),
   }
 
 
-def _draw_counts(key, labels, classes, negatives: int) -> jax.Array:
+def _draw_counts(key, index, classes, negatives: int) -> jax.Array:
   """Draws the negatives of every image, as counts of the rows.
 
   A row of another class counts negatives / others, rounded up or down by
@@ -278,21 +283,21 @@ def _draw_counts(key, labels, classes, negatives: int) -> jax.Array:
 
   Args:
     key: random key.
-    labels: int32[n], classes of the images.
+    index: int32[n], rows of the images.
     classes: from `_classes`.
     negatives: how many an image gets in the mean.
 
   Returns:
     float32[n, rows], whole numbers.
   """
-  count, size = classes["count"][labels], classes["num_examples"]
-  own = jnp.where(count < size, labels, -1)[:, None]
+  rows, size = classes["labels"][None], classes["num_examples"]
+  count = classes["count"][index]
+  own = jnp.where(count < size, rows[0, index], -1)[:, None]
   others = jnp.where(count < size, size - count, size)[:, None]
-  rows = classes["labels"][None]
   times = negatives // others
   share = (negatives % others) / others
-  times = times + (_uniform(key, len(labels), rows.shape[1]) < share)
-  is_drawn = (rows != own) & (rows < len(classes["count"]) - 1)
+  times = times + (_uniform(key, len(index), rows.shape[1]) < share)
+  is_drawn = (rows != own) & (rows >= 0)
   return jnp.where(is_drawn, times, 0).astype(jnp.float32)
 
 

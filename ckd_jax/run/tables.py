@@ -80,16 +80,24 @@ def read_table(
     subject = Subject(dataset.name, split_name, split, dataset.answer_names)
     path = _imported(asking, path, subject, workdir)
   held = table.read(path)
+  subject = Subject(dataset.name, split_name, split, dataset.answer_names)
+  found = [held.info["dataset"], held.info["split"]]
+  if found != [dataset.name, split_name]:
+    _check_fingerprint(held, path, split, dataset)
+  # Of the same texts, cut into other tokens: say which.
+  if list(held.info["class_names"]) != list(subject.class_names):
+    raise UserError(f"{path} has other {_columns(dataset)} than {dataset.name}")
+  _check_positions(table.Form.of(held.info), subject.form(), str(path))
+  _check_fingerprint(held, path, split, dataset)
+  return held, path
+
+
+def _check_fingerprint(held: Table, path, split, dataset: Dataset) -> None:
   if held.info["fingerprint"] != split.fingerprint:
     raise UserError(
       f"{path} is a table of {held.info['dataset']}/"
       f"{held.info['split']}, not of these {dataset.name} {split.kind}"
     )
-  subject = Subject(dataset.name, split_name, split, dataset.answer_names)
-  if list(held.info["class_names"]) != list(subject.class_names):
-    raise UserError(f"{path} has other {_columns(dataset)} than {dataset.name}")
-  _check_positions(table.Form.of(held.info), subject.form(), str(path))
-  return held, path
 
 
 def _check_positions(found: table.Form, wanted: table.Form, what: str) -> None:

@@ -125,8 +125,9 @@ def _valid(values: Any, kind: str, subject: Subject) -> Any:
     form = subject.form(values.ids.shape[-1])
     if jax.tree.map(np.shape, values) != form.shapes(count(values)):
       raise UserError(
-        f"the most probable tokens have shape {values.ids.shape}, not [texts,"
-        f" {', '.join(map(str, form.lead))}, k]"
+        f"top_ids have shape {values.ids.shape}, not"
+        f" [{', '.join(map(str, ('texts', *form.lead, 'k')))}], or"
+        " top_log_probs and top_rest do not fit them"
       )
     form.check_kept(values)
     return values

@@ -85,19 +85,22 @@ class Form(NamedTuple):
       UserError: what is wrong, without the name of the source.
     """
     ids, log_probs, rest = values
+    one, every = "token", "the vocabulary"
+    if self.positions is None:  # of pairs of a query and a document
+      one, every = "document", "the data set"
     if ids.min(initial=0) < 0 or ids.max(initial=0) >= self.classes:
       wrong = ids[(ids < 0) | (ids >= self.classes)].flat[0]
       raise UserError(
-        f"a token id is {wrong}, and those of the vocabulary are 0 to"
+        f"a {one} id is {wrong}, and those of {every} are 0 to"
         f" {self.classes - 1}"
       )
     if (np.diff(np.sort(ids, axis=-1), axis=-1) == 0).any():
-      raise UserError("a token occurs twice among the most probable ones")
+      raise UserError(f"a {one} occurs twice among the most probable ones")
     total = np.exp(log_probs.astype(np.float64)).sum(-1) + rest
     # The comparison is false for NaN.
     if not (np.abs(total - 1) <= 1e-2).all() or rest.min(initial=0) < 0:
       raise UserError(
-        "the probabilities of the most probable tokens and of the rest must"
+        f"the probabilities of the most probable {one}s and of the rest must"
         " sum to 1: give natural logarithms, and the rest's probability"
       )
 

@@ -85,6 +85,8 @@ def require(path: epath.PathLike, info: dict, **expected) -> None:
         "the same network with other weights: restore its file from a copy, or"
         f" {advice}"
       )
+    if key == "fingerprint":
+      advice = f"other data, or texts in other tokens (dataset.text): {advice}"
     raise UserError(
       f"the table {path} has {key} {_short(info.get(key))} and this run"
       f" {_short(value)}: {advice}"

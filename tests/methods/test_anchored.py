@@ -128,6 +128,18 @@ def test_sampled_documents_are_a_softmax_over_them():
   assert len(others) > 1
 
 
+def test_negatives_are_other_documents_however_many_are_compared():
+  """All four or five of them, five times or four: nothing is left to chance."""
+  hyper = {"negatives": 20, "dim": 3}
+  found = {
+    sampled: jax.jit(case("crd", Index(ANCHORS, 0.5, False, sampled), hyper)[0])
+    for sampled in (0, 7)
+  }
+  student = draw(ROWS, DIM)
+  terms = [float(loss(student)[1]["crd"]) for loss in found.values()]
+  np.testing.assert_allclose(terms, terms[0], rtol=1e-6)
+
+
 def test_all_documents_sampled_is_all_documents():
   student = draw(ROWS, DIM)
   for name in ("embed_distill", "supervised"):

@@ -7,6 +7,7 @@ import pytest
 
 from ckd_jax import methods
 from ckd_jax.methods import Batch, Index, Outputs, Task, symmetric
+from ckd_jax.methods.crd import _draw_counts
 from ckd_jax.step import Examples, gather, pad, runtime_task
 from tests.helpers.arrays import draw, log_softmax, unit
 
@@ -151,6 +152,23 @@ def test_other_methods_work_on_pairs(name):
   (value, metrics), gradient = graded(draw(ROWS, 2, DIM))
   assert np.isfinite(value) and np.isfinite(gradient).all()
   assert np.abs(gradient).max() > 0 and "document_embedding" not in metrics
+
+
+def test_two_titles_of_a_document_are_no_negatives():
+  """Whatever the columns of a batch say: rows 2 and 3 are of document 3."""
+  method = symmetric(
+    methods.make("crd", negatives=20, dim=2), Index(ANCHORS, TEMPERATURE)
+  )
+  one = Outputs(jnp.zeros((1, 1, DOCUMENTS)), jnp.zeros((1, 1, DIM)))
+  task = runtime_task(TASK, table(ANCHORS[:ROWS]))
+  _, state = method.init(jax.random.key(0), task, one, one)
+  counts = _draw_counts(
+    jax.random.key(0), np.arange(ROWS), state["classes"], 20
+  )
+  wanted = np.where(LABELS[:, None] == LABELS, 0, 4)
+  wanted[2:4] = np.where(wanted[2:4], 5, 0)
+  np.testing.assert_array_equal(counts[:, :ROWS], wanted)
+  assert not counts[:, ROWS:].any()
 
 
 @pytest.mark.parametrize("name", ["ckd", "mixkd"])

@@ -112,8 +112,15 @@ def test_another_vocabulary_or_length_is_refused(paid, data, tmp_path):
   arg = f"{FULL}table.path={paid[0]}/full"
   with pytest.raises(UserError, match="has fingerprint"):
     run(tmp_path, data, "--config.dataset.text.vocabulary_size=2", arg=arg)
-  with pytest.raises(UserError, match="has fingerprint"):
+  with pytest.raises(UserError, match=r"has fingerprint.*in other tokens"):
     run(tmp_path, data, "--config.dataset.text.length=5", arg=arg)
+  arg = f"teacher.source=table,teacher.path={paid[0]}/full"
+  for key, words in (
+    ("vocabulary_size=2", r"full has other tokens \(dataset.text\) than"),
+    ("length=5", "the data want them about 5 tokens of each text"),
+  ):
+    with pytest.raises(UserError, match=words):
+      run(tmp_path, data, f"--config.dataset.text.{key}", arg=arg)
 
 
 def test_runs_on_a_table(paid, data, tmp_path):

@@ -278,7 +278,7 @@ def test_scores_that_do_not_fit_are_one_line(tmp_path):
     ((), "needs teacher.path"),
     ((given[1],), "needs the teacher's embedding"),
     ((f"--config.teacher.path={odd}",), "side by side, equally long"),
-    ((f"--config.teacher.path={strange}",), "id is 9"),
+    ((f"--config.teacher.path={strange}",), "a document id is 9"),
     ((given[0], "logit_mse"), "rule classes out (-inf)"),
     ((given[1], "logit_mse"), "rule classes out (-inf)"),
     (("--config.dataset.retrieval.answers=pairs",), "unknown dataset.retr"),
@@ -332,6 +332,9 @@ def test_vectors_of_titles_are_needed_somewhere(tmp_path):
     run(tmp_path / "run", files)
   with pytest.raises(UserError, match="would favour some documents"):
     run(tmp_path / "run", files, "--config.hyper.offset=fit", method="ckd")
+  peers = ["--config.teacher.source=none", "--config.peers=('averaging',)"]
+  with pytest.raises(UserError, match=r"'dml' compares logits.*one of cc, ckd"):
+    run(tmp_path / "run", files, *peers, method="dml")
   groups = "--config.hyper.estimator=groups"
   with pytest.raises(UserError, match=r"ckd.*compares groups of rows"):
     run(tmp_path / "run", folder(tmp_path), BOTH, groups, method="ckd")

@@ -131,6 +131,17 @@ def test_what_makes_no_sense_is_refused(
     imported(tmp_path, subject, **arrays)
 
 
+def test_what_is_wrong_with_scores_is_told_of_documents():
+  form, half = Form(5, None, 2), np.log(np.full((1, 2), 0.5))
+  for ids, log_probs, words in (
+    ([1, 5], half, "a document id is 5, and those of the data set are 0 to 4"),
+    ([1, 1], half, "a document occurs twice"),
+    ([1, 2], 2 * half, "most probable documents"),
+  ):
+    with pytest.raises(UserError, match=words):
+      form.check_kept(TopK(np.array([ids]), log_probs, np.zeros(1)))
+
+
 def test_a_part_of_another_form_is_refused(tmp_path, values):
   made = Table.from_arrays(values, class_names=NAMES)
   made.write(tmp_path / "t")
