@@ -6,6 +6,7 @@ runs inside `command`, the only place that prints it.
 
 import contextlib
 import difflib
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,8 @@ class UserError(Exception):
   def __init__(self, message: object):
     super().__init__(" ".join(str(message).split()))
 
+
+_SOON = 0.05  # seconds until a signal that was dropped is sent again
 
 # What reading the facts of a damaged .json file raises.
 DAMAGED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
@@ -53,18 +56,42 @@ def command(main: Callable[[list[str]], None], argv: Sequence[str]) -> int:
   except UserError as error:
     if debug:
       traceback.print_exc()
-    print(f"ckd_jax: error: {error}", file=sys.stderr)
+    _tell(f"ckd_jax: error: {error}")
     return 2
   except KeyboardInterrupt as stop:
     message = str(stop) or "the same command resumes"
-    print(f"ckd_jax: stopped; {message}", file=sys.stderr)
+    _tell(f"ckd_jax: stopped; {message}")
     return 128 + (terminated or [signal.SIGINT])[0]
+  return _printed()
+
+
+def _tell(line: str) -> None:
+  if sys.stderr:  # None where it is closed
+    with contextlib.suppress(OSError):
+      print(line, file=sys.stderr, flush=True)
+
+
+def _printed() -> int:
+  """The status of a command that did its work: was its output written?"""
+  try:
+    if sys.stdout:
+      sys.stdout.flush()
+  except OSError as error:
+    _tell(f"ckd_jax: error: cannot write the output: {error.strerror}")
+    # Or Python would try again at its end, and say so in a traceback.
+    with open(os.devnull, "w") as nowhere:
+      os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return 2
   return 0
 
 
 @contextlib.contextmanager
 def _terminable(seen: list[int]) -> Iterator[None]:
-  """Turns a SIGTERM into a KeyboardInterrupt, and notes it in `seen`."""
+  """Turns a SIGTERM into a KeyboardInterrupt, and notes it in `seen`.
+
+  Python drops what is raised inside a callback of its garbage collector, and
+  JAX has one: a signal that came then is sent again.
+  """
   if threading.current_thread() is not threading.main_thread():
     yield
     return
@@ -73,8 +100,21 @@ def _terminable(seen: list[int]) -> Iterator[None]:
     seen.append(number)
     raise KeyboardInterrupt
 
+  def dropped(late):
+    if not isinstance(late.exc_value, KeyboardInterrupt):
+      hook(late)
+      return
+    number = (seen or [signal.SIGINT])[-1]
+    again = threading.Timer(
+      _SOON, signal.pthread_kill, (threading.main_thread().ident, number)
+    )
+    again.daemon = True
+    again.start()
+
   before = signal.signal(signal.SIGTERM, stop)
+  hook, sys.unraisablehook = sys.unraisablehook, dropped
   try:
     yield
   finally:
+    sys.unraisablehook = hook
     signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -3,7 +3,6 @@
 import sys
 
 from ckd_jax import errors
-from ckd_jax.system import devices
 
 HELP = """\
 ckd-jax train --config=FILE[:method=NAME,key=value,...] [FLAGS]
@@ -46,6 +45,9 @@ def main(argv: list[str]) -> None:
   target, argv = _compile_for(argv)
   again = "--replay" in argv
   argv = [item for item in argv if item != "--replay"]
+  # Imported here, JAX with it, so that a Ctrl-C meanwhile is one line.
+  from ckd_jax.system import devices
+
   devices.use_every_core()
   # Imported only after the number of devices is set.
   from ckd_jax import ahead, config

@@ -31,6 +31,7 @@ _NAMES = re.compile(  # that pickles of tensors hold, and notes beside them
   r"|collections (Counter|OrderedDict)|_codecs encode"
   r"|(builtins|__builtin__) (complex|set)"
 )
+_ZIP = b"PK\x03\x04"  # a zip begins with it
 _SAFE = "2.10"  # before it `weights_only` could be misled
 
 
@@ -148,7 +149,8 @@ def _check(file: IO[bytes], size: int) -> None:
   Raises:
     Exception: of any type, as damaged bytes raise errors of any type.
   """
-  if not zipfile.is_zipfile(file):  # the older format: five pickles, numbers
+  # As PyTorch tells them apart: a zip may stand behind pickles, too.
+  if file.read(len(_ZIP)) != _ZIP:  # the older format: five pickles, numbers
     file.seek(0)
     for _ in range(5):
       _check_names(file)

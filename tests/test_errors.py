@@ -1,10 +1,14 @@
 """One line and a status for users, the whole traceback for developers."""
 
+import gc
 import signal
+import sys
+import time
 
 import pytest
 
 from ckd_jax import errors
+from ckd_jax.system import console
 
 
 def fail(argv):
@@ -66,3 +70,35 @@ def test_a_signal_is_one_line(capsys, number, status):
 def test_a_users_error_is_one_line_in_python_too():
   error = errors.UserError("no such class:\n\t'a\u2028b'\x85 in it")
   assert str(error) == "no such class: 'a b' in it"
+
+
+@pytest.mark.parametrize(
+  ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_while_garbage_is_collected_is_not_lost(
+  capsys, number, status
+):
+  """Python drops what is raised in a callback of the collector."""
+
+  def callback(phase, info):
+    gc.callbacks.remove(callback)
+    signal.raise_signal(number)
+
+  def main(argv):
+    gc.callbacks.append(callback)
+    gc.collect()
+    time.sleep(5)
+    raise AssertionError("it was not stopped")
+
+  assert errors.command(main, []) == status
+  assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_output_on_a_full_disk_is_one_line(monkeypatch, capsys):
+  with open("/dev/full", "w") as full:
+    monkeypatch.setattr(sys, "stdout", full)
+    console.say("a line that a run can go on without")
+    assert errors.command(lambda argv: print("a result"), []) == 2
+  assert capsys.readouterr().err == (
+    "ckd_jax: error: cannot write the output: No space left on device\n"
+  )

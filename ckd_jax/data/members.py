@@ -55,7 +55,10 @@ def read_members(file: IO[bytes]) -> dict[str, Member]:
       _check_entry(info, size)
       with archive.open(info) as stream:
         member = read_header(stream, info.file_size)
-      members[info.filename.removesuffix(".npy")] = member
+      name = info.filename.removesuffix(".npy")
+      if name in members:  # NumPy might read the other one
+        raise ValueError(f"it holds two arrays {name}")
+      members[name] = member
   return members
 
 

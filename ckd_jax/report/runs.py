@@ -8,7 +8,7 @@ from etils import epath
 
 from ckd_jax.config import flatten
 from ckd_jax.errors import UserError
-from ckd_jax.system import sealed
+from ckd_jax.system import files, sealed
 
 # The keys of a summary that a report reads, and their types.
 _KEYS = {
@@ -82,7 +82,7 @@ def read(run) -> dict[str, Any]:
   """
   path = epath.Path(run) / "summary.json"
   try:
-    summary = json.loads(path.read_text())
+    summary = json.loads(files.read(path))
     if not sealed.is_whole(summary):
       raise UserError(
         f"{path} was changed after it was written; remove it and rerun"
@@ -93,7 +93,13 @@ def read(run) -> dict[str, Any]:
       for key, kind in (_KEYS | {figure: int | float}).items()
       if key not in summary or not isinstance(summary[key], kind)
     ]
-  except (AttributeError, RecursionError, TypeError, ValueError) as error:
+  except (
+    AttributeError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise UserError(
       f"{path} is not JSON: {error}; remove it and rerun"
     ) from error
@@ -112,8 +118,8 @@ def _config(run) -> dict[str, Any]:
   """The keys of config.json that define an experiment; {} without a file."""
   path = run / "config.json"
   try:
-    config = flatten(json.loads(path.read_text())) if path.exists() else {}
-  except (AttributeError, RecursionError, ValueError) as error:
+    config = flatten(json.loads(files.read(path))) if path.exists() else {}
+  except (AttributeError, OSError, RecursionError, ValueError) as error:
     raise UserError(f"{path} is not a config; remove it and rerun") from error
   return {key: config[key] for key in config if key not in _NEUTRAL}
 

@@ -277,7 +277,7 @@ def _newest_valid(directory, at_most: int | None) -> int:
 
 
 def _manifest(folder: epath.Path) -> dict[str, Any]:
-  data = (folder / _MANIFEST).read_bytes()
+  data = files.read(folder / _MANIFEST)
   body = data[: data.rstrip(b"\n").rfind(b"\n")]
   if data != _seal(body):
     raise ValueError(f"{_MANIFEST} is not what was written")
@@ -293,7 +293,7 @@ def _manifest(folder: epath.Path) -> dict[str, Any]:
 
 def _check_files(folder: epath.Path, manifest: dict[str, Any]) -> None:
   for name, digest in manifest["files"].items():
-    if _sha256((folder / name).read_bytes()) != digest:
+    if _sha256(files.read(folder / name)) != digest:
       raise ValueError(f"{name} is not what was written")
 
 

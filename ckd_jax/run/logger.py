@@ -61,7 +61,10 @@ def read_metrics(path) -> list[dict[str, Any]]:
   """The lines of a metrics file, without lines cut by a kill."""
   path = epath.Path(path)
   lines = []
-  data = path.read_bytes() if path.exists() else b""
+  try:
+    data = files.read(path) if path.exists() else b""
+  except OSError as error:
+    raise UserError(f"cannot read {path}: {error.strerror}") from error
   for text in data.splitlines():
     try:
       line = json.loads(text)
@@ -108,8 +111,8 @@ class Progress:
     clock=time.monotonic,
   ):
     self._steps, self._rows, self._kind = steps, rows_per_step, kind
-    self._stream = stream or sys.stderr
-    self._terminal = self._stream.isatty()
+    self._stream = stream or sys.stderr  # None where that is closed
+    self._terminal = bool(self._stream) and self._stream.isatty()
     self._interval = 0.1 if self._terminal else interval
     self._clock = clock
     self._begin = self._last = (first, clock())
@@ -138,12 +141,10 @@ class Progress:
     if self._terminal:
       line = line[: shutil.get_terminal_size().columns - 1]  # never wraps
       end = "\n" if last else ""
-      print(
-        "\r" + line.ljust(self._width), end=end, file=self._stream, flush=True
-      )
+      console.show("\r" + line.ljust(self._width), self._stream, end)
       self._width = len(line)
     else:
-      print(line, file=self._stream, flush=True)
+      console.show(line, self._stream)
 
 
 class Diverged(UserError):

@@ -75,7 +75,7 @@ def _object(path: epath.Path) -> dict[str, Any] | None:
   """The object in a .json file, or None without a file."""
   if not path.exists():
     return None
-  value = json.loads(path.read_text())
+  value = json.loads(files.read(path))
   if not isinstance(value, dict):
     raise ValueError(f"{path} holds a {type(value).__name__}")
   return value

@@ -80,7 +80,7 @@ def load(path) -> tuple[dict, dict, dict[str, str]]:
   """
   path = epath.Path(path)
   try:
-    data = path.read_bytes()
+    data = files.read(path)
     trees = _nest(tensors.read(data))
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
@@ -120,10 +120,10 @@ def read_object(path: epath.Path) -> dict[str, Any]:
     UserError: the file is damaged.
   """
   try:
-    facts = json.loads(path.read_text()) if path.exists() else {}
+    facts = json.loads(files.read(path)) if path.exists() else {}
     if not isinstance(facts, dict) or not sealed.is_whole(facts):
       raise ValueError("it is not what was written")
-  except (RecursionError, ValueError) as error:
+  except (OSError, RecursionError, ValueError) as error:
     raise UserError(
       f"{path} is damaged: restore it from a copy, or run it again"
     ) from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import io
 import pathlib
 import sys
 import warnings
@@ -19,16 +20,22 @@ _listener: contextvars.ContextVar[Listener | None] = contextvars.ContextVar(
 )
 
 
+def show(text: str, stream: Any, end: str = "\n") -> None:
+  """Prints; a full disk, or a terminal that is gone, does not end a run."""
+  with contextlib.suppress(OSError):
+    print(text, end=end, file=stream or io.StringIO(), flush=True)
+
+
 def say(text: str = "") -> None:
   """Prints a result or a header on stdout."""
   if not _silent.get():
-    print(text, flush=True)
+    show(text, sys.stdout)
 
 
 def progress(text: str) -> None:
   """Prints a progress line on stderr."""
   if not _silent.get():
-    print(text, file=sys.stderr, flush=True)
+    show(text, sys.stderr)
 
 
 def note(text: str) -> None:
@@ -36,7 +43,7 @@ def note(text: str) -> None:
   if _silent.get():
     warnings.warn(text, UserWarning, stacklevel=outside())
   else:
-    print(text, file=sys.stderr, flush=True)
+    show(text, sys.stderr)
 
 
 def outside() -> int:

@@ -5,9 +5,11 @@ point to any file of its reader.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
 
@@ -73,17 +75,42 @@ def append(path: epath.PathLike, line: str) -> None:
     before = path.read_text() if path.exists() else ""
     write(path, f"{before}{line}\n".encode())
     return
-  with (
-    _explained(path),
-    open(path, "a", encoding="utf-8", opener=_no_link) as file,
-  ):
-    file.write(f"{line}\n")
-    _sync(file)
+  with _explained(path), open(path, "ab", 0, opener=_no_link) as file:
+    whole, data = file.seek(0, os.SEEK_END), f"{line}\n".encode()
+    try:
+      while data:
+        data = data[file.write(data) :]
+      _sync(file)
+    except OSError:  # another thread's line must not follow half of this one
+      os.ftruncate(file.fileno(), whole)
+      raise
 
 
 def _no_link(path: str, flags: int) -> int:
-  """Opens a file, but none that a link names."""
-  return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+  """Opens a file, but none that a link names, and waits for no pipe."""
+  return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def read(path: epath.PathLike) -> bytes:
+  """The contents of a file, but of no pipe or device: these may never end.
+
+  Args:
+    path: local or in a bucket.
+
+  Raises:
+    OSError: there is none, or it cannot be read.
+  """
+  path = epath.Path(path)
+  if not is_local(path):
+    return path.read_bytes()
+
+  def at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)
+
+  with open(path, "rb", opener=at_once) as file:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+      raise OSError(errno.EINVAL, "it is no file")
+    return file.read()
 
 
 def sync(path: epath.PathLike) -> None:

@@ -116,7 +116,7 @@ def read_info(path: epath.PathLike) -> dict[str, Any]:
   """
   file = epath.Path(path) / "table.json"
   try:
-    info = json.loads(file.read_text())
+    info = json.loads(files.read(file))
     whole = info["digest"] == digest(info)
   except OSError as error:
     raise UserError(
@@ -206,7 +206,7 @@ def _read_part(folder, part: dict, info: dict) -> dict[str, np.ndarray]:
   if not re.fullmatch(r"part-\d{5,}\.npz", name):
     raise UserError(f"{folder}/table.json names a strange part {name!r}")
   try:
-    data = (folder / name).read_bytes()
+    data = files.read(folder / name)
   except OSError as error:
     raise UserError(
       f"{folder / name} is missing: restore it from a copy"

@@ -148,6 +148,7 @@ def _fill(
   # Every part of a table holds the same fields.
   needs = table.fields(info) if found else order.needs
   journal = Journal(path / "journal.jsonl")
+  journal.settle(held)  # a kill may have come between a part and this
   kept = sum(name in journal.answers for name in missing)
   there = len(order.rows) - len(missing) + kept
   progress = AskingProgress(teacher, len(missing), kept)
@@ -201,7 +202,6 @@ def _limits(
   allowed: _Allowed, order: Order, journal: Journal, info: dict, there: int
 ) -> Limits:
   """What may be spent, less what was; `there` answers are not asked again."""
-  budget = functools.partial(CallBudget, rows=order.subject.split.kind)
   sent = info["calls"] + info["repeated_calls"] + journal.asked.total()
   budget = functools.partial(CallBudget, rows=order.subject.split.kind)
   if allowed.max_calls is None:

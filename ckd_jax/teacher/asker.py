@@ -1,5 +1,7 @@
 """Asks about the rows of one part after the other, patiently."""
 
+import contextlib
+import copy
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -105,7 +107,9 @@ class Asker:
       self._begin(request)
       try:
         with self._progress.under_way():
-          given = self._teacher.ask(asked, needs=self._needs)
+          # A copy: the function may change it, and twins compare questions.
+          mine = copy.deepcopy(asked)
+          given = self._teacher.ask(mine, needs=self._needs)
       except Outage as error:
         given, outage, failed = None, error, request
       except Exception:  # a Ctrl-C says nothing about the request
@@ -157,11 +161,9 @@ class Asker:
     try:
       answers = checked(given, ids, self._order, self._needs, self._teacher)
     except UserError:
-      with self._guard:
-        if not self._is_over:
-          self._journal.refuse(ids)
-          if failed:
-            self._journal.fail(failed)
+      self._keep_what_can_be_used(ids, given.values)
+      if failed:
+        self._fail(failed)
       raise
     with self._guard:
       if self._is_over:
@@ -172,3 +174,21 @@ class Asker:
     self._progress.answered(answers.values, repeated)
     self._twins.look(ids, [asked[row] for row in rows], flat)
     return failed
+
+  def _keep_what_can_be_used(self, ids: list[str], values: Any) -> None:
+    """Keeps, of a request that is refused, the rows that could be used."""
+    usable: dict[str, np.ndarray] = {}
+    try:
+      pairs = list(zip(ids, values, strict=True))
+    except (TypeError, ValueError):  # whose answer a row is, nobody knows
+      pairs = []
+    for name, row in pairs:
+      with contextlib.suppress(UserError):
+        args = [name], self._order, self._needs, self._teacher
+        usable[name] = self._form.pack(checked(Answers([row]), *args).values)
+    with self._guard:
+      if self._is_over:
+        return
+      for name, row in usable.items():
+        self._journal.answer([name], row)
+      self._journal.refuse([name for name in ids if name not in usable])

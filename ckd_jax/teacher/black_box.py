@@ -76,7 +76,11 @@ def from_function(
         f"the teacher {name} has a mistake in {place.filename}, line"
         f" {place.lineno}: {redacted.told(error)}; its answers so far are kept"
       ) from error
-    except (Exception, SystemExit) as error:  # a client may call sys.exit
+    except KeyboardInterrupt:
+      raise
+    except (
+      BaseException
+    ) as error:  # a client may call sys.exit, or be cancelled
       raise Outage(redacted.told(error), retry_after(error)) from error
 
   return Teacher(name=name, ask=ask, kind=kind, manner=how)

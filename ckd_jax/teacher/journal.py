@@ -41,7 +41,11 @@ class Journal:
     self.failed: collections.Counter[str] = collections.Counter()
     self.refused: collections.Counter[str] = collections.Counter()
     if self.path.exists():
-      for number, line in enumerate(_lines(self.path.read_bytes()), 1):
+      try:
+        data = files.read(self.path)
+      except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+      for number, line in enumerate(_lines(data), 1):
         try:
           self._replay(_checked(json.loads(line)))
         except (KeyError, RecursionError, TypeError, ValueError) as error:

@@ -44,7 +44,7 @@ class Ledger:
     if path is None or not path.exists():
       return
     try:
-      facts = json.loads(path.read_text())
+      facts = json.loads(files.read(path))
       if not sealed.is_whole(facts):
         raise ValueError("it is not what was written")
       self._parts = {
@@ -55,7 +55,7 @@ class Ledger:
         }
         for sha256, part in facts["parts"].items()
       }
-    except DAMAGED as error:
+    except (OSError, *DAMAGED) as error:
       raise UserError(
         f"{path} is damaged: delete it; only the number of answers that this"
         " run paid for is lost"

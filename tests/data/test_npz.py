@@ -1,12 +1,15 @@
 """A user's own arrays: accepted and refused ones."""
 
+import io
 import pathlib
+import zipfile
 
 import numpy as np
 import pytest
 
 from ckd_jax import data
 from ckd_jax.data import npz
+from ckd_jax.errors import UserError
 from tests.helpers.sets import error_line
 
 
@@ -168,3 +171,14 @@ def test_nothing_is_unpacked_before_its_header_is_read(tmp_path, monkeypatch):
   np.savez_compressed(path, **arrays())
   assert "and this machine has" in error_line("npz", path=str(path))
   assert not unpacked
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+  """The one without the ending is what NumPy reads, unchecked before."""
+  path = save(tmp_path / "a.npz")
+  other = io.BytesIO()
+  np.save(other, np.zeros((6, 4, 5, 3)))
+  with zipfile.ZipFile(path, "a") as archive:
+    archive.writestr("x_train", other.getvalue())
+  with pytest.raises(UserError, match="two arrays x_train"):
+    npz.read(path, None)

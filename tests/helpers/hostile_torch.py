@@ -155,6 +155,10 @@ def checkpoints() -> dict[str, bytes]:
     "bytes": saved(state(x=Called(bytearray, _HUGE))),
     "bytes, older": saved(state(x=Called(bytearray, _HUGE)), modern=False),
     "other case": zipped_again(good, **{"archive/DATA.PKL": deep}),
+    "a zip behind pickles": saved(
+      state(x=Called(bytearray, _HUGE)), modern=False
+    )
+    + good,
     "deep": deep,
     "deep in a zip": zipped_again(good, **{"archive/data.pkl": deep}),
     **{kind: saved(state(fc__weight=x)) for kind, x in strange.items()},

@@ -1,11 +1,13 @@
 """What is written survives a power cut, which no test can make: count fsync."""
 
 import os
+import resource
 
 import numpy as np
 import pytest
 
 from ckd_jax import table
+from ckd_jax.errors import UserError
 from ckd_jax.system import files
 
 
@@ -54,3 +56,27 @@ def test_the_next_lock_removes_what_a_killed_write_left(tmp_path):
   with files.lock(tmp_path):
     names = sorted(path.name for path in tmp_path.iterdir())
   assert names == [".hidden", ".notes.tmp", "a.123.tmp", "lock"]
+
+
+def test_half_a_line_does_not_stay_before_the_next_one(tmp_path):
+  """Other threads may write on after a disk was full for a moment."""
+  path = tmp_path / "journal"
+  files.append(path, "one")
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
+  try:
+    with pytest.raises(UserError, match="File too large"):
+      files.append(path, "a longer line")
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  files.append(path, "two")
+  assert path.read_text() == "one\ntwo\n"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+  for name in ("pipe", "lock"):
+    os.mkfifo(tmp_path / name)
+  with pytest.raises(OSError, match="no file"):
+    files.read(tmp_path / "pipe")
+  with pytest.raises(UserError), files.lock(tmp_path):
+    pass

@@ -1,5 +1,6 @@
 """Limits of a table's cost, what a run paid of it, and progress messages."""
 
+import asyncio
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from ckd_jax import table, teacher
 from ckd_jax.errors import UserError
 from ckd_jax.teacher import Ledger, progress
+from ckd_jax.teacher.journal import Journal
 from tests.helpers.arrays import softmax
 from tests.helpers.asking import Counting, answers, build
 
@@ -272,3 +274,44 @@ def test_what_is_no_secret_is_told(tmp_path, split, black_box):
     with pytest.raises(UserError) as told:
       build(black_box(broken), split, range(1), tmp_path / "t")
     assert text in str(told.value)
+
+
+def test_a_kill_before_the_journal_is_settled_costs_no_call(
+  tmp_path, split, black_box, monkeypatch
+):
+  """A part in the table is not counted again from the journal."""
+  box, settle = Counting(), Journal.settle
+
+  def killed(self, ids):
+    if ids:
+      raise KeyboardInterrupt
+    settle(self, ids)
+
+  monkeypatch.setattr(Journal, "settle", killed)
+  with pytest.raises(KeyboardInterrupt):
+    build(black_box(box), split, range(20), tmp_path / "t", max_calls=20)
+  monkeypatch.setattr(Journal, "settle", settle)
+  build(black_box(box), split, range(20), tmp_path / "t", max_calls=20)
+  assert box.calls == 20
+
+
+def test_of_a_refused_request_what_can_be_used_is_kept(
+  tmp_path, split, black_box
+):
+  box = Counting(
+    lambda images: np.where([[0], [1], [0], [0]], np.nan, answers(images))
+  )
+  asked = black_box(box, request_size=4)
+  with pytest.raises(UserError, match="asked about train_1: 1 of 4 rows"):
+    build(asked, split, range(4), tmp_path / "t")
+  box.answer = answers
+  build(asked, split, range(4), tmp_path / "t", budget=5)
+  assert box.calls == 5
+
+
+def test_a_cancelled_client_is_an_outage(tmp_path, split, black_box):
+  def cancelled(images):
+    raise asyncio.CancelledError("token=hunter2")  # a BaseException
+
+  with pytest.raises(UserError, match=r"CancelledError: token=\.\.\."):
+    build(black_box(cancelled), split, range(1), tmp_path / "t")

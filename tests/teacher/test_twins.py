@@ -86,3 +86,14 @@ def test_classes_that_are_ruled_out_are_compared(tmp_path, split, capsys):
   asked = teacher.from_function(ruled_out, "box")
   build(asked, twice(split), range(10), tmp_path / "t")
   assert told(capsys) == []
+
+
+def test_a_function_may_change_what_it_is_given(tmp_path, split, capsys):
+  def change(images):
+    given = answers(images)
+    images[:] = 0
+    return given
+
+  asked = teacher.from_function(change, "box")
+  build(asked, split, range(10), tmp_path / "t")
+  assert not told(capsys)
