@@ -208,6 +208,7 @@ def test_a_function_is_asked_within_the_budget_and_once(data, tmp_path):
   assert len(asked) == 40
 
 
+@pytest.mark.slow
 def test_a_table_is_looked_up_by_ids(data, logits, tmp_path):
   order = np.random.default_rng(1).permutation(120)
   ids = [f"train_{row}" for row in order]

@@ -78,6 +78,7 @@ def test_a_live_teacher_is_a_part_of_the_program():
   assert not made.given.examples.teachers
 
 
+@pytest.mark.slow
 def test_figures_of_this_machine():
   """All of the way on a compiler that is always here; it estimates nothing."""
   plan, _ = plan_of("kd")

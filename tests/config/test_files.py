@@ -88,6 +88,7 @@ def test_optional_keys_change_no_run_that_does_not_name_them():
   assert facts["optimizer.name"] == "adamw"
 
 
+@pytest.mark.slow
 def test_the_files_of_the_package_are_found_anywhere(tmp_path):
   """But a file of one's own, of the same name, comes first."""
   code = (

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("hypothesis_home")
 
 
 @pytest.mark.parametrize(
-  ("kind", "count"), [(losses, 10), (configs, 200), (files, 250)]
+  ("kind", "count"), [(losses, 10), (configs, 120), (files, 150)]
 )
 def test_a_case_is_right_or_one_line(kind, count):
   tried(kind.CASES, kind.check, count)

@@ -55,6 +55,7 @@ def leaky(x):
   return np.where(x > 0, x, 0.1 * x)
 
 
+@pytest.mark.slow
 def test_the_paraphraser_learns_alone_and_is_frozen_then():
   student, teacher = (cases.outputs(x, i) for i, x in enumerate(SHAPES))
   method = methods.make("ft")
