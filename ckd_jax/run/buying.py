@@ -9,6 +9,7 @@ from etils import epath
 
 from ckd_jax import table, teacher
 from ckd_jax.data import Dataset
+from ckd_jax.errors import UserError
 from ckd_jax.methods import Expert, Outputs
 from ckd_jax.run.plan import Plan
 from ckd_jax.system import console
@@ -39,7 +40,8 @@ def buy(
     The answers and what they cost, fields of `Collected`.
 
   Raises:
-    UserError: a teacher failed, or a budget is spent.
+    UserError: a teacher failed, a budget is spent, or the run's own table has
+      answers about rows that are not in it.
   """
   path = epath.Path(asking.table_path or workdir / "table")
   places = [path, path.parent / f"{path.name}-pruned"]
@@ -48,6 +50,9 @@ def buy(
     places = [path / _folder(one) for one in asked]
   elif not asking.table_path and table.exists(path):
     ledger.adopt(table.read_info(path))
+  if not asking.table_path:
+    for place in places:
+      _check_budget(place, dataset.train.ids[rows], dataset.train.kind)
   built: dict[str, Bought] = {}
   counts = dict.fromkeys((one.name for one in asked), 0)
 
@@ -90,6 +95,17 @@ def buy(
     "path": str(path),
     "digest": _digest([one.table for one in paid]),
   }
+
+
+def _check_budget(place: epath.Path, ids: np.ndarray, kind: str) -> None:
+  """Refuses to go on in a table of one's own with another budget's rows."""
+  if others := teacher.asked_about(place) - {*map(str, ids)}:
+    raise UserError(
+      f"{place} has answers about {len(others)} {kind} that are not in this"
+      " budget: take the old values of the data, budget and budget_seed, or"
+      f" another workdir; --config.table.path={place} keeps these answers and"
+      " pays for the others, too"
+    )
 
 
 def _about_all(experts, labels: np.ndarray) -> tuple[Outputs, ...]:

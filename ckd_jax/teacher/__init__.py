@@ -5,7 +5,7 @@
 hold yet.
 """
 
-from ckd_jax.teacher.ask import Bought, build
+from ckd_jax.teacher.ask import Bought, asked_about, build
 from ckd_jax.teacher.asking import Asking
 from ckd_jax.teacher.black_box import from_callable, from_function
 from ckd_jax.teacher.checked import require
@@ -32,6 +32,7 @@ __all__ = [
   "Network",
   "Order",
   "Teacher",
+  "asked_about",
   "augmented",
   "build",
   "from_callable",

@@ -99,6 +99,17 @@ def build(
   return Bought(found, *ledger.paid(found.info["parts"]), max(may_buy, 0))
 
 
+def asked_about(path: epath.PathLike) -> frozenset[str]:
+  """Ids of all that a table was paid for, or asks for, with its journal."""
+  path = epath.Path(path)
+  if not table.exists(path):
+    return frozenset()
+  with files.lock(path):
+    journal = Journal(path / "journal.jsonl")
+  held = table.read(path).ids if table.read_info(path)["parts"] else ()
+  return frozenset((*held, *journal.answers, *+journal.asked))
+
+
 def _existing(path, teacher: Teacher, order: Order) -> Table | None:
   """The table, if there is one, checked against the order."""
   if not table.exists(path):

@@ -9,6 +9,7 @@ import pytest
 from ckd_jax import methods, table
 from ckd_jax.errors import UserError
 from ckd_jax.run import logger, train
+from tests.helpers import runs
 from tests.helpers.arrays import softmax
 from tests.helpers.runs import LINEAR, QUICK, from_table, questions, read, run
 
@@ -279,3 +280,27 @@ def test_the_student_can_see_what_the_teacher_saw(teacher_run, tmp_path):
   )
   assert fresh["paid_calls"] == 0
   assert fresh["params_sha256"] != summary["params_sha256"]
+
+
+def test_another_budget_is_not_bought_beside_half_of_one(tmp_path, monkeypatch):
+  """No config.json is there before all answers are, to be compared with."""
+  arg = QUICK + "method=kd,steps=5,budget=20,teacher.source=callable"
+  arg += ",teacher.path=tests.helpers.runs:oracle,teacher.request_size=1"
+  answer = runs.oracle
+
+  def stopped(images):
+    if len(questions) == 5:
+      raise KeyboardInterrupt
+    return answer(images)
+
+  questions.clear()
+  with monkeypatch.context() as patch:
+    patch.setattr(runs, "oracle", stopped)
+    with pytest.raises(KeyboardInterrupt):
+      run(tmp_path / "run", LINEAR, arg=arg)
+  assert len(questions) == 5
+  with pytest.raises(UserError, match=r"answers about \d images that are not"):
+    run(tmp_path / "run", LINEAR, arg=f"{arg},budget_seed=1")
+  assert len(questions) == 5
+  done = run(tmp_path / "run", LINEAR, arg=arg)
+  assert done["teacher_calls"] == 16 and len(questions) == 16
