@@ -19,7 +19,10 @@ def read(*argv, arg=""):
 @pytest.mark.parametrize("method", methods.names())
 def test_every_config_takes_every_method(path, method):
   flags = [f"--config={path}:method={method}", "--config.teacher.path=x"]
-  if methods.make(method).live:
+  made = methods.make(method)
+  if made.branches != "none" and path.stem == "cranfield":
+    pytest.skip("several networks compare logits, and there are vectors")
+  if made.live:
     flags.append("--config.teacher.live=true")
     if path.stem == "cranfield":
       pytest.skip("the encoder of the documents does not answer in a step")

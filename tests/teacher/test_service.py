@@ -66,8 +66,10 @@ def test_every_image_is_answered_and_paid_once(
   got = found.table.rows(many.ids).values
   np.testing.assert_allclose(got, answers(many.inputs), 1e-3)
   assert (found.paid, found.repeated) == (QUESTIONS, 0)
-  # Each sending is counted: those that brought an answer, and the others.
-  assert served.sent.total() == QUESTIONS + found.failed > QUESTIONS
+  # Each sending is counted: those that brought an answer, and the others, of
+  # which one or two may be given up before the service has seen them.
+  counted = QUESTIONS + found.failed
+  assert QUESTIONS < counted - 2 * size <= served.sent.total() <= counted
   assert served.billed - served.dropped == dict.fromkeys(served.billed, 1)
   said = capsys.readouterr()
   assert f"{QUESTIONS} answered, {found.failed} failed, 0 repeated" in said.err
