@@ -1,15 +1,19 @@
 """Arrays on the disk by orbax, whose errors are pages of many kinds."""
 
+import contextlib
+import gc
 import logging
 import re
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 _LATE = 0.5  # seconds; errors of other writes come from threads
+_LOGS = ("absl", "asyncio")  # they print each of them, too
 
 
 def save(path: epath.Path, arrays: dict[str, Any]) -> None:
@@ -22,15 +26,21 @@ def save(path: epath.Path, arrays: dict[str, Any]) -> None:
   Raises:
     OSError: the disk is full or the folder cannot be written.
   """
-  log = logging.getLogger("absl")  # prints each of them, too
-  level = log.level
-  log.setLevel(logging.CRITICAL)
-  hook = sys.unraisablehook
-  sys.unraisablehook = lambda late: _is_of_closed_loop(late) or hook(late)
+  with _silent():
+    failure = _failure(path, arrays)
+    if failure:
+      time.sleep(_LATE)
+      gc.collect()  # what failed beside it is printed when it is dropped
+  if failure:
+    raise failure
+
+
+def _failure(path: epath.Path, arrays: dict[str, Any]) -> OSError | None:
+  """Writes; an error of the disk is returned without what led to it."""
   try:
-    _saved_or_quiet(path, arrays)
-  except OSError:
-    raise
+    ocp.save(path, arrays)
+  except OSError as error:
+    return OSError(*error.args)
   except Exception as error:
     known = re.search(
       "No space left on device|File too large|Disk quota exceeded|"
@@ -38,20 +48,27 @@ def save(path: epath.Path, arrays: dict[str, Any]) -> None:
       str(error),
     )
     if not known:
+      time.sleep(_LATE)
       raise
-    raise OSError(known[0]) from error
+    return OSError(known[0])
+  return None
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+  """Keeps the other writes' errors off stderr: the first one is told."""
+  logs = [logging.getLogger(name) for name in _LOGS]
+  levels = [log.level for log in logs]
+  hook = sys.unraisablehook
+  for log in logs:
+    log.setLevel(logging.CRITICAL)
+  sys.unraisablehook = lambda late: _is_of_closed_loop(late) or hook(late)
+  try:
+    yield
   finally:
     sys.unraisablehook = hook
-    log.setLevel(level)
-
-
-def _saved_or_quiet(path: epath.Path, arrays: dict[str, Any]) -> None:
-  """Writes; after an error, waits for those of the writes still under way."""
-  try:
-    ocp.save(path, arrays)
-  except Exception:
-    time.sleep(_LATE)
-    raise
+    for log, level in zip(logs, levels, strict=True):
+      log.setLevel(level)
 
 
 def _is_of_closed_loop(late) -> bool:
