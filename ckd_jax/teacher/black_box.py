@@ -11,9 +11,9 @@ from ckd_jax.teacher.manner import Manner
 from ckd_jax.teacher.outage import Outage, retry_after
 from ckd_jax.teacher.teacher import AnswerFunction, Teacher
 
-# A mistake in the user's function raises these, and a retry would not mend it.
-# An outage may raise OSError, TimeoutError, RuntimeError, or, after a cut
-# response, ValueError.
+# A mistake in the user's function raises these or a plain ValueError, and a
+# retry would not mend it. An outage may raise OSError, TimeoutError,
+# RuntimeError or, after a cut response, a kind of ValueError: JSONDecodeError.
 BUGS = (
   ArithmeticError,
   AssertionError,
@@ -48,8 +48,9 @@ def from_function(
 ) -> Teacher:
   """A function object in place of a spec.
 
-  A mistake in the function (one of `BUGS`) is raised at once; any other error
-  is an `Outage`, after which a request may be sent again. A row that is None in
+  A mistake in the function (one of `BUGS`, or a ValueError that is of no kind
+  of its own) is raised at once; any other error is an `Outage`, after which a
+  request may be sent again. A row that is None in
   a list of rows is a question without an answer, which is asked again.
 
   Args:
@@ -70,17 +71,22 @@ def from_function(
       return Answers(within(how.timeout, function, asked))
     except UserError:
       raise
-    except BUGS as error:
-      place = traceback.extract_tb(error.__traceback__)[-1]
-      raise UserError(
-        f"the teacher {name} has a mistake in {place.filename}, line"
-        f" {place.lineno}: {redacted.told(error)}; its answers so far are kept"
-      ) from error
     except KeyboardInterrupt:
       raise
     except (
       BaseException
     ) as error:  # a client may call sys.exit, or be cancelled
-      raise Outage(redacted.told(error), retry_after(error)) from error
+      if not _is_mistake(error):
+        raise Outage(redacted.told(error), retry_after(error)) from error
+      place = traceback.extract_tb(error.__traceback__)[-1]
+      raise UserError(
+        f"the teacher {name} has a mistake in {place.filename}, line"
+        f" {place.lineno}: {redacted.told(error)}; its answers so far are kept"
+        " (what is to be asked again raises an OSError)"
+      ) from error
 
   return Teacher(name=name, ask=ask, kind=kind, manner=how)
+
+
+def _is_mistake(error: BaseException) -> bool:
+  return isinstance(error, BUGS) or type(error) is ValueError

@@ -88,9 +88,10 @@ def test_a_part_that_no_table_names_was_not_paid(tmp_path):
   }
 
 
-@pytest.mark.parametrize(
-  "error", [AttributeError, TypeError, NameError, KeyError, AssertionError]
-)
+MISTAKES = AttributeError, TypeError, NameError, KeyError, AssertionError
+
+
+@pytest.mark.parametrize("error", [*MISTAKES, ValueError])
 def test_a_bug_in_the_function_is_told_at_once(split, black_box, error):
   def broken(images):
     raise error("no such thing")
@@ -104,7 +105,12 @@ def test_a_bug_in_the_function_is_told_at_once(split, black_box, error):
   assert box.calls == 1
 
 
-@pytest.mark.parametrize("error", [OSError, TimeoutError, ValueError])
+def cut(text: str) -> json.JSONDecodeError:
+  """What a response that ends too early raises: a kind of ValueError."""
+  return json.JSONDecodeError(text, "{", 1)
+
+
+@pytest.mark.parametrize("error", [OSError, TimeoutError, RuntimeError, cut])
 def test_an_outage_is_waited_for(tmp_path, split, black_box, capsys, error):
   def flaky(images):
     if box.requests % 2:
