@@ -31,6 +31,7 @@ ARMS = {
   "supervised": {"method": "supervised"},
   "kd": {"method": "kd"},
   "kd, no labels": {"method": "kd", "hyper.cross_entropy_weight": 0.0},
+  "ckd, all": {"method": "ckd", "hyper.estimator": "all"},
   "live, the data": _OWN | {"hyper.source": "data"},
   "on-policy": _OWN | {"hyper.source": "student"},
   "skd": _OWN | {"hyper.source": "skd", "hyper.top_k": 3},

@@ -5,8 +5,10 @@
 SST-2 or TREC at budgets of 250, 1,000 and 4,000 texts (a fifth of them to
 validate with), transformer_tiny from random weights. DIR holds the set's folder
 and `teachers/SET_e5_logits.npz`, answers of multilingual-e5-small with a linear
-classifier. The seeds of one loss at one budget are one sweep, trained by one
-program; a seed draws the subset, too, and all losses see the same. Runs are
+classifier. Losses marked `trained` have a transformer_small as their teacher,
+trained here on all the training texts; live, it answers in every step. The seeds
+of one loss at one budget are one sweep, trained by one program where the teacher
+is not live; a seed draws the subset, too, and all losses see the same. Runs are
 lines of results/texts.jsonl; the driver resumes. Without --texts it prints the
 table.
 """
@@ -29,15 +31,35 @@ ARMS = {  # as configs/sst2.py has them: ckd of all groups, its offset fitted
   "mixkd, mixed answers": "mixkd",
   "logit_mse": "logit_mse",
 }
+TRAINED = {
+  "kd, trained": {},
+  "mixkd, mixed answers, trained": {},
+  "mixkd, live, trained": {"hyper.target": "live", "teacher.live": True},
+}
+ARMS |= {arm: arm.partition(",")[0] for arm in TRAINED}
 BASE = "supervised"
 T_95 = 4.303  # of two degrees of freedom
+
+
+def of_teacher(name: str, arm: str, flags) -> dict:
+  """Who answers in one arm."""
+  if arm in TRAINED:
+    path = flags.runs / "teachers" / name
+    return {"teacher.source": "train", "teacher.path": path, **TRAINED[arm]}
+  if ARMS[arm] == "supervised":
+    return {"teacher.source": "none"}
+  answers = flags.texts / "teachers" / f"{name}_e5_logits.npz"
+  return {
+    "teacher.source": "table",
+    "teacher.path": answers,
+    "table.test_path": answers,
+  }
 
 
 def sweep(name: str, arm: str, budget: int, flags) -> list[dict]:
   """Trains the seeds of one loss at one budget; their summaries."""
   from ckd_jax import sweep as command
 
-  answers = flags.texts / "teachers" / f"{name}_e5_logits.npz"
   keys = {
     "dataset.path": flags.texts / name,
     "dataset.text.length": LENGTHS[name],
@@ -47,14 +69,9 @@ def sweep(name: str, arm: str, budget: int, flags) -> list[dict]:
     "steps": STEPS[budget],
     "eval_every": STEPS[budget] // 5,
     "checkpoint_every": STEPS[budget],
-    "teacher.source": "table",
-    "teacher.path": answers,
-    "table.test_path": answers,
+    **of_teacher(name, arm, flags),
   }
-  if ARMS[arm] == "supervised":
-    del keys["table.test_path"]
-    keys |= {"teacher.source": "none", "teacher.path": ""}
-  folder = flags.runs / f"{name}-{ARMS[arm]}-{budget}"
+  folder = flags.runs / f"{name}-{arm.replace(', ', '-')}-{budget}"
   command.main(
     [
       f"--config={name}.py:method={ARMS[arm]}",

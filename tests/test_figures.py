@@ -55,6 +55,8 @@ def script(monkeypatch):
     ("low_budget", "table_of_results", ["schedule", "loss"], [MORE]),
     ("retrieval", "table", ["loss"], [MORE]),
     ("methods_cifar10", "table_of_results", ["method"], [MORE]),
+    ("texts", "table", ["set", "loss"], [MORE]),
+    ("language", "table_of_results", ["data", "learns from"], [MORE]),
     ("beyond_compression", "table", ["gap", "method"], [MORE]),
   ],
 )
