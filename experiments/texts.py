@@ -6,11 +6,11 @@ SST-2 or TREC at budgets of 250, 1,000 and 4,000 texts (a fifth of them to
 validate with), transformer_tiny from random weights. DIR holds the set's folder
 and `teachers/SET_e5_logits.npz`, answers of multilingual-e5-small with a linear
 classifier. Losses marked `trained` have a transformer_small as their teacher,
-trained here on all the training texts; live, it answers in every step. The seeds
-of one loss at one budget are one sweep, trained by one program where the teacher
-is not live; a seed draws the subset, too, and all losses see the same. Runs are
-lines of results/texts.jsonl; the driver resumes. Without --texts it prints the
-table.
+trained here on all the training texts; live, it answers in every step. The
+seeds of one loss at one budget are one sweep, trained by one program where the
+teacher is not live; a seed draws the subset, too, and all losses see the same.
+Runs are lines of results/texts.jsonl; the driver resumes. Without --texts it
+prints the table.
 """
 
 import argparse
