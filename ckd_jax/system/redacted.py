@@ -7,8 +7,8 @@ _LONGEST = 200  # characters
 _SHORTEST = 6  # characters of a secret in the environment
 
 _WORDS = (
-  "authorization|cookie|credential|key|passw(?:or)?d|secret|session|signature"
-  "|token"
+  "auth(?:orization)?|cookie|credential|key|pass(?:phrase|w(?:or)?d)?|pwd|secret"
+  "|session|signature|token"
 )
 # What looks like a secret, and what is shown in its place. An error of an HTTP
 # client repeats the address that it called, and at times its headers.

@@ -13,7 +13,7 @@ from etils import epath
 from ckd_jax.data import count, take
 from ckd_jax.errors import UserError
 from ckd_jax.methods import TopK
-from ckd_jax.system import console
+from ckd_jax.system import console, files
 from ckd_jax.table import formats
 from ckd_jax.table.answers import Answers
 from ckd_jax.table.info import Subject, new_info
@@ -58,10 +58,10 @@ def import_file(
     The contents of table.json.
 
   Raises:
-    UserError: the file is malformed or belongs to another data set.
+    UserError: the file is malformed or belongs to another data set, or another
+      process writes into `out`.
   """
-  if exists(out):
-    raise UserError(f"{out} already holds a table: choose another --out")
+  _check_new(out)
   name = os.fspath(file)
   try:
     data = epath.Path(file).read_bytes()
@@ -87,7 +87,14 @@ def import_file(
     kind=kind if is_whole else "log_probs",
     form=subject.form(0 if is_whole else held.ids.shape[-1]),
   )
-  return append(out, info, known[place].tolist(), answers, dtype=dtype)
+  with files.lock(out, wait=False):
+    _check_new(out)  # another import may have ended since
+    return append(out, info, known[place].tolist(), answers, dtype=dtype)
+
+
+def _check_new(out: epath.PathLike) -> None:
+  if exists(out):
+    raise UserError(f"{out} already holds a table: choose another --out")
 
 
 def _parse(
