@@ -111,7 +111,7 @@ def command(main: Callable[[list[str]], None], argv: Sequence[str]) -> int:
   except KeyboardInterrupt as stop:
     message = str(stop) or "the same command resumes"
     _tell(f"ckd_jax: stopped; {message}")
-    return 128 + (signalled or [signal.SIGINT])[0]
+    return 128 + max([signal.SIGINT, *signalled])  # SIGTERM, if it came
   finally:
     if stdout:
       _flush_or_drop(stdout)
