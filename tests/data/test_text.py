@@ -139,6 +139,19 @@ def test_texts_of_a_language_model(tmp_path):
   assert "no labels: give a .tsv" in error(path)
 
 
+def test_an_answer_that_is_cut_off_whole_is_told_or_refused(tmp_path):
+  rows = "text\ttext2\nabc\tde\nabcd\te\n"
+  path = folder(tmp_path, train__tsv=rows, test__tsv=rows)
+  options = TextOptions("characters", length=4, causal=True)
+  assert read(path, options).notes == tuple(
+    f"2 of 2 {name} texts are longer than 4 tokens and are cut, 1 of them before"
+    " their answer (dataset.text.length)"
+    for name in ("train", "test")
+  )
+  told = error(path, options._replace(length=3))
+  assert "train.tsv: no answer fits into dataset.text.length=3" in told
+
+
 REFUSED = {
   "no test": ({"test__tsv": None}, "has train: a set of texts is a folder"),
   "two": ({"train__jsonl": "{}"}, "train.jsonl and train.tsv: leave one"),

@@ -5,6 +5,7 @@ import pytest
 
 import ckd_jax
 from ckd_jax import export, methods, table
+from ckd_jax.data import select
 from ckd_jax.errors import UserError
 from ckd_jax.run import logger
 from ckd_jax.student import load_student
@@ -106,6 +107,16 @@ def test_the_student_alone(paid, tmp_path):
 def test_what_cannot_work_is_one_line(paid, data, tmp_path, arg, message):
   found = refusal(tmp_path, data, arg.replace("PAID", str(paid[0])))
   assert message in found
+
+
+def test_validation_without_an_answer_is_refused(tmp_path):
+  lost = select(6, budget=6, val_fraction=0.34, seed=0).validation
+  rows = ["abcabc\tb" if row in lost else "ab\tc" for row in range(6)]
+  for name in ("train", "test"):
+    text = "\n".join(["text\ttext2", *rows])
+    (tmp_path / f"{name}.tsv").write_text(text + "\n")
+  found = refusal(tmp_path, str(tmp_path), FULL)
+  assert "none of the 2 answers for validation fits into" in found
 
 
 def test_another_vocabulary_or_length_is_refused(paid, data, tmp_path):
