@@ -83,7 +83,7 @@ def read(path: str, options: TextOptions) -> TextSet:
       used; or an option is out of range.
   """
   _check(options)
-  if options.rows == "windows" and epath.Path(path).is_file():
+  if options.rows == "windows" and not epath.Path(path).is_dir():
     whole = read_file(epath.Path(path), options.columns, None)
     return assemble(*in_two(whole), options)
   files = find(path)
@@ -198,8 +198,8 @@ def _lost(labels: np.ndarray, place: str, length: int) -> str:
   lost = int(np.sum((labels < 0).all(1)))
   if lost and lost == len(labels):
     raise UserError(
-      f"{place}: no answer fits into dataset.text.length={length}: what is given"
-      " before it is as long already"
+      f"{place}: no answer fits into dataset.text.length={length}: what is"
+      " given before them is as long already"
     )
   return f", {lost:,} of them before their answer" if lost else ""
 

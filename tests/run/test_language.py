@@ -79,6 +79,7 @@ def test_the_student_alone(paid, tmp_path):
   assert student("ab").shape == (LENGTH, 6)
   assert student(["ab", "c"]).shape == (2, LENGTH, 6)
   assert student(np.zeros((0, LENGTH), np.int32)).shape == (0, LENGTH, 6)
+  assert student([]).shape == (0, LENGTH, 6)
   with pytest.raises(UserError, match="has no embedding, only logits"):
     student.embed("ab")
   export.run(paid[0] / "run", tmp_path / "out")
@@ -96,7 +97,12 @@ def test_the_student_alone(paid, tmp_path):
       "set hyper.offset=none",
     ),
     (f"method=dkd,teacher.top_k=2,{FULL}", "that takes them: kd"),
-    (f"teacher.top_k=7,{FULL}", "the vocabulary has 6 tokens"),
+    (f"teacher.top_k=7,teacher.name={NETWORK}", "the vocabulary has 6 tokens"),
+    (
+      f"student=transformer_tiny,{FULL}",
+      "each token (dataset.text.causal): ch",
+    ),
+    ("teacher.name=transformer_tiny", "(dataset.text.causal): choose lm_tiny"),
     (f"teacher.top_k=2,{FULL}table.path=PAID/full", "has top_k None and this"),
     (f"{FULL}table.path=PAID/two", "has top_k 2 and this run None"),
     (f"teacher.top_k=1,{TWO}table.path=PAID/two", "has top_k 2 and this run 1"),
@@ -106,7 +112,8 @@ def test_the_student_alone(paid, tmp_path):
 )
 def test_what_cannot_work_is_one_line(paid, data, tmp_path, arg, message):
   found = refusal(tmp_path, data, arg.replace("PAID", str(paid[0])))
-  assert message in found
+  assert message in found and "Error" not in found
+  assert not list(tmp_path.rglob("*.safetensors"))  # no teacher was trained
 
 
 def test_validation_without_an_answer_is_refused(tmp_path):
