@@ -1,5 +1,7 @@
 """Runs of language models: answers for every position, from a table."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from ckd_jax.data import select
 from ckd_jax.errors import UserError
 from ckd_jax.run import logger
 from ckd_jax.student import load_student
+from ckd_jax.table import __main__ as command
 from tests.helpers import language
 from tests.helpers.language import LENGTH, WORDS, asked, run
 
@@ -72,6 +75,16 @@ def test_methods_that_take_positions(paid, data, tmp_path, method):
   summary = run(tmp_path, data, arg=arg)
   assert summary["paid_calls"] == 0
   assert summary["teacher_calls"] == (0 if method == "supervised" else 4)
+
+
+def test_a_table_is_compared_with_the_set_of_a_config(paid, data, capsys):
+  config = f"names:dataset.name=text,dataset.text.length={LENGTH}"
+  check = ["check", f"{paid[0]}/full"]
+  command.main(check)
+  assert "; or name --config=FILE of the run" in capsys.readouterr().err
+  command.main([*check, f"--config={config}", f"--dataset_path={data}"])
+  printed = capsys.readouterr()
+  assert re.search(r"agreement +[\d.]+ %", printed.out) and not printed.err
 
 
 def test_the_student_alone(paid, tmp_path):
