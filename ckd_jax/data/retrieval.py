@@ -143,12 +143,7 @@ def read(
     tuple(documents.ids),
     corpus=documents.texts,
   )
-  anchors, vectors = _vectors(options.embeddings, documents, queries)
-  if options.sampled > len(anchors):
-    raise UserError(
-      f"dataset.retrieval.sampled is {options.sampled}, and there are"
-      f" {len(anchors)} documents: give fewer, or 0 for all of them"
-    )
+  anchors, vectors = _vectors(options, documents, queries)
   judge = ranking(
     {f"query_{query}": found for query, found in grades.items()}, documents.ids
   )
@@ -256,15 +251,25 @@ def _grades(
   return grades
 
 
-def _vectors(
-  path: str, documents: _Documents, queries: Mapping[str, Any]
-) -> tuple[np.ndarray, Vectors]:
-  """The index float32[documents, dim], and the encoder's answers."""
-  if not path:
+def _check(options: RetrievalOptions, documents: int) -> None:
+  if not options.embeddings:
     raise UserError(
       "dataset.retrieval.embeddings names no file: give an .npz with the"
       " encoder's vectors of the documents"
     )
+  if options.sampled > documents:
+    raise UserError(
+      f"dataset.retrieval.sampled is {options.sampled}, and there are"
+      f" {documents} documents: give fewer, or 0 for all of them"
+    )
+
+
+def _vectors(
+  options: RetrievalOptions, documents: _Documents, queries: Mapping[str, Any]
+) -> tuple[np.ndarray, Vectors]:
+  """The index float32[documents, dim], and the encoder's answers."""
+  _check(options, len(documents.ids))
+  path = options.embeddings
   rows = {"documents": len(documents.ids), "titles": len(documents.ids)}
   rows["queries"] = len(queries)
   try:

@@ -198,8 +198,8 @@ def _lost(labels: np.ndarray, place: str, length: int) -> str:
   lost = int(np.sum((labels < 0).all(1)))
   if lost and lost == len(labels):
     raise UserError(
-      f"{place}: no answer fits into dataset.text.length={length}: what is"
-      " given before them is as long already"
+      f"{place}: no answer fits into dataset.text.length={length}: raise it,"
+      " the prompts alone are as long"
     )
   return f", {lost:,} of them before their answer" if lost else ""
 
