@@ -44,6 +44,12 @@ def conflicts(config, method: methods.Method) -> Iterator[str]:
       "batch_norm 'device' would average the documents of all devices: set"
       " batch_norm=global"
     )
+  if 0 < config.dataset.retrieval.sampled < config.batch_size:
+    yield (
+      f"dataset.retrieval.sampled is {config.dataset.retrieval.sampled}, and a"
+      f" step names up to {config.batch_size} documents: give so many or more,"
+      " or 0 for all of them"
+    )
   if config.dataset.retrieval.documents == "student":
     yield from _of_symmetric(config)
 

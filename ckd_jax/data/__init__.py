@@ -245,9 +245,10 @@ def _load_texts(
     found = texts.assemble(*builtin_text.SOURCES[name](), options)
   elif name == _TEXT:
     if not path:
-      raise UserError(
-        "dataset text needs dataset.path: a folder with train.tsv and test.tsv"
-      )
+      wanted = "a folder with train.tsv and test.tsv"
+      if options.rows == "windows":
+        wanted = "a .txt, or a folder with train.txt and test.txt"
+      raise UserError(f"dataset text needs dataset.path: {wanted}")
     found = texts.read(path, options)
   else:
     ours = [_TEXT, *builtin_text.SOURCES]

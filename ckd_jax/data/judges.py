@@ -46,14 +46,16 @@ def likelihood(answers: np.ndarray, split: Split) -> dict[str, float]:
   """Log-likelihood of the next tokens, in nats a token; and exact matches.
 
   A row matches exactly, in percent, if every counted token has the largest
-  logit: then greedy decoding would have written it.
+  logit: then greedy decoding would have written it. Of a text that was cut that
+  is what is left; rows without a counted token are left out.
 
   Args:
     answers: float[n, length, vocabulary].
     split: labels int32[n, length], -1 where none is counted.
   """
   counted = split.labels >= 0
-  matches = (answers.argmax(-1) == split.labels) | ~counted
+  asked = counted.any(-1)
+  matches = ((answers.argmax(-1) == split.labels) | ~counted).all(-1)[asked]
   # Row by row: a large vocabulary's in float64 would be twice the answers.
   rows = zip(answers, split.labels, counted, strict=True)
   nats = np.concatenate(
@@ -61,7 +63,7 @@ def likelihood(answers: np.ndarray, split: Split) -> dict[str, float]:
   )
   return {
     "minus_nats_per_token": -float(nats.sum() / max(len(nats), 1)),
-    "exact_match": 100.0 * float(np.mean(matches.all(-1))),
+    "exact_match": 100.0 * float(matches.sum() / max(len(matches), 1)),
   }
 
 

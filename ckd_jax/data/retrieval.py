@@ -143,7 +143,7 @@ def read(
     tuple(documents.ids),
     corpus=documents.texts,
   )
-  anchors, vectors = _vectors(options.embeddings, documents, queries)
+  anchors, vectors = _vectors(options, documents, queries)
   judge = ranking(
     {f"query_{query}": found for query, found in grades.items()}, documents.ids
   )
@@ -242,14 +242,34 @@ def _grades(
         f"{file}: line {number} has the grade {row.get('grade')!r}: give a"
         " number, above 0 for what is relevant"
       )
-    grades.setdefault(str(row["query"]), {})[str(row["document"])] = grade
+    found = grades.setdefault(str(row["query"]), {})
+    if found.setdefault(str(row["document"]), grade) != grade:
+      raise UserError(
+        f"{file}: line {number} has the query {row['query']!r} and the document"
+        f" {row['document']!r} again, with another grade"
+      )
   return grades
 
 
+def _check(options: RetrievalOptions, documents: int) -> None:
+  if not options.embeddings:
+    raise UserError(
+      "dataset.retrieval.embeddings names no file: give an .npz with the"
+      " encoder's vectors of the documents"
+    )
+  if options.sampled > documents:
+    raise UserError(
+      f"dataset.retrieval.sampled is {options.sampled}, and there are"
+      f" {documents} documents: give fewer, or 0 for all of them"
+    )
+
+
 def _vectors(
-  path: str, documents: _Documents, queries: Mapping[str, Any]
+  options: RetrievalOptions, documents: _Documents, queries: Mapping[str, Any]
 ) -> tuple[np.ndarray, Vectors]:
   """The index float32[documents, dim], and the encoder's answers."""
+  _check(options, len(documents.ids))
+  path = options.embeddings
   rows = {"documents": len(documents.ids), "titles": len(documents.ids)}
   rows["queries"] = len(queries)
   try:

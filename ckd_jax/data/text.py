@@ -83,7 +83,7 @@ def read(path: str, options: TextOptions) -> TextSet:
       used; or an option is out of range.
   """
   _check(options)
-  if options.rows == "windows" and epath.Path(path).is_file():
+  if options.rows == "windows" and not epath.Path(path).is_dir():
     whole = read_file(epath.Path(path), options.columns, None)
     return assemble(*in_two(whole), options)
   files = find(path)
@@ -158,7 +158,8 @@ def assemble(
     corpus: further texts for the vocabulary.
 
   Raises:
-    UserError: a text is empty, or a test label is not in the training rows.
+    UserError: a text is empty, a test label is not in the training rows, or no
+      answer of a language model's split fits into the length.
   """
   _check(options)
   if options.rows == "windows":
@@ -173,9 +174,11 @@ def assemble(
   splits, notes = [], []
   empty = Texts([], [], "test")
   for name, rows in (("train", train), ("test", test or empty)):
+    lost = ""
     if options.causal:
       encoded = vocabulary.encode_next(rows.texts, options.length)
       tokens, labels, cut = encoded
+      lost = _lost(labels, rows.place, options.length)
     else:
       tokens, cut = vocabulary.encode(rows.texts, options.length)
       labels = _numbers(rows, names)
@@ -184,10 +187,21 @@ def assemble(
     if cut and options.rows == "lines":
       notes.append(
         f"{cut:,} of {len(rows.texts):,} {name} texts are longer than"
-        f" {options.length} tokens and are cut (dataset.text.length)"
+        f" {options.length} tokens and are cut{lost} (dataset.text.length)"
       )
   judge = likelihood if options.causal else _JUDGES[options.judge]
   return TextSet(splits[0], splits[1], names, view, judge, tuple(notes))
+
+
+def _lost(labels: np.ndarray, place: str, length: int) -> str:
+  """Tells how many answers are cut off whole; refuses to lose all of them."""
+  lost = int(np.sum((labels < 0).all(1)))
+  if lost and lost == len(labels):
+    raise UserError(
+      f"{place}: no answer fits into dataset.text.length={length}: raise it,"
+      " the prompts alone are as long"
+    )
+  return f", {lost:,} of them before their answer" if lost else ""
 
 
 def _check(options: TextOptions) -> None:

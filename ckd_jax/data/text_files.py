@@ -50,9 +50,8 @@ def find(path: str) -> dict[str, Any]:
     raise UserError(f"dataset.path: there is no folder {path}")
   files: dict[str, Any] = {}
   for file in sorted(folder.iterdir(), key=lambda file: file.name):
-    stem, _, ending = file.name.partition(".")
-    form, dot, packed = ending.partition(".")
-    if form not in _FORMATS or dot + packed not in _PACKED:
+    stem = file.name.partition(".")[0]
+    if not _form(file):
       continue
     if stem in files:
       raise UserError(
@@ -62,11 +61,17 @@ def find(path: str) -> dict[str, Any]:
   return files
 
 
+def _form(file: Any) -> str:
+  """What a file is by its name; "" if it cannot be read."""
+  form, dot, packed = file.name.partition(".")[2].partition(".")
+  return form if form in _FORMATS and dot + packed in _PACKED else ""
+
+
 def read_file(file: Any, columns: tuple[str, ...], label: str | None) -> Texts:
   """Reads the rows of a file.
 
   Args:
-    file: one that `find` found.
+    file: one that `find` found, or that a user named.
     columns: names of the text, or of both of a pair; (): `text`, and `text2` in
       the rows that have it.
     label: name of the label; None: rows are those of a language model.
@@ -75,8 +80,7 @@ def read_file(file: Any, columns: tuple[str, ...], label: str | None) -> Texts:
     UserError: it is damaged, or a row lacks its text or its label.
   """
   texts, labels = [], []
-  form = file.name.split(".")[1]
-  if form == "txt" and label:
+  if _form(file) == "txt" and label:
     raise UserError(f"{file}: a .txt has no labels: give a .tsv or a .jsonl")
   for number, row in read_rows(file):
     wanted = columns or ("text", *({"text2"} & row.keys()))
@@ -95,14 +99,19 @@ def read_file(file: Any, columns: tuple[str, ...], label: str | None) -> Texts:
 
 
 def read_rows(file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-  """(number of its line, row) of a file that `find` found.
+  """(number of its line, row) of a file.
 
   Raises:
-    UserError: it is damaged.
+    UserError: it is damaged, or its name is of no format.
   """
-  form = file.name.split(".")[1]
-  rows = {"tsv": _table, "jsonl": _objects, "txt": _lines_alone}[form]
-  return rows(file)
+  rows = {"tsv": _table, "jsonl": _objects, "txt": _lines_alone}
+  form = _form(file)
+  if not form:
+    raise UserError(
+      f"{file} is no folder, and no NAME.tsv, .jsonl or .txt, perhaps with .xz"
+      " or .gz"
+    )
+  return rows[form](file)
 
 
 def _given(row: dict[str, Any]) -> list[str]:

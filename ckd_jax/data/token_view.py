@@ -51,7 +51,8 @@ class TokenView(NamedTuple):
     if isinstance(given, str):
       return self._encoded([given]), ()
     found = np.asarray(given)
-    if found.dtype.kind in "UTO" and found.ndim == 1:
+    # A list without texts is of no type.
+    if found.shape == (0,) or (found.dtype.kind in "UTO" and found.ndim == 1):
       if not all(isinstance(text, str) for text in found):
         raise UserError("a text is not a str: this student takes texts")
       return self._encoded(list(map(str, found))), found.shape

@@ -13,6 +13,7 @@ from ckd_jax import config as configuration
 from ckd_jax import methods, models
 from ckd_jax import offset as offsets
 from ckd_jax.data import Dataset, Selection, View, select, subset
+from ckd_jax.errors import UserError
 from ckd_jax.methods import Method, Model, Task
 from ckd_jax.offset import OffsetPlan
 from ckd_jax.run.asking import asking
@@ -136,6 +137,7 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     seed=config.budget_seed,
     kind=view.kind,
   )
+  _check_counted(dataset, rows)
   members = _members(config, dataset, view, given.model)
   recipe = _recipe(config, dataset, rows, view, members)
   read = dataset.documents
@@ -162,6 +164,17 @@ def make_plan(config, dataset: Dataset, given: Given = NOTHING) -> Plan:
     bad_numbers=config.get("bad_numbers", "raise"),
     config=configuration.to_json(config),
   )
+
+
+def _check_counted(dataset: Dataset, rows: Selection) -> None:
+  """Refuses parts of which every answer was cut off: they say nothing."""
+  for name, part in rows._asdict().items():
+    labels = dataset.train.labels[part]
+    if labels.ndim > 1 and labels.size and labels.max() < 0:
+      raise UserError(
+        f"none of the {len(part)} answers for {name} fits into"
+        " dataset.text.length: raise it, or the budget"
+      )
 
 
 def _teacher_training(

@@ -56,6 +56,11 @@ def logits_of(plan: Plan) -> Outputs:
   task = plan.recipe.task
   form = Form(plan.answer_width, *task.labels.shape[1:])
   form = form._replace(top_k=plan.asking.top_k)
+  if form.top_k > form.classes:
+    raise UserError(
+      f"teacher.top_k is {form.top_k}, and the vocabulary has {form.classes}"
+      " tokens: 0 keeps all logits"
+    )
   shapes: Any = form.shapes(task.num_examples)
   if not form.top_k:
     return Outputs(jax.ShapeDtypeStruct(shapes, jnp.float16))
@@ -103,6 +108,12 @@ def _check_student(plan: Plan) -> None:
       f"which method {plan.about.method!r} compares: choose another student, "
       f"or a method that works without: {work}"
     )
+  if plan.recipe.task.labels.ndim > 1 and outputs.logits.ndim < 3:
+    raise UserError(
+      f"student {plan.about.student} gives one answer about each row, and"
+      f" {plan.about.dataset} has one answer for each token"
+      " (dataset.text.causal): choose lm_tiny or the like"
+    )
 
 
 def _check_branches(plan: Plan, outputs: Outputs) -> None:
@@ -118,9 +129,12 @@ def _check_branches(plan: Plan, outputs: Outputs) -> None:
       f" --config.peers='(\"{about.student}\",)'"
     )
   if wanted == "ensemble" and len(outputs.branches) < 2:
+    advice = "choose one_resnet8 or the like"
+    if plan.recipe.view.kind == "texts":
+      advice = "bring one that has (docs/students.md), or choose another method"
     raise UserError(
       f"method {about.method!r} trains branches and their ensemble, and student"
-      f" {about.student} has none: choose one_resnet8 or the like"
+      f" {about.student} has none: {advice}"
     )
 
 

@@ -57,6 +57,7 @@ duplicate ids, rows that are not finite, agreement with the labels, mean entropy
 and digests; exits with 0 only if the table is fit for training.
 
   ckd-jax table check runs/NAME/table
+  ckd-jax table check runs/NAME/table --config=configs/names.py
 """
 
 
@@ -110,7 +111,8 @@ def _check(flags) -> None:
   except UserError as error:
     if flags.dataset_path:
       raise
-    print(f"not compared with a data set: {error}", file=sys.stderr)
+    hint = "" if flags.config else "; or name --config=FILE of the run"
+    print(f"not compared with a data set: {error}{hint}", file=sys.stderr)
     split = None
   report, is_clean = check(flags.table, split)
   parts = report.pop("parts")

@@ -54,7 +54,9 @@ def test_likelihood():
   right = likelihood(np.log(probs), split([[0, 1], [0, -1]]))
   assert right["exact_match"] == 100.0
   nothing = likelihood(np.log(probs), split([[-1, -1], [-1, -1]]))
-  assert nothing["minus_nats_per_token"] == 0
+  assert set(nothing.values()) == {0.0}  # no match, and no warning
+  half = likelihood(np.log(probs), split([[-1, -1], [1, -1]]))
+  assert half["exact_match"] == 0  # of the second row alone
 
 
 # Document c is the best of q1, which also has a; q2 has d alone; q3 has none.

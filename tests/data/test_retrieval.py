@@ -123,6 +123,7 @@ QREL = "query\tdocument\tgrade\n"
     ({"qrels": "query\tgrade\n3\t1\n"}, "line 2 has the document None"),
     ({"qrels": QREL + "3\ta\tgood\n"}, "line 2 has the grade 'good'"),
     ({"qrels": QREL + "3\ta\tnan\n"}, "line 2 has the grade 'nan'"),
+    ({"qrels": QREL + "3\ta\t1\n3\ta\t2\n"}, "'a' again, with another grade"),
     ({"qrels": QREL + "3\ta\t-1\n"}, "no query with a relevant document"),
     ({"qrels": None}, "has no qrels: a retrieval set is a folder with"),
     ({"documents": '{"id": "a"}\n{"id": "a"}\n'}, "has the id 'a' again"),

@@ -139,6 +139,19 @@ def test_texts_of_a_language_model(tmp_path):
   assert "no labels: give a .tsv" in error(path)
 
 
+def test_an_answer_that_is_cut_off_whole_is_told_or_refused(tmp_path):
+  rows = "text\ttext2\nabc\tde\nabcd\te\n"
+  path = folder(tmp_path, train__tsv=rows, test__tsv=rows)
+  options = TextOptions("characters", length=4, causal=True)
+  assert read(path, options).notes == tuple(
+    f"2 of 2 {name} texts are longer than 4 tokens and are cut, 1 of them"
+    " before their answer (dataset.text.length)"
+    for name in ("train", "test")
+  )
+  told = error(path, options._replace(length=3))
+  assert "train.tsv: no answer fits into dataset.text.length=3" in told
+
+
 REFUSED = {
   "no test": ({"test__tsv": None}, "has train: a set of texts is a folder"),
   "two": ({"train__jsonl": "{}"}, "train.jsonl and train.tsv: leave one"),
@@ -265,6 +278,14 @@ def test_windows_of_a_running_text(tmp_path):
     assert decode(found.train.inputs[row]) == window[:-1]
   words = read(str(tmp_path / "input.txt"), options._replace(tokens="words"))
   assert words.train.questions[0] == "abcd efgh ij kl mnabcd"
+  for name, words in (
+    ("absent.txt", "absent.txt cannot be read: .*No such file"),
+    ("absent", "absent is no folder, and no NAME.tsv, .jsonl or .txt"),
+  ):
+    with pytest.raises(UserError, match=words):
+      read(str(tmp_path / name), options)
+  with pytest.raises(UserError, match=r"dataset\.path: a \.txt, or a folder"):
+    data.load("text", text=options)
   with pytest.raises(UserError, match=r"dataset\.text\.rows is 'windows'"):
     read(str(tmp_path / "input.txt"), options._replace(causal=False))
 

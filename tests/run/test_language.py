@@ -1,13 +1,17 @@
 """Runs of language models: answers for every position, from a table."""
 
+import re
+
 import numpy as np
 import pytest
 
 import ckd_jax
 from ckd_jax import export, methods, table
+from ckd_jax.data import select
 from ckd_jax.errors import UserError
 from ckd_jax.run import logger
 from ckd_jax.student import load_student
+from ckd_jax.table import __main__ as command
 from tests.helpers import language
 from tests.helpers.language import LENGTH, WORDS, asked, run
 
@@ -73,11 +77,22 @@ def test_methods_that_take_positions(paid, data, tmp_path, method):
   assert summary["teacher_calls"] == (0 if method == "supervised" else 4)
 
 
+def test_a_table_is_compared_with_the_set_of_a_config(paid, data, capsys):
+  config = f"names:dataset.name=text,dataset.text.length={LENGTH}"
+  check = ["check", f"{paid[0]}/full"]
+  command.main(check)
+  assert "; or name --config=FILE of the run" in capsys.readouterr().err
+  command.main([*check, f"--config={config}", f"--dataset_path={data}"])
+  printed = capsys.readouterr()
+  assert re.search(r"agreement +[\d.]+ %", printed.out) and not printed.err
+
+
 def test_the_student_alone(paid, tmp_path):
   student = load_student(paid[0] / "run", network=NETWORK)
   assert student("ab").shape == (LENGTH, 6)
   assert student(["ab", "c"]).shape == (2, LENGTH, 6)
   assert student(np.zeros((0, LENGTH), np.int32)).shape == (0, LENGTH, 6)
+  assert student([]).shape == (0, LENGTH, 6)
   with pytest.raises(UserError, match="has no embedding, only logits"):
     student.embed("ab")
   export.run(paid[0] / "run", tmp_path / "out")
@@ -95,7 +110,12 @@ def test_the_student_alone(paid, tmp_path):
       "set hyper.offset=none",
     ),
     (f"method=dkd,teacher.top_k=2,{FULL}", "that takes them: kd"),
-    (f"teacher.top_k=7,{FULL}", "the vocabulary has 6 tokens"),
+    (f"teacher.top_k=7,teacher.name={NETWORK}", "the vocabulary has 6 tokens"),
+    (
+      f"student=transformer_tiny,{FULL}",
+      "each token (dataset.text.causal): ch",
+    ),
+    ("teacher.name=transformer_tiny", "(dataset.text.causal): choose lm_tiny"),
     (f"teacher.top_k=2,{FULL}table.path=PAID/full", "has top_k None and this"),
     (f"{FULL}table.path=PAID/two", "has top_k 2 and this run None"),
     (f"teacher.top_k=1,{TWO}table.path=PAID/two", "has top_k 2 and this run 1"),
@@ -105,7 +125,18 @@ def test_the_student_alone(paid, tmp_path):
 )
 def test_what_cannot_work_is_one_line(paid, data, tmp_path, arg, message):
   found = refusal(tmp_path, data, arg.replace("PAID", str(paid[0])))
-  assert message in found
+  assert message in found and "Error" not in found
+  assert not list(tmp_path.rglob("*.safetensors"))  # no teacher was trained
+
+
+def test_validation_without_an_answer_is_refused(tmp_path):
+  lost = select(6, budget=6, val_fraction=0.34, seed=0).validation
+  rows = ["abcabc\tb" if row in lost else "ab\tc" for row in range(6)]
+  for name in ("train", "test"):
+    text = "\n".join(["text\ttext2", *rows])
+    (tmp_path / f"{name}.tsv").write_text(text + "\n")
+  found = refusal(tmp_path, str(tmp_path), FULL)
+  assert "none of the 2 answers for validation fits into" in found
 
 
 def test_another_vocabulary_or_length_is_refused(paid, data, tmp_path):

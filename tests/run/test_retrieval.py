@@ -302,8 +302,9 @@ def wrong(texts):
     (["--config.teacher.kind=probs"], "set teacher.kind=logits"),
     (["--config.batch_norm=device"], "set batch_norm=global"),
     (["--config.dataset.retrieval.temperature=0.0"], "a number above 0"),
-    (["--config.dataset.retrieval.embeddings="], "give an .npz with"),
-    (["--config.dataset.retrieval.sampled=2"], "2 sampled documents: give 3"),
+    (["--config.dataset.retrieval.embeddings="], "names no file: give"),
+    (["--config.dataset.retrieval.sampled=2"], "names up to 3 documents"),
+    (["--config.dataset.retrieval.sampled=7"], "7, and there are 6 documents"),
     (["--config.student=cnn"], "cnn sees images, not texts"),
     (
       [BOTH, "--config.dataset.retrieval.sampled=4"],

@@ -109,6 +109,9 @@ def test_messages_about_texts(folder, tmp_path):
   ):
     with pytest.raises(UserError, match=words):
       train.run(read(folder, *flags), tmp_path / "run")
+  branched = read(folder, "--config.teacher.source=none", arg="method=one")
+  with pytest.raises(UserError, match=r"bag has none: bring one that has"):
+    train.run(branched, tmp_path / "run")
 
 
 def test_another_vocabulary_asks_nothing_again(folder, asked, tmp_path):
