@@ -37,6 +37,11 @@ def one_gate(
     Lan et al., arXiv 1806.04606, and its public code.
   """
   weight, bias, scale, offset = float32(weight, bias, scale, offset)
+  if not bias.shape == scale.shape == offset.shape == weight.shape[1:]:
+    raise ValueError(
+      f"bias {bias.shape}, scale {scale.shape} and offset {offset.shape} must"
+      f" be [branches] of weight {weight.shape}, [dim, branches]"
+    )
   scores = apply_linear({"weight": weight, "bias": bias}, *float32(features))
   norm = {"scale": scale, "offset": offset}
   normal = apply_batch_norm(norm, scores, epsilon)
@@ -44,7 +49,9 @@ def one_gate(
   # for rounding, which differs where a compiled program computes them twice:
   # a softmax would overflow, its highest score being that of the other time.
   reach = (jnp.abs(scale) * len(scores) ** 0.5)[None]
-  normal = jnp.clip(normal, offset[None] - reach, offset[None] + reach)
+  bound = jnp.clip(normal, offset[None] - reach, offset[None] + reach)
+  # A clip halves the gradient of what lies on its bounds: at scale 0, all.
+  normal = jnp.where(normal == bound, normal, bound)
   return jax.nn.softmax(jax.nn.relu(normal))
 
 
