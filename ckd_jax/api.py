@@ -16,9 +16,9 @@ from ckd_jax import models
 from ckd_jax.data import Dataset, TextOptions, read_arrays, read_texts
 from ckd_jax.errors import UserError
 from ckd_jax.methods import Model
-from ckd_jax.run import Given, remove_empty, run
+from ckd_jax.run import Given, run
 from ckd_jax.student import Student, load_student
-from ckd_jax.system import compile_cache, console, devices
+from ckd_jax.system import compile_cache, console, devices, files
 
 Progress = Callable[[int, Mapping[str, Any]], None]
 
@@ -107,7 +107,7 @@ def distill(
     if workdir is None:
       workdir = tempfile.mkdtemp(prefix="ckd_jax-")
       made = [epath.Path(workdir)]
-      stack.callback(remove_empty, made[0], made)
+      stack.callback(files.remove_empty, made[0], made)
     path = pathlib.Path(workdir)
     stack.enter_context(console.silenced(progress))
     stack.enter_context(compile_cache.persistent_cache())

@@ -17,6 +17,7 @@ from etils import epath
 from ckd_jax import config as configuration
 from ckd_jax import errors
 from ckd_jax.errors import UserError
+from ckd_jax.system import console
 
 HELP = """\
 ckd-jax sweep --config=FILE[:key=value,...] --over=KEY[+KEY]=V,V ... [FLAGS]
@@ -200,16 +201,18 @@ def run(runs: dict, how: str, max_students: int) -> list[dict]:
   open_runs = {
     folder: config for folder, config in runs.items() if not finished[folder]
   }
-  print(f"{len(runs)} runs, {len(runs) - len(open_runs)} of them finished")
+  console.say(
+    f"{len(runs)} runs, {len(runs) - len(open_runs)} of them finished"
+  )
   if how == "together":
     for why in filter(None, dict.fromkeys(map(why_apart, open_runs.values()))):
-      print(f"in turn: {why} cannot share a program", flush=True)
+      console.say(f"in turn: {why} cannot share a program")
   for group in groups(open_runs, how, max_students):
     train_group = in_turn if len(group) == 1 else TRAINERS[how]
     for folder, results in train_group(group):
       finished[folder] = results
       if results:
-        print(f"{folder.name}: {figure(results, 'test')}", flush=True)
+        console.say(f"{folder.name}: {figure(results, 'test')}")
   if lacking := [folder.name for folder in runs if not finished[folder]]:
     raise UserError(
       f"{len(lacking)} of {len(runs)} runs diverged, the others are finished: "
@@ -266,7 +269,7 @@ def in_turn(configs: dict):
     try:
       yield folder, train_one(config, folder)
     except Diverged as error:
-      print(f"{folder.name}: {error}", flush=True)
+      console.say(f"{folder.name}: {error}")
       yield folder, None
 
 

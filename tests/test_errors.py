@@ -1,8 +1,11 @@
 """One line and a status for users, the whole traceback for developers."""
 
 import gc
+import importlib
+import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -94,11 +97,73 @@ def test_a_signal_while_garbage_is_collected_is_not_lost(
   assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_output_on_a_full_disk_is_one_line(monkeypatch, capsys):
-  with open("/dev/full", "w") as full:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_an_import(number, tmp_path, monkeypatch, capsys):
+  """One that is broken off leaves modules that nobody can import any more."""
+  (tmp_path / "imported_whole.py").write_text(
+    f"import signal, time\nsignal.raise_signal({int(number)})\n"
+    "time.sleep(0.2)\nwhole = True\n"
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+
+  def main(argv):
+    importlib.import_module("imported_whole")
+    time.sleep(5)
+    raise AssertionError("it was not stopped")
+
+  assert errors.command(main, []) == 128 + number
+  assert sys.modules.pop("imported_whole").whole
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("ckd_jax: stopped")
+
+
+def test_an_import_that_hangs_can_be_stopped(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(errors, "_IMPORTED", 0.2)
+  (tmp_path / "hangs.py").write_text("import time\ntime.sleep(60)\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+  begun = time.monotonic()
+  assert (
+    errors.command(lambda argv: importlib.import_module("hangs"), []) == 143
+  )
+  assert time.monotonic() - begun < 10
+  assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_bucket_without_its_package_is_one_line(capsys):
+  def main(argv):
+    raise ImportError("Please install gcsfs to access Google Storage")
+
+  assert errors.command(main, []) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("ckd_jax: error: Please install gcsfs")
+  with pytest.raises(ModuleNotFoundError):  # a bug of ours
+    errors.command(lambda argv: importlib.import_module("no_such_module"), [])
+
+
+@pytest.mark.parametrize("buffering", [-1, 1])
+@pytest.mark.parametrize("fails", [False, True])
+def test_output_on_a_full_disk_is_one_line(
+  buffering, fails, monkeypatch, capsys
+):
+  """Whether it is noticed when it is printed or at the end."""
+
+  def main(argv):
+    print("a result")
+    if fails:
+      raise errors.UserError("another reason")
+
+  with open("/dev/full", "w", buffering=buffering) as full:
     monkeypatch.setattr(sys, "stdout", full)
     console.say("a line that a run can go on without")
-    assert errors.command(lambda argv: print("a result"), []) == 2
-  assert capsys.readouterr().err == (
-    "ckd_jax: error: cannot write the output: No space left on device\n"
-  )
+    assert errors.command(main, []) == 2
+    assert sys.stdout is full
+  reason = "cannot write the output: No space left on device"
+  if fails and buffering == -1:
+    reason = "another reason"
+  assert capsys.readouterr().err == f"ckd_jax: error: {reason}\n"
+
+
+def test_an_error_of_another_file_is_not_of_the_output(tmp_path):
+  with pytest.raises(FileNotFoundError):
+    errors.command(lambda argv: open(tmp_path / "absent"), [])

@@ -24,7 +24,7 @@ from ckd_jax.run.rehearsal import (
 from ckd_jax.run.replay import replay
 from ckd_jax.run.together import prepare_all, train_faster, train_together
 from ckd_jax.run.train import run
-from ckd_jax.run.workdir import check_workdir, remove_empty
+from ckd_jax.run.workdir import check_workdir
 
 __all__ = [
   "Diverged",
@@ -44,7 +44,6 @@ __all__ = [
   "prepare_all",
   "refusing",
   "rehearse_early",
-  "remove_empty",
   "replay",
   "run",
   "train_faster",

@@ -97,7 +97,7 @@ def claimed(
   Raises:
     UserError: the folder cannot be made, or another process has locked it.
   """
-  new = [path for path in (workdir, *workdir.parents) if not path.exists()]
+  new = files.absent(workdir)
   with contextlib.ExitStack() as stack:
     if hosts.first():
       try:
@@ -106,24 +106,7 @@ def claimed(
         raise UserError(
           f"cannot use {workdir}: {error.strerror}: choose another {flag_name}"
         ) from error
-      stack.callback(remove_empty, workdir, new)
+      stack.callback(files.remove_empty, workdir, new)
       stack.enter_context(files.lock(workdir, wait=wait))
     hosts.barrier()
     yield
-
-
-def remove_empty(workdir: epath.Path, new: list[epath.Path]) -> None:
-  """Removes folders that hold nothing but the lock of a run that failed.
-
-  Args:
-    workdir: the folder of the run.
-    new: the folders that were made for it, the innermost first.
-  """
-  if not new or not workdir.exists():
-    return
-  if {path.name for path in workdir.iterdir()} - {"lock"}:
-    return
-  (workdir / "lock").unlink(missing_ok=True)
-  for path in new:
-    with contextlib.suppress(OSError):  # a neighbour made something there
-      path.rmdir()

@@ -164,3 +164,25 @@ def lock(folder: epath.PathLike, *, wait: bool = True) -> Iterator[None]:
         if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
           path.unlink(missing_ok=True)
     yield
+
+
+def absent(folder: epath.Path) -> list[epath.Path]:
+  """What must be made to make a folder, the innermost first."""
+  return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folder: epath.Path, new: list[epath.Path]) -> None:
+  """Removes folders that hold nothing but the lock of a command that failed.
+
+  Args:
+    folder: it has been locked.
+    new: the folders that were made for it, the innermost first.
+  """
+  if not new or not folder.exists():
+    return
+  if {path.name for path in folder.iterdir()} - {"lock"}:
+    return
+  (folder / "lock").unlink(missing_ok=True)
+  for path in new:
+    with contextlib.suppress(OSError):  # a neighbour made something there
+      path.rmdir()

@@ -3,13 +3,18 @@
 import os
 import re
 
-_LONGEST = 200  # characters
+_LONGEST = 200  # characters that are told
+_READ = 2000  # characters that are looked at: an error may hold a whole page
 _SHORTEST = 6  # characters of a secret in the environment
 
-_WORDS = (
-  "auth(?:orization)?|cookie|credential|key|pass(?:phrase|w(?:or)?d)?|pwd|secret"
-  "|session|signature|token"
+_LONG = (
+  "authorization|cookie|credential|key|passw(?:or)?d|secret|session|signature"
+  "|token"
 )
+_SHORT = "(?:auth|pass(?:code|phrase)?|pwd?)"  # parts of other words, too
+_WORDS = f"{_LONG}|(?<![a-z]){_SHORT}(?![a-z])"
+# Variables of the environment that hold secrets; PWD is the working folder.
+_NAMES = re.compile(f"{_LONG}|_{_SHORT}$", re.IGNORECASE)
 # What looks like a secret, and what is shown in its place. An error of an HTTP
 # client repeats the address that it called, and at times its headers.
 _SECRETS = (
@@ -24,9 +29,10 @@ _SECRETS = (
     r"\1\2...",
   ),
   (r"(?i)\b(bearer|basic)\s+[^\s\"',;)]+", r"\1 ..."),
+  # One word, or all that is quoted.
   (
     rf"(?i)\b([\w-]*(?:{_WORDS})s?(?: \w+)?[\"']?\s*[:=]\s*b?[\"']?)"
-    r"(?!bearer|basic|\.\.\.)[^\s\"',;)]+",
+    r"(?!bearer|basic|\.\.\.)((?<=\")[^\"]+|(?<=')[^']+|[^\s\"',;)]+)",
     r"\1...",
   ),
   (
@@ -63,14 +69,23 @@ def shown(text: str) -> str:
 
   So is the value of every environment variable with the name of one.
   """
-  text = " ".join(text.split())
-  names = re.compile(_WORDS, re.IGNORECASE)
   for name, value in os.environ.items():
-    if len(value) >= _SHORTEST and names.search(name):
+    if len(value) >= _SHORTEST and _NAMES.search(name):
       text = text.replace(value, "...")
+  text = " ".join(_begin(text).split())
   for pattern, instead in _SECRETS:
     text = re.sub(pattern, instead, text)
   return text
+
+
+def _begin(text: str) -> str:
+  """Its first words: patterns take long over a page, and half a word is none.
+
+  A text that is one long word has no word to tell.
+  """
+  if len(text) <= _READ:
+    return text
+  return f"{text[:_READ].rpartition(' ')[0]} ..."
 
 
 def holds_secret(place: object) -> bool:

@@ -87,9 +87,13 @@ def import_file(
     kind=kind if is_whole else "log_probs",
     form=subject.form(0 if is_whole else held.ids.shape[-1]),
   )
-  with files.lock(out, wait=False):
-    _check_new(out)  # another import may have ended since
-    return append(out, info, known[place].tolist(), answers, dtype=dtype)
+  new = files.absent(epath.Path(out))
+  try:
+    with files.lock(out, wait=False):
+      _check_new(out)  # another import may have ended since
+      return append(out, info, known[place].tolist(), answers, dtype=dtype)
+  finally:
+    files.remove_empty(epath.Path(out), new)
 
 
 def _check_new(out: epath.PathLike) -> None:

@@ -13,7 +13,8 @@ from ckd_jax.teacher.teacher import AnswerFunction, Teacher
 
 # A mistake in the user's function raises these or a plain ValueError, and a
 # retry would not mend it. An outage may raise OSError, TimeoutError,
-# RuntimeError or, after a cut response, a kind of ValueError: JSONDecodeError.
+# RuntimeError or, after a cut response, a kind of ValueError of its own, such
+# as JSONDecodeError.
 BUGS = (
   ArithmeticError,
   AssertionError,

@@ -29,3 +29,18 @@ def test_two_imports_at_once_are_one_table(
     importing(tmp_path / "in.npz")
   held = table.read(tmp_path / "out").answers.values
   np.testing.assert_array_equal(held, -values)
+
+
+def test_an_import_that_cannot_be_written_leaves_no_folder(
+  tmp_path, importing, values, monkeypatch
+):
+  """Not even its lock."""
+  np.savez(tmp_path / "in.npz", logits=values)
+
+  def full(*args, **options):
+    raise UserError("No space left on device")
+
+  monkeypatch.setattr(foreign, "append", full)
+  with pytest.raises(UserError, match="No space"):
+    importing(tmp_path / "in.npz", tmp_path / "new" / "table")
+  assert [path.name for path in tmp_path.iterdir()] == ["in.npz"]

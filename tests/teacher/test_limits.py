@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import time
 
 import numpy as np
 import pytest
 
 from ckd_jax import table, teacher
 from ckd_jax.errors import UserError
+from ckd_jax.system import redacted
 from ckd_jax.teacher import Ledger, progress
 from ckd_jax.teacher.journal import Journal
 from tests.helpers.arrays import softmax
@@ -220,6 +222,8 @@ OTHERS = ("0123abcd", "012345abcdef", "AKIA012")  # known by how they begin
     f"user=bob pass={SECRET}",
     f"{{'pwd': '{SECRET}', 'auth': '{SECRET}'}}",
     f"passphrase: {SECRET}",
+    f"api_key='{SECRET} and {SECRET}' is not valid",
+    f"{'x' * 3000} {SECRET}",
     f"GET /v1/key/{SECRET} failed",
     f"hf_{'abcdefgh' * 3}{SECRET}",
     "invalid key sk-live-0123abcd, hf_012345abcdef, AKIA0123456789",
@@ -270,8 +274,22 @@ def test_a_secret_of_the_environment_is_not_told(
     assert SECRET not in str(told.value)
 
 
-def test_what_is_no_secret_is_told(tmp_path, split, black_box):
+def test_a_page_in_an_error_takes_no_time():
+  """Signals wait for a pattern that is being looked for."""
+  for page in ("a-" * 50_000, "a" * 99_999, "key: " * 20_000, "a:" * 50_000):
+    begun = time.process_time()
+    told = redacted.told(OSError(f"bad gateway: {page}"))
+    assert time.process_time() - begun < 1
+    assert told.startswith("OSError: bad gateway: ") and len(told) < 250
+
+
+def test_what_is_no_secret_is_told(tmp_path, split, black_box, monkeypatch):
+  monkeypatch.setenv("PWD", "/data/mine")
+  monkeypatch.setenv("SMTP_PASS", "hunter22")
+  assert redacted.shown("hunter22 in /data/mine") == "... in /data/mine"
   for text in (
+    "No such file or directory: '/data/mine/model.bin'",
+    "bypass=1, compass: north",
     "busy: 3 of 4 workers, try /status in 30 s",
     "token expired",
     "invalid literal for int() with base 10: 'abc'",
