@@ -48,10 +48,11 @@ def one_gate(
   # None of n numbers is further than sqrt(n) deviations from their mean, but
   # for rounding, which differs where a compiled program computes them twice:
   # a softmax would overflow, its highest score being that of the other time.
-  reach = (jnp.abs(scale) * len(scores) ** 0.5)[None]
-  bound = jnp.clip(normal, offset[None] - reach, offset[None] + reach)
-  # A clip halves the gradient of what lies on its bounds: at scale 0, all.
-  normal = jnp.where(normal == bound, normal, bound)
+  # The bounds are a little wider, since on them a clip halves the gradient: at
+  # scale 0 all scores would be there.
+  reach = jnp.abs(scale) * len(scores) ** 0.5 + 1e-6 * (1 + jnp.abs(offset))
+  low, high = offset - reach, offset + reach
+  normal = jnp.clip(normal, low[None], high[None])
   return jax.nn.softmax(jax.nn.relu(normal))
 
 
