@@ -161,7 +161,7 @@ def draw(results: pathlib.Path) -> None:
   ):
     names = [name for name in CORRUPTIONS if name.startswith(kind)]
     names = ["clean", *names] if kind == "noise" else names
-    for method in METHODS[1:]:
+    for number, method in enumerate(METHODS[1:]):
       mine = "-" if method in ALONE else gap
       points = {
         name.removeprefix(f"{kind} "): statistics.mean(found)
@@ -169,11 +169,13 @@ def draw(results: pathlib.Path) -> None:
         if (found := ahead(cells, mine, method, name))
       }
       if points:
-        plot.plot(*zip(*points.items(), strict=True), marker="o", label=method)
+        line = {"marker": "o", "color": f"C{number}", "label": method}
+        plot.plot(*zip(*points.items(), strict=True), **line)
     plot.axhline(0, color="black", linewidth=0.8)
     plot.set(title=f"{gap} gap", xlabel=kind, ylabel="points ahead")
     plot.grid(alpha=0.3)
-  plots.flat[1].legend(frameon=False, ncols=2, fontsize="small")
+  lines = plots.flat[0].get_legend_handles_labels()  # every method has some
+  plots.flat[1].legend(*lines, frameon=False, ncols=3, fontsize="small")
   figure.savefig(results.with_suffix(".png"), dpi=110)
 
 
