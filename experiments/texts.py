@@ -89,8 +89,8 @@ def row(name: str, summary: dict) -> dict:
   """One line of the results."""
   kept = ("label", "budget", "seed", "steps", "test_accuracy", "val_accuracy")
   kept += ("last_test_accuracy", "offset", "teacher_test_accuracy")
-  kept += ("teacher_calls", "train_seconds", "processor_seconds", "jax")
-  kept += study.RECIPE
+  kept += ("teacher_calls", "live_calls", "train_seconds", "processor_seconds")
+  kept += ("jax", *study.RECIPE)
   return {
     **study.stamp(),
     "dataset": name,

@@ -4,6 +4,7 @@ What a script prints of experiments/results is compared with the tables, cell by
 cell, so that a figure that was typed, or whose results changed, is found.
 """
 
+import collections
 import importlib
 import re
 import sys
@@ -84,6 +85,11 @@ def test_the_figures_are_those_of_the_results(
         if column not in keys:
           assert cell == true[column], (place.name, named(row, keys), column)
     assert len(matching[0]) == len(wanted)
+
+
+def test_a_line_of_texts_says_how_often_a_live_teacher_was_asked(script):
+  summary = collections.defaultdict(str, live_calls=3)
+  assert script("texts").row("sst2", summary)["live_calls"] == 3
 
 
 # Labels alone, ckd as published, and what several networks or attention bring.

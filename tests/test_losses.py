@@ -328,3 +328,9 @@ S, T = np.ones((6, 5), np.float32), np.zeros((6, 5), np.float32)
 def test_what_would_be_broadcast_is_refused(mistake):
   with pytest.raises(ValueError, match=r"shape|side|positives"):
     mistake()
+
+
+def test_a_target_of_an_attack_that_is_no_class_is_refused():
+  for wrong in (-1, 4):
+    with pytest.raises(ValueError, match=f"a target is {wrong}, .* 0 to 3"):
+      losses.bss_attack(lambda x: x, jnp.ones((2, 4)), np.array([0, wrong]))

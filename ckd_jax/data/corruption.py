@@ -34,10 +34,11 @@ def imbalanced_counts(
   """
   if num_classes < 1:
     raise UserError(f"num_classes is {num_classes}: there is at least one")
-  if not 1 <= smallest <= largest:
+  is_whole = _are_whole(np.asarray([largest, smallest]))
+  if not (is_whole and 1 <= smallest <= largest):
     raise UserError(
-      f"largest is {largest} and smallest is {smallest}: choose numbers with"
-      " 1 <= smallest <= largest"
+      f"largest is {largest} and smallest is {smallest}: choose whole numbers"
+      " with 1 <= smallest <= largest"
     )
   if not 0 < exponent <= 50:
     raise UserError(
@@ -70,9 +71,13 @@ def imbalanced_rows(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     int64[sum of counts], rising: the rows stay in order.
 
   Raises:
-    UserError: a class has too few rows, or a label no class.
+    UserError: a class has too few rows, a label no class, or a count is none.
   """
   labels, counts = _classes(labels, len(counts)), np.asarray(counts)
+  if not _are_whole(counts) or (counts < 0).any():
+    raise UserError(
+      f"the counts are {counts.tolist()}: choose whole numbers, 0 or more"
+    )
   there = np.bincount(labels, minlength=len(counts))
   short = np.flatnonzero(there < counts)
   if short.size:
@@ -176,10 +181,14 @@ def _check(num_classes: int, rate: float, kind: str) -> None:
     )
 
 
+def _are_whole(values: np.ndarray) -> bool:
+  return np.issubdtype(values.dtype, np.integer)
+
+
 def _classes(labels, num_classes: int) -> np.ndarray:
   """The labels as an array, each of them a class."""
   labels = np.asarray(labels)
-  if not np.issubdtype(labels.dtype, np.integer):
+  if not _are_whole(labels):
     raise UserError(
       f"labels of type {labels.dtype} are no classes: give integers"
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ckd_jax.numerics import constant, float32, normalise, to_matching_float32
 
@@ -154,7 +155,9 @@ def bss_attack(
     return jnp.clip(moved, low, high)
 
   (x,) = constant(inputs)
-  first = _top(ask(x))
+  logits = ask(x)
+  _check_targets(targets, logits.shape[-1])
+  first = _top(logits)
 
   def attack(x, *, unroll: bool = False):
     return jax.lax.fori_loop(0, steps, move, x, unroll=unroll)
@@ -184,6 +187,18 @@ def bss_weights(
   progress = jnp.float32(progress)
   attacked = 2 * jnp.maximum(1 - 4 * progress / 3, 0.0)
   return 3 * (1 - progress) + 1, attacked
+
+
+def _check_targets(targets, classes: int) -> None:
+  """Refuses what is no class, where a value is known before the program."""
+  if isinstance(targets, jax.core.Tracer):
+    return
+  targets = np.asarray(targets)
+  wrong = targets[(targets < 0) | (targets >= classes)]
+  if wrong.size:
+    raise ValueError(
+      f"a target is {wrong[0]}, but the classes are 0 to {classes - 1}"
+    )
 
 
 def _top(logits):

@@ -135,6 +135,11 @@ def by_name(beta: float, skew: float) -> dict[str, Callable]:
 def _mixture(first, second, share):
   """log(share softmax(first) + (1 - share) softmax(second)), from logits."""
   share = jnp.asarray(share, jnp.float32)
-  first = jax.nn.log_softmax(first) + jnp.log(share)
+  own = jax.nn.log_softmax(first)
+  # A class that `first` rules out weighs nothing in a divergence from it: the
+  # mixture is kept finite there, where `second` has no share or no such class.
+  first = jnp.where(
+    own == -jnp.inf, jnp.finfo(jnp.float32).min, own + jnp.log(share)
+  )
   second = jax.nn.log_softmax(second) + jnp.log1p(-share)
   return jnp.logaddexp(first, second)

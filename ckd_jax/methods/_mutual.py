@@ -22,6 +22,10 @@ def mutual(member_logits: jax.Array, *, temperature: float = 1.0) -> jax.Array:
   References:
     Zhang et al., arXiv 1706.00384.
   """
+  if jnp.ndim(member_logits) != 3:
+    raise ValueError(
+      f"member_logits {jnp.shape(member_logits)} must be [members, n, classes]"
+    )
 
   def of_member(mine):
     return jax.vmap(lambda peer: kd(mine, peer, temperature=temperature))(

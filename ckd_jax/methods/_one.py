@@ -37,14 +37,22 @@ def one_gate(
     Lan et al., arXiv 1806.04606, and its public code.
   """
   weight, bias, scale, offset = float32(weight, bias, scale, offset)
+  if not bias.shape == scale.shape == offset.shape == weight.shape[1:]:
+    raise ValueError(
+      f"bias {bias.shape}, scale {scale.shape} and offset {offset.shape} must"
+      f" be [branches] of weight {weight.shape}, [dim, branches]"
+    )
   scores = apply_linear({"weight": weight, "bias": bias}, *float32(features))
   norm = {"scale": scale, "offset": offset}
   normal = apply_batch_norm(norm, scores, epsilon)
   # None of n numbers is further than sqrt(n) deviations from their mean, but
   # for rounding, which differs where a compiled program computes them twice:
   # a softmax would overflow, its highest score being that of the other time.
-  reach = (jnp.abs(scale) * len(scores) ** 0.5)[None]
-  normal = jnp.clip(normal, offset[None] - reach, offset[None] + reach)
+  # The bounds are a little wider, since on them a clip halves the gradient: at
+  # scale 0 all scores would be there.
+  reach = jnp.abs(scale) * len(scores) ** 0.5 + 1e-6 * (1 + jnp.abs(offset))
+  low, high = offset - reach, offset + reach
+  normal = jnp.clip(normal, low[None], high[None])
   return jax.nn.softmax(jax.nn.relu(normal))
 
 

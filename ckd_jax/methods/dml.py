@@ -20,7 +20,9 @@ def make(
 
   The others are named in `peers` of the config; all see the same images and
   are changed in the same step. The loss is the sum over students of
-  cross-entropy and the mean divergence from each of the others.
+  cross-entropy and the mean divergence from each of the others. A student's
+  part has no gradient in the others, but `optimizer.clip_norm` is of all of
+  them together: a long gradient of one shortens the others'.
 
   Args:
     weight: weight of what the others say, `mutual`.

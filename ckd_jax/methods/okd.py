@@ -27,9 +27,11 @@ def make(
   Mutual learning of the student and a low-rank part of the teacher, whose own
   weights stay, on the texts of the data. The student's loss is (1 - weight) CE
   + weight D(teacher, student), that of the teacher's part CE + mutual_weight
-  KL(student || teacher), means over counted positions; neither reaches the
-  other network. At rate 0 it is kd with a live teacher, at mutual_weight 0 the
-  teacher is fine-tuned beside the student: the two controls.
+  KL(student || teacher), means over counted positions; neither has a gradient
+  in the other network, but `optimizer.clip_norm` is of both together: a long
+  gradient of one shortens the other's. At rate 0 it is kd with a live teacher,
+  at mutual_weight 0 the teacher is fine-tuned beside the student: the two
+  controls.
 
   Args:
     weight: share of the divergence in the student's loss.

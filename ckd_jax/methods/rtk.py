@@ -75,6 +75,8 @@ def rtk_attention(
   Returns:
     float32[n, students, teachers], a softmax over the maps that are kept.
   """
+  if not isinstance(keep, jax.core.Tracer):
+    at_least(1, keep=keep)
   scores = afd_scores(student_maps, teacher_maps, heads).swapaxes(1, 2)
   # The few maps that are better are counted: a sort is slow on a TPU.
   mine, other = scores[..., :, None], scores[..., None, :]

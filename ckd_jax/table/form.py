@@ -96,7 +96,8 @@ class Form(NamedTuple):
       )
     if (np.diff(np.sort(ids, axis=-1), axis=-1) == 0).any():
       raise UserError(f"a {one} occurs twice among the most probable ones")
-    total = np.exp(log_probs.astype(np.float64)).sum(-1) + rest
+    with np.errstate(over="ignore"):
+      total = np.exp(log_probs.astype(np.float64)).sum(-1) + rest
     # The comparison is false for NaN.
     if not (np.abs(total - 1) <= 1e-2).all() or rest.min(initial=0) < 0:
       raise UserError(
@@ -141,11 +142,15 @@ def as_numbers(values: Any) -> Any:
     TypeError, ValueError: they are no numbers.
   """
   if isinstance(values, TopK):
-    return TopK(
-      np.asarray(values.ids).astype(np.int32),
-      *(np.asarray(part).astype(np.float32) for part in values[1:]),
-    )
+    floats = (_cast(part, np.float32) for part in values[1:])
+    return TopK(_cast(values.ids, np.int32), *floats)
   values = np.asarray(values)
   if values.dtype.kind == "c":
     raise TypeError("complex ones have no order")
-  return values.astype(np.float32)
+  return _cast(values, np.float32)
+
+
+def _cast(values: Any, dtype: type) -> np.ndarray:
+  # What does not fit is refused for what it became: infinite, or no id.
+  with np.errstate(over="ignore", invalid="ignore"):
+    return np.asarray(values).astype(dtype)

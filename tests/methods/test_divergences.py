@@ -139,6 +139,35 @@ def test_a_class_ruled_out_keeps_value_and_gradient():
     assert np.isfinite(gradient).all() and np.abs(gradient[:, 2]).min() > 0
 
 
+def test_a_class_ruled_out_keeps_the_limits():
+  """0 log 0 = 0, whichever side rules the class out, where KL is finite."""
+  student, teacher, both = draw(4, 6), draw(4, 6, seed=1), draw(4, 6, seed=2)
+  narrow, both[:, 2] = teacher.copy(), -np.inf
+  narrow[:, 2] = -np.inf
+  every = {
+    "skew_kl": lambda s, t, share: losses.skew_kl(s, t, skew=share),
+    "skew_reverse_kl": lambda s, t, share: losses.skew_reverse_kl(
+      s, t, skew=share
+    ),
+    "jsd": lambda s, t, share: losses.generalized_jsd(s, t, beta=share),
+  }
+  for name, loss in every.items():
+    graded = jax.jit(
+      jax.value_and_grad(lambda *x, loss=loss: loss(*x).sum(), argnums=(0, 1))
+    )
+    for s, t in ((student, narrow), (both, teacher), (both, narrow)):
+      for share in (0.0, 0.5, 1.0):
+        with np.errstate(divide="ignore", invalid="ignore"):
+          expected = reference(name, s, t, share).sum()
+        if np.isfinite(expected):
+          value, gradients = graded(s, t, share)
+          case = f"{name} {share}"
+          np.testing.assert_allclose(
+            value, expected, rtol=1e-5, atol=1e-6, err_msg=case
+          )
+          assert all(np.isfinite(leaf).all() for leaf in gradients), case
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_equal_answers_give_zero_and_no_gradient_reaches_the_teacher(name):
   graded = jax.jit(

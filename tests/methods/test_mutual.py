@@ -64,6 +64,12 @@ def test_a_member_moves_towards_its_peers_and_moves_none_of_them():
   assert (of_pairs.any((2, 3)) == np.eye(3, dtype=bool)).all()
 
 
+def test_another_shape_is_refused():
+  for shape in ((3, 5), (3, 4, 5, 6)):
+    with pytest.raises(ValueError, match=r"must be \[members, n, classes\]"):
+      losses.mutual(draw(*shape))
+
+
 @pytest.mark.slow  # the recorded gradients say the same
 def test_the_gradient_is_a_finite_difference():
   logits = draw(3, 4, 5)

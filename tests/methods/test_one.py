@@ -75,6 +75,33 @@ def test_the_gate_is_the_definition():
   np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 1.0])
+def test_the_gradient_of_the_scale_is_that_of_the_definition(scale):
+  features, (weight, bias, _, offset) = draw(7, 6), gate_of()
+  offset = np.abs(offset)
+  x = np.float64(features) @ weight + bias
+  x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+  gate = softmax(np.maximum(x * scale + offset, 0))
+  slope = gate[:, :1] * (np.eye(3)[:1] - gate)  # of the first branch's share
+  slope = slope * (x * scale + offset > 0)
+  gradients = jax.jit(
+    jax.grad(
+      lambda *x: losses.one_gate(features, weight, bias, *x)[:, 0].sum(),
+      argnums=(0, 1),
+    )
+  )(np.full(3, scale, "f4"), offset)
+  for found, each in zip(gradients, (x * slope, slope), strict=True):
+    np.testing.assert_allclose(found, each.sum(0), rtol=1e-4, atol=1e-6)
+
+
+def test_another_shape_of_the_gate_is_refused():
+  features, (weight, *rest) = draw(7, 6), gate_of()
+  for i, name in enumerate(("bias", "scale", "offset")):
+    wrong = [x[:1] if i == j else x for j, x in enumerate(rest)]
+    with pytest.raises(ValueError, match=rf"{name} \(1,\)"):
+      losses.one_gate(features, weight, *wrong)
+
+
 @pytest.mark.parametrize("hazard", ["one row", "equal rows", "zero", "huge"])
 def test_the_gate_is_finite(hazard):
   features = draw(5, 6)

@@ -90,6 +90,14 @@ def test_of_equal_keys_the_first_are_kept():
   np.testing.assert_array_equal(weights, np.tile([0.5, 0.5, 0], (6, 2, 1)))
 
 
+def test_none_kept_is_refused():
+  with pytest.raises(ValueError, match="keep must be 1 or more, not 0"):
+    losses.rtk(*case(), keep=0)
+  # What a program is given cannot be looked at.
+  given = jax.jit(lambda keep: losses.rtk_attention(*case(), keep=keep))(2)
+  assert ((given > 0).sum(-1) == 2).all()
+
+
 def test_one_map_that_is_the_teachers_costs_nothing():
   one = maps(STUDENT[:1], 0)
   heads = losses.afd_heads(jax.random.key(0), (3,), (3,), dim=8)

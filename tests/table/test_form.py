@@ -131,6 +131,15 @@ def test_what_makes_no_sense_is_refused(
     imported(tmp_path, subject, **arrays)
 
 
+@pytest.mark.parametrize("part", TopK._fields)
+def test_numbers_that_do_not_fit_are_refused_without_a_warning(values, part):
+  kept = top(values, "logits", 2)
+  for wrong in (1e43, 1e30, np.nan):
+    given = {part: np.full(getattr(kept, part).shape, wrong)}
+    with pytest.raises(UserError):
+      FORM.check_kept(table.as_numbers(kept._replace(**given)))
+
+
 def test_what_is_wrong_with_scores_is_told_of_documents():
   form, half = Form(5, None, 2), np.log(np.full((1, 2), 0.5))
   for ids, log_probs, words in (

@@ -129,6 +129,7 @@ BAD_ANSWERS = {
   "shape": (lambda x: answers(x)[:, :3], r"shape \(1, 3\), not \(1, 4\)"),
   "nan": (lambda x: answers(x) * np.nan, "NaN"),
   "inf": (lambda x: answers(x) * 0 + np.inf, "NaN or .inf"),
+  "too large": (lambda x: np.float64(1e43) + answers(x), "NaN or .inf"),
   "words": (lambda x: [["a"] * 4], "not answer with numbers"),
   "ragged": (lambda x: [[1, 2], [3]], "not answer with numbers"),
   "none": (lambda x: None, "shape|numbers"),
@@ -140,10 +141,13 @@ BAD_ANSWERS = {
 
 
 @pytest.mark.parametrize("case", BAD_ANSWERS)
-def test_unusable_answers_are_not_stored(tmp_path, split, black_box, case):
+def test_unusable_answers_are_not_stored(
+  tmp_path, split, black_box, capsys, case
+):
   function, message = BAD_ANSWERS[case]
   with pytest.raises(UserError, match=message):
     build(black_box(function), split, range(3), tmp_path / "t")
+  assert not capsys.readouterr().err
   # It may have cost money, so it counts against the budget, for good, and
   # asking again is counted as a repetition.
   for _ in range(2):
