@@ -140,7 +140,8 @@ def test_a_sweep_resumes_and_ends_the_same(paid, tmp_path, monkeypatch):
   ]
 
 
-@pytest.mark.parametrize("saves", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("saves", [3, 1])
 def test_a_kill_between_two_saves_takes_nobody_out_of_the_program(
   saves, paid, tmp_path, monkeypatch
 ):

@@ -83,6 +83,7 @@ def test_a_run_ends_with_a_student_that_searches(tmp_path):
   assert judged["ndcg@10"] == pytest.approx(summary["test_ndcg@10"])
 
 
+@pytest.mark.slow
 def test_a_symmetric_student_searches_by_its_own_vectors(tmp_path):
   files = folder(tmp_path)
   summary = run(tmp_path / "run", files, BOTH)
