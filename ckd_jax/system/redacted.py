@@ -72,7 +72,7 @@ def shown(text: str) -> str:
   for name, value in os.environ.items():
     if len(value) >= _SHORTEST and _NAMES.search(name):
       text = text.replace(value, "...")
-  text = " ".join(_begin(text).split())
+  text = _begin(" ".join(text.split()))
   for pattern, instead in _SECRETS:
     text = re.sub(pattern, instead, text)
   return text

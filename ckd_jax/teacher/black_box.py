@@ -51,8 +51,8 @@ def from_function(
 
   A mistake in the function (one of `BUGS`, or a ValueError that is of no kind
   of its own) is raised at once; any other error is an `Outage`, after which a
-  request may be sent again. A row that is None in
-  a list of rows is a question without an answer, which is asked again.
+  request may be sent again. A row that is None in a list of rows is a question
+  without an answer, which is asked again.
 
   Args:
     function: uint8[n, h, w, c], or a list of n texts -> float[n, classes].

@@ -281,6 +281,7 @@ def test_a_page_in_an_error_takes_no_time():
     told = redacted.told(OSError(f"bad gateway: {page}"))
     assert time.process_time() - begun < 1
     assert told.startswith("OSError: bad gateway: ") and len(told) < 250
+  assert redacted.shown("line\n" * 1000).startswith("line line ")
 
 
 def test_what_is_no_secret_is_told(tmp_path, split, black_box, monkeypatch):
